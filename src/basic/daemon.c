@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "basic/daemon.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+
+#include "basic/log.h"
+#include "basic/strv.h"
+
+
+int daemon_event_new(sd_event **ret) {
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        int r;
+
+        if (signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+                return -errno;
+
+        r = sd_event_default(&event);
+        if (r < 0)
+                return r;
+
+        /* SD_EVENT_SIGNAL_PROCMASK blocks the signal for us; a NULL handler exits the loop. */
+        r = sd_event_add_signal(event, NULL, SIGTERM|SD_EVENT_SIGNAL_PROCMASK, NULL, NULL);
+        if (r < 0)
+                return r;
+        r = sd_event_add_signal(event, NULL, SIGINT|SD_EVENT_SIGNAL_PROCMASK, NULL, NULL);
+        if (r < 0)
+                return r;
+        r = sd_event_set_watchdog(event, true);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(event);
+        return 0;
+}
+
+int daemon_take_socket(const char *name) {
+        static char **names = NULL;             /* $LISTEN_FDS is read once; a taken name becomes "" */
+        static int n = -1;
+
+        if (n < 0) {
+                n = sd_listen_fds_with_names(/* unset_environment= */ true, &names);
+                if (n < 0)
+                        return n;
+        }
+
+        for (int i = 0; i < n; i++) {
+                int fd = SD_LISTEN_FDS_START + i;
+                bool match = streq(names[i], name) || (n == 1 && streq(names[i], "unknown"));
+
+                if (!match)
+                        continue;
+                if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, /* listening= */ true) <= 0)
+                        return -EINVAL;
+                names[i][0] = '\0';
+                return fd;
+        }
+
+        return -ENOENT;
+}
+
+int daemon_listen_unix(const char *path) {
+        _cleanup_(close_fdp) int fd = -EBADF;
+        struct sockaddr_un sa = { .sun_family = AF_UNIX };
+        struct stat st;
+        mode_t old;
+        int r;
+
+        if (strlen(path) >= sizeof(sa.sun_path))
+                return -ENAMETOOLONG;
+        memcpy(sa.sun_path, path, strlen(path) + 1);
+
+        if (lstat(path, &st) >= 0) {
+                if (!S_ISSOCK(st.st_mode))
+                        return -EEXIST;
+                if (unlink(path) < 0)
+                        return -errno;
+        }
+
+        fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+        if (fd < 0)
+                return -errno;
+        old = umask(0177);
+        r = bind(fd, (const struct sockaddr*) &sa, sizeof(sa)) < 0 ? -errno : 0;
+        (void) umask(old);
+        if (r < 0)
+                return r;
+        if (listen(fd, SOMAXCONN) < 0)
+                return -errno;
+        return TAKE_FD(fd);
+}
+
+int daemon_print_version(const char *name) {
+        printf("%s %s\n", name, PEERPOD_VERSION);
+        return 0;
+}

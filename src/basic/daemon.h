@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What each daemon's main() does alike: one event loop with signals and watchdog, sockets from systemd. */
+#pragma once
+
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+/**
+ * daemon_event_new() - the daemon's one loop
+ *
+ * SIGTERM and SIGINT end it with status 0 and are blocked in the calling thread, so call it before any other thread starts;
+ * SIGPIPE is ignored; the watchdog is fed while the loop turns, if systemd asked for it. Returns 0 or -errno.
+ */
+int daemon_event_new(sd_event **ret);
+
+/**
+ * daemon_take_socket() - take one listening stream socket that systemd passed under a name
+ * @name: FileDescriptorName= of the socket unit. Without $LISTEN_FDNAMES, systemd's single descriptor is taken for it.
+ *
+ * May be called for several names; descriptors stay open and close-on-exec until taken. Returns the descriptor, -ENOENT if there
+ * is none of that name, -EINVAL if it is no listening stream socket, or another -errno.
+ */
+int daemon_take_socket(const char *name);
+
+/* daemon_listen_unix() - listen on a path by hand, for tests and for use without systemd: mode 0600, an old *socket* there is
+ * replaced, anything else is -EEXIST. Returns the descriptor or -errno. */
+int daemon_listen_unix(const char *path);
+
+/* daemon_print_version() - "NAME VERSION"; returns 0, the exit status */
+int daemon_print_version(const char *name);

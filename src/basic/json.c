@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "basic/json.h"
+
+#include <json-c/json.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "basic/strv.h"
+#include "basic/util.h"
+
+#define DEPTH_MAX 32
+
+static int refuse(char **ret_error, const char *format, ...) PRINTF(2, 3);
+static int refuse(char **ret_error, const char *format, ...) {
+        if (ret_error) {
+                va_list ap;
+
+                va_start(ap, format);
+                if (vasprintf(ret_error, format, ap) < 0)
+                        *ret_error = NULL;
+                va_end(ap);
+        }
+
+        return -EBADMSG;
+}
+
+DEFINE_CLEANUP(struct json_tokener*, json_tokener_free);
+
+int json_parse(const char *text, size_t size, json_object **ret, char **ret_error) {
+        _cleanup_(json_tokener_freep) struct json_tokener *tokener = NULL;
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        enum json_tokener_error error;
+
+        if (size >= INT_MAX)
+                return refuse(ret_error, "too big");
+        if (memchr(text, 0, size))
+                return refuse(ret_error, "NUL byte in the text");
+
+        tokener = json_tokener_new_ex(DEPTH_MAX);
+        if (!tokener)
+                return -ENOMEM;
+        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT|JSON_TOKENER_VALIDATE_UTF8);
+
+        o = json_tokener_parse_ex(tokener, text, size);
+        error = json_tokener_get_error(tokener);
+        if (error == json_tokener_continue)
+                return refuse(ret_error, "the text ends too early");
+        if (error != json_tokener_success)
+                return refuse(ret_error, "%s at byte %zu", json_tokener_error_desc(error),
+                              json_tokener_get_parse_end(tokener));
+        for (size_t i = json_tokener_get_parse_end(tokener); i < size; i++)
+                if (!strchr(" \t\r\n", text[i]))
+                        return refuse(ret_error, "something follows the object at byte %zu", i);
+        if (!json_object_is_type(o, json_type_object))
+                return refuse(ret_error, "not an object");
+
+        *ret = TAKE_PTR(o);
+        return 0;
+}
+
+static int get(json_object *o, const char *key, enum json_type type, json_object **ret, char **ret_error) {
+        json_object *v;
+
+        if (!json_object_object_get_ex(o, key, &v) || !v)
+                return 0;
+        if (!json_object_is_type(v, type))
+                return refuse(ret_error, "'%s' is not of type %s", key, json_type_to_name(type));
+
+        *ret = v;
+        return 1;
+}
+
+static int string_of(json_object *v, const char *key, const char **ret, char **ret_error) {
+        const char *s = json_object_get_string(v);
+
+        if (strlen(s) != (size_t) json_object_get_string_len(v))
+                return refuse(ret_error, "'%s' holds a NUL byte", key);
+
+        *ret = s;
+        return 1;
+}
+
+int json_get_string(json_object *o, const char *key, const char **ret, char **ret_error) {
+        json_object *v;
+        int r = get(o, key, json_type_string, &v, ret_error);
+
+        return r <= 0 ? r : string_of(v, key, ret, ret_error);
+}
+
+int json_get_u64(json_object *o, const char *key, uint64_t max, uint64_t *ret, char **ret_error) {
+        json_object *v;
+        uint64_t n;
+        int r = get(o, key, json_type_int, &v, ret_error);
+
+        if (r <= 0)
+                return r;
+        if (json_object_get_int64(v) < 0)
+                return refuse(ret_error, "'%s' is negative", key);
+        n = json_object_get_uint64(v);
+        if (n > max)
+                return refuse(ret_error, "'%s' is above %llu", key, (unsigned long long) max);
+
+        *ret = n;
+        return 1;
+}
+
+int json_get_bool(json_object *o, const char *key, bool *ret, char **ret_error) {
+        json_object *v;
+        int r = get(o, key, json_type_boolean, &v, ret_error);
+
+        if (r > 0)
+                *ret = json_object_get_boolean(v);
+        return r;
+}
+
+int json_get_array(json_object *o, const char *key, json_object **ret, char **ret_error) {
+        return get(o, key, json_type_array, ret, ret_error);
+}
+
+int json_get_object(json_object *o, const char *key, json_object **ret, char **ret_error) {
+        return get(o, key, json_type_object, ret, ret_error);
+}
+
+int json_get_strv(json_object *o, const char *key, char ***ret, char **ret_error) {
+        _cleanup_(strv_freep) char **l = NULL;
+        json_object *array;
+        size_t n;
+        int r;
+
+        r = get(o, key, json_type_array, &array, ret_error);
+        if (r <= 0)
+                return r;
+
+        n = json_object_array_length(array);
+        l = new0(char*, n + 1);
+        if (!l)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                json_object *v = json_object_array_get_idx(array, i);
+                const char *s;
+
+                if (!json_object_is_type(v, json_type_string))
+                        return refuse(ret_error, "'%s' has an element that is no string", key);
+                r = string_of(v, key, &s, ret_error);
+                if (r < 0)
+                        return r;
+                l[i] = strdup(s);
+                if (!l[i])
+                        return -ENOMEM;
+        }
+
+        *ret = TAKE_PTR(l);
+        return 1;
+}
+
+int json_set(json_object *o, const char *key, json_object *value) {
+        if (!value)
+                return -ENOMEM;
+        if (json_object_object_add(o, key, value) < 0) {
+                json_object_put(value);
+                return -ENOMEM;
+        }
+
+        return 0;
+}
+
+int json_set_string(json_object *o, const char *key, const char *value) {
+        return value ? json_set(o, key, json_object_new_string(value)) : 0;
+}
+
+int json_set_u64(json_object *o, const char *key, uint64_t value) {
+        return json_set(o, key, json_object_new_uint64(value));
+}
+
+int json_set_bool(json_object *o, const char *key, bool value) {
+        return json_set(o, key, json_object_new_boolean(value));
+}
+
+int json_set_strv(json_object *o, const char *key, char *const *value) {
+        _cleanup_(json_object_putp) json_object *array = json_object_new_array();
+
+        if (!array)
+                return -ENOMEM;
+        for (; value && *value; value++) {
+                json_object *s = json_object_new_string(*value);
+
+                if (!s)
+                        return -ENOMEM;
+                if (json_object_array_add(array, s) < 0) {
+                        json_object_put(s);
+                        return -ENOMEM;
+                }
+        }
+
+        return json_set(o, key, TAKE_PTR(array));
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the family's programs meet. Each path can be set by an option or variable of the program that uses it. */
+#pragma once
+
+#define PEERPOD_HYPERVISOR_SOCKET "/run/peerpod/hypervisor.sock"  /* kata-containers: configuration-remote.toml.in */
+#define PEERPOD_TUNNEL_SOCKET "/run/peerpod/tunnel.sock"
+#define PEERPOD_PROVIDER_SOCKET "/run/peerpod/provider.sock"
+#define PEERPOD_PODS_DIR "/run/peerpod/pods"
+#define PEERPOD_ADAPTOR_RUNTIME_DIR "/run/peerpod/adaptor"
+#define PEERPOD_TUNNEL_RUNTIME_DIR "/run/peerpod/tunnel"
+#define PEERPOD_STATE_DIR "/var/lib/peerpod"
+#define PEERPOD_PROVIDER_STATE_DIR "/var/lib/peerpod-provider"
+
+/* In the pod VM (cloud-api-adaptor: src/cloud-api-adaptor/pkg/paths/paths.go) */
+#define PODVM_DATA_DIR "/run/peerpod"
+#define PODVM_APF_CONFIG "/run/peerpod/apf.json"
+#define PODVM_AGENT_SOCKET "/run/peerpod/agent.sock"
+#define PODVM_POD_NETNS "/run/netns/podns"
+#define PODVM_FORWARDER_PORT 15150
