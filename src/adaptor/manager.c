@@ -8,7 +8,7 @@
 
 #include "adaptor/error.h"
 #include "adaptor/hypervisor-service.h"
-#include "adaptor/link.h"
+#include "adaptor/service-link.h"
 #include "adaptor/manager-bus.h"
 #include "adaptor/polkit.h"
 #include "adaptor/provider-client.h"
@@ -45,10 +45,10 @@ int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         if (r < 0)
                 return log_error_errno(r, "Failed to open the records in '%s': %m", store_path);
 
-        r = link_new(event, "tunnel service", settings->tunnel_socket, &m->tunnel);
+        r = service_link_new(event, "tunnel service", settings->tunnel_socket, &m->tunnel);
         if (r < 0)
                 return log_oom();
-        r = link_new(event, "provider service", settings->provider_socket, &m->provider);
+        r = service_link_new(event, "provider service", settings->provider_socket, &m->provider);
         if (r < 0)
                 return log_oom();
         r = polkit_new(&m->polkit);
@@ -75,13 +75,13 @@ Manager* manager_free(Manager *m) {
         }
         sd_event_source_disable_unref(m->sweep);
         sd_event_source_disable_unref(m->reconcile_again);
-        link_call_free(m->name_call);
-        link_call_free(m->find_call);
-        link_call_free(m->list_call);
+        service_call_free(m->name_call);
+        service_call_free(m->find_call);
+        service_call_free(m->list_call);
         unit_client_free(m->units);
         polkit_free(m->polkit);
-        link_free(m->tunnel);
-        link_free(m->provider);
+        service_link_free(m->tunnel);
+        service_link_free(m->provider);
         sd_bus_flush_close_unref(m->bus);
         sandbox_store_free(m->store);
         free(m->provider_name);
@@ -177,7 +177,7 @@ int manager_listen(Manager *m, int fd) {
         return 0;
 }
 
-static void on_provider_name(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+static void on_provider_name(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
         Manager *m = userdata;
         const char *name = NULL;
         int r = 0;
@@ -191,7 +191,7 @@ static void on_provider_name(LinkCall *call, sd_bus_message *reply, const sd_bus
                 m->provider_name = strdup(name);
                 manager_bus_changed(m, "Provider");
         }
-        m->name_call = link_call_free(m->name_call);
+        m->name_call = service_call_free(m->name_call);
 }
 
 /* An instance that carries our node's tag, and that no record knows: made by a start that was cut off, whose record was lost. */
@@ -285,7 +285,7 @@ static void reconcile_later(Manager *m) {
                 log_error_errno(r, "Failed to set a timer: %m");
 }
 
-static void on_instances(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+static void on_instances(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
         Manager *m = userdata;
         int r = 0;
 
@@ -296,7 +296,7 @@ static void on_instances(LinkCall *call, sd_bus_message *reply, const sd_bus_err
                             FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_text(error) : strerror(-r));
                 reconcile_later(m);
         }
-        m->find_call = link_call_free(m->find_call);
+        m->find_call = service_call_free(m->find_call);
 }
 
 static int read_tunnels(Manager *m, sd_bus_message *reply) {
@@ -328,7 +328,7 @@ static int read_tunnels(Manager *m, sd_bus_message *reply) {
         return r;
 }
 
-static void on_tunnels(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
         Manager *m = userdata;
         int r = 0;
 
@@ -339,7 +339,7 @@ static void on_tunnels(LinkCall *call, sd_bus_message *reply, const sd_bus_error
                             FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_text(error) : strerror(-r));
                 reconcile_later(m);
         }
-        m->list_call = link_call_free(m->list_call);
+        m->list_call = service_call_free(m->list_call);
 }
 
 static void reconcile(Manager *m) {

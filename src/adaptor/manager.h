@@ -11,8 +11,8 @@
 #include "basic/cleanup.h"
 
 typedef struct HypervisorService HypervisorService;
-typedef struct Link Link;
-typedef struct LinkCall LinkCall;
+typedef struct ServiceLink ServiceLink;
+typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
 typedef struct Polkit Polkit;
 typedef struct Sandbox Sandbox;
@@ -27,7 +27,7 @@ struct Manager {
         sd_event *event;
         sd_bus *bus;                    /* system bus; NULL in tests that have none */
         SandboxStore *store;
-        Link *tunnel, *provider;
+        ServiceLink *tunnel, *provider;
         UnitClient *units;
         Polkit *polkit;
         HypervisorService *hypervisor;
@@ -39,7 +39,7 @@ struct Manager {
         sd_event_source *sweep;
 
         /* comparing our records with what is out there, at start */
-        LinkCall *name_call, *find_call, *list_call;
+        ServiceCall *name_call, *find_call, *list_call;
         sd_event_source *reconcile_again;
         bool notify;                    /* tell systemd our status */
 };

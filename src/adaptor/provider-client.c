@@ -39,9 +39,6 @@ static int append_spec(sd_bus_message *m, const SandboxRecord *record) {
         r = append_text(m, "image", record->image);
         if (r < 0)
                 return r;
-        r = append_text(m, "gpu-model", record->gpu_model);
-        if (r < 0)
-                return r;
         r = append_text(m, "pod-name", record->pod_name);
         if (r < 0)
                 return r;
@@ -112,28 +109,28 @@ static int append_name(sd_bus_message *m, const void *arguments) {
         return sd_bus_message_append(m, "ss", PROVIDER_INTERFACE, "Name");
 }
 
-static const LinkMethod create_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "CreateInstance", append_create };
-static const LinkMethod delete_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "DeleteInstance", append_delete };
-static const LinkMethod find_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "FindInstances", append_node };
-static const LinkMethod name_method = { PROVIDER_PATH, "org.freedesktop.DBus.Properties", "Get", append_name };
+static const ServiceMethod create_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "CreateInstance", append_create };
+static const ServiceMethod delete_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "DeleteInstance", append_delete };
+static const ServiceMethod find_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "FindInstances", append_node };
+static const ServiceMethod name_method = { PROVIDER_PATH, "org.freedesktop.DBus.Properties", "Get", append_name };
 
-int provider_create_instance(Link *provider, const SandboxRecord *record, const char *user_data_path, uint64_t timeout_usec,
-                             LinkHandler handler, void *userdata, LinkCall **ret) {
+int provider_create_instance(ServiceLink *provider, const SandboxRecord *record, const char *user_data_path, uint64_t timeout_usec,
+                             ServiceHandler handler, void *userdata, ServiceCall **ret) {
         const CreateArguments a = { .record = record, .user_data_path = user_data_path };
 
-        return link_call(provider, &create_method, &a, sizeof(a), timeout_usec, handler, userdata, ret);
+        return service_link_call(provider, &create_method, &a, sizeof(a), timeout_usec, handler, userdata, ret);
 }
 
-int provider_delete_instance(Link *provider, const SandboxRecord *record, LinkHandler handler, void *userdata, LinkCall **ret) {
+int provider_delete_instance(ServiceLink *provider, const SandboxRecord *record, ServiceHandler handler, void *userdata, ServiceCall **ret) {
         const CreateArguments a = { .record = record };
 
-        return link_call(provider, &delete_method, &a, sizeof(a), DELETE_TIMEOUT_USEC, handler, userdata, ret);
+        return service_link_call(provider, &delete_method, &a, sizeof(a), DELETE_TIMEOUT_USEC, handler, userdata, ret);
 }
 
-int provider_find_instances(Link *provider, const char *node, LinkHandler handler, void *userdata, LinkCall **ret) {
-        return link_call(provider, &find_method, &node, sizeof(node), FIND_TIMEOUT_USEC, handler, userdata, ret);
+int provider_find_instances(ServiceLink *provider, const char *node, ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        return service_link_call(provider, &find_method, &node, sizeof(node), FIND_TIMEOUT_USEC, handler, userdata, ret);
 }
 
-int provider_get_name(Link *provider, LinkHandler handler, void *userdata, LinkCall **ret) {
-        return link_call(provider, &name_method, /* arguments= */ NULL, 0, FIND_TIMEOUT_USEC, handler, userdata, ret);
+int provider_get_name(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        return service_link_call(provider, &name_method, /* arguments= */ NULL, 0, FIND_TIMEOUT_USEC, handler, userdata, ret);
 }

@@ -22,7 +22,7 @@
 #include <string.h>
 
 #include "adaptor/error.h"
-#include "adaptor/link.h"
+#include "adaptor/service-link.h"
 #include "adaptor/manager.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
@@ -241,7 +241,7 @@ int sandbox_new(Manager *m, const char *id, const char *netns_path, CreateReques
 
 static void drop_step(Sandbox *s) {
         s->step = _SANDBOX_STEP_INVALID;
-        s->call = link_call_free(s->call);
+        s->call = service_call_free(s->call);
         s->job = unit_job_free(s->job);
 }
 
@@ -459,7 +459,7 @@ int sandbox_stop(Sandbox *s, const char *reason) {
 /* ------------------------------------------------------------------------------------------------------------------------------------
  * Steps. Each start_…() returns 0 (under way), 1 (done) or negative with @error set; each finish_…() reads the answer. */
 
-static void on_answer(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
+static void on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 static void on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata);
 
 static int start_inspect(Sandbox *s, sd_bus_error *error) {
@@ -746,7 +746,7 @@ static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *ans
         sandbox_advance(s);
 }
 
-static void on_answer(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+static void on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
         step_done(userdata, reply, error);
 }
 
@@ -764,10 +764,10 @@ static int on_retry(sd_event_source *es, uint64_t usec, void *userdata) {
 }
 
 static void begin_pause(Sandbox *s) {
-        uint64_t usec = MIN(RETRY_FIRST_USEC << MIN(s->n_retries, 16U), RETRY_LAST_USEC);
+        uint64_t usec = RETRY_FIRST_USEC << MIN(s->n_retries, 16U);
 
         s->n_retries++;
-        (void) arm_timer(s, &s->retry, usec, on_retry);
+        (void) arm_timer(s, &s->retry, MIN(usec, RETRY_LAST_USEC), on_retry);
 }
 
 static void try_set_state(Sandbox *s, SandboxState to) {
@@ -945,14 +945,18 @@ int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata,
         return 0;
 }
 
+void sandbox_waiter_forget(SandboxWaiter *w) {
+        assert(w->sandbox);     /* not from its own handler */
+
+        TAILQ_REMOVE(&w->sandbox->waiters, w, waiters);
+        free(w);
+}
+
 void sandbox_waiter_cancel(SandboxWaiter *w) {
         Sandbox *s = w->sandbox;
         SandboxGoal goal = w->goal;
 
-        assert(s);              /* not from its own handler */
-
-        TAILQ_REMOVE(&s->waiters, w, waiters);
-        free(w);
+        sandbox_waiter_forget(w);
         if (has_waiter(s, goal))
                 return;
 

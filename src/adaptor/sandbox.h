@@ -13,7 +13,7 @@
 #include "basic/cleanup.h"
 #include "basic/log.h"
 
-typedef struct LinkCall LinkCall;
+typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
 typedef struct Sandbox Sandbox;
 typedef struct SandboxWaiter SandboxWaiter;
@@ -66,7 +66,7 @@ struct Sandbox {
 
         uint32_t todo, tried;           /* bits of SandboxStep: what the state still calls for, and what failed in this pass */
         SandboxStep step;               /* under way, or _SANDBOX_STEP_INVALID */
-        LinkCall *call;                 /* … of which one of these two is the other end */
+        ServiceCall *call;                 /* … of which one of these two is the other end */
         UnitJob *job;
         UnitWatch *watch;               /* of the proxy, from its first start on */
         sd_event_source *deadline;      /* of the state */
@@ -135,6 +135,9 @@ int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata,
 
 /* sandbox_waiter_cancel() - nobody waits here any more; a start that nobody waits for is given up. @done is not called. */
 void sandbox_waiter_cancel(SandboxWaiter *w);
+
+/* sandbox_waiter_forget() - the same, but what it waited for goes on */
+void sandbox_waiter_forget(SandboxWaiter *w);
 
 /* sandbox_matches() - is this the sandbox that such a CreateVM would make */
 bool sandbox_matches(const Sandbox *s, const char *netns_path, const CreateRequest *request);

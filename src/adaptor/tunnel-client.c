@@ -31,32 +31,32 @@ static int append_setup(sd_bus_message *m, const void *arguments) {
         return sd_bus_message_append_strv(m, (char**) a->addresses);
 }
 
-static const LinkMethod inspect_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Inspect", append_sandbox };
-static const LinkMethod setup_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Setup", append_setup };
-static const LinkMethod teardown_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Teardown", append_sandbox };
-static const LinkMethod list_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "List", NULL };
+static const ServiceMethod inspect_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Inspect", append_sandbox };
+static const ServiceMethod setup_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Setup", append_setup };
+static const ServiceMethod teardown_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Teardown", append_sandbox };
+static const ServiceMethod list_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "List", NULL };
 
-int tunnel_inspect(Link *tunnel, const char *sandbox_id, const char *netns_path, LinkHandler handler, void *userdata,
-                   LinkCall **ret) {
+int tunnel_inspect(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
+                   ServiceCall **ret) {
         const TunnelArguments a = { .sandbox_id = sandbox_id, .netns_path = netns_path };
 
-        return link_call(tunnel, &inspect_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
+        return service_link_call(tunnel, &inspect_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
 }
 
-int tunnel_setup(Link *tunnel, const char *sandbox_id, const char *netns_path, char *const *addresses, LinkHandler handler,
-                 void *userdata, LinkCall **ret) {
+int tunnel_setup(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, char *const *addresses, ServiceHandler handler,
+                 void *userdata, ServiceCall **ret) {
         const TunnelArguments a = { .sandbox_id = sandbox_id, .netns_path = netns_path, .addresses = addresses };
 
-        return link_call(tunnel, &setup_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
+        return service_link_call(tunnel, &setup_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
 }
 
-int tunnel_teardown(Link *tunnel, const char *sandbox_id, const char *netns_path, LinkHandler handler, void *userdata,
-                    LinkCall **ret) {
+int tunnel_teardown(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
+                    ServiceCall **ret) {
         const TunnelArguments a = { .sandbox_id = sandbox_id, .netns_path = netns_path };
 
-        return link_call(tunnel, &teardown_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
+        return service_link_call(tunnel, &teardown_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
 }
 
-int tunnel_list(Link *tunnel, LinkHandler handler, void *userdata, LinkCall **ret) {
-        return link_call(tunnel, &list_method, /* arguments= */ NULL, 0, TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
+int tunnel_list(ServiceLink *tunnel, ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        return service_link_call(tunnel, &list_method, /* arguments= */ NULL, 0, TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
 }

@@ -2,19 +2,19 @@
 /* Calls to peerpod-tunneld. Strings are borrowed until the call has ended. */
 #pragma once
 
-#include "adaptor/link.h"
+#include "adaptor/service-link.h"
 
 /* Reply "s": JSON text of the pod network (apf.json, "pod-network"). */
-int tunnel_inspect(Link *tunnel, const char *sandbox_id, const char *netns_path, LinkHandler handler, void *userdata,
-                   LinkCall **ret);
+int tunnel_inspect(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
+                   ServiceCall **ret);
 
 /* Reply "". The first address is the tunnel's peer. */
-int tunnel_setup(Link *tunnel, const char *sandbox_id, const char *netns_path, char *const *addresses, LinkHandler handler,
-                 void *userdata, LinkCall **ret);
+int tunnel_setup(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, char *const *addresses, ServiceHandler handler,
+                 void *userdata, ServiceCall **ret);
 
 /* Reply "". */
-int tunnel_teardown(Link *tunnel, const char *sandbox_id, const char *netns_path, LinkHandler handler, void *userdata,
-                    LinkCall **ret);
+int tunnel_teardown(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
+                    ServiceCall **ret);
 
 /* Reply "as": sandbox ids. */
-int tunnel_list(Link *tunnel, LinkHandler handler, void *userdata, LinkCall **ret);
+int tunnel_list(ServiceLink *tunnel, ServiceHandler handler, void *userdata, ServiceCall **ret);

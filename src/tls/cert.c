@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tls/cert.h"
 
-#include <errno.h>
 #include <gnutls/abstract.h>
 #include <gnutls/crypto.h>
 #include <gnutls/x509.h>
 #include <string.h>
 #include <time.h>
+
+#include "basic/util.h"
 
 #define CERT_NAME_MAX 253U                      /* RFC 1035, 2.3.4 */
 #define CERT_COMMON_NAME_MAX 64U                /* RFC 5280, A.1, ub-common-name */

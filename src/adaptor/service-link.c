@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "adaptor/link.h"
+#include "adaptor/service-link.h"
 
 #include <string.h>
 #include <sys/queue.h>
@@ -11,11 +11,11 @@
 #define RECONNECT_FIRST_USEC (50 * USEC_PER_MSEC)
 #define RECONNECT_LAST_USEC (5 * USEC_PER_SEC)
 
-struct LinkCall {
-        Link *link;                     /* borrowed */
-        TAILQ_ENTRY(LinkCall) calls;
-        const LinkMethod *method;
-        LinkHandler handler;
+struct ServiceCall {
+        ServiceLink *link;                     /* borrowed */
+        TAILQ_ENTRY(ServiceCall) calls;
+        const ServiceMethod *method;
+        ServiceHandler handler;
         void *userdata;
         sd_bus_slot *slot;              /* NULL while it waits for a connection */
         sd_event_source *deadline;
@@ -23,30 +23,30 @@ struct LinkCall {
         max_align_t arguments[];
 };
 
-struct Link {
+struct ServiceLink {
         sd_event *event;
         const char *name, *path;
         sd_bus *bus;
         sd_event_source *work;          /* connects and sends from the loop, at once or after a pause */
         unsigned n_failures;            /* since the last answer */
-        TAILQ_HEAD(, LinkCall) calls;
+        TAILQ_HEAD(, ServiceCall) calls;
 };
 
-static void link_schedule(Link *link, uint64_t delay_usec);
+static void service_link_schedule(ServiceLink *link, uint64_t delay_usec);
 
-int link_new(sd_event *event, const char *name, const char *path, Link **ret) {
-        Link *link = new(Link);
+int service_link_new(sd_event *event, const char *name, const char *path, ServiceLink **ret) {
+        ServiceLink *link = new(ServiceLink);
 
         if (!link)
                 return -ENOMEM;
-        *link = (Link) { .event = sd_event_ref(event), .name = name, .path = path };
+        *link = (ServiceLink) { .event = sd_event_ref(event), .name = name, .path = path };
         TAILQ_INIT(&link->calls);
 
         *ret = link;
         return 0;
 }
 
-Link* link_free(Link *link) {
+ServiceLink* service_link_free(ServiceLink *link) {
         if (!link)
                 return NULL;
 
@@ -58,8 +58,8 @@ Link* link_free(Link *link) {
         return NULL;
 }
 
-static void call_finish(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error) {
-        LinkHandler handler = call->handler;
+static void call_finish(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error) {
+        ServiceHandler handler = call->handler;
 
         call->slot = sd_bus_slot_unref(call->slot);
         call->deadline = sd_event_source_disable_unref(call->deadline);
@@ -68,15 +68,15 @@ static void call_finish(LinkCall *call, sd_bus_message *reply, const sd_bus_erro
         handler(call, reply, error, call->userdata);            /* may free the call */
 }
 
-static uint64_t link_pause(Link *link) {
+static uint64_t service_link_pause(ServiceLink *link) {
         uint64_t usec = RECONNECT_FIRST_USEC << MIN(link->n_failures, 16U);
 
         link->n_failures++;
         return MIN(usec, RECONNECT_LAST_USEC);
 }
 
-static void link_lost(Link *link, int error) {
-        LinkCall *call;
+static void service_link_lost(ServiceLink *link, int error) {
+        ServiceCall *call;
 
         if (link->n_failures == 0)
                 log_full(NULL, LOG_NOTICE, NULL, error, "Connection to the %s is lost, connecting again.", link->name);
@@ -85,25 +85,25 @@ static void link_lost(Link *link, int error) {
         TAILQ_FOREACH(call, &link->calls, calls)
                 call->slot = sd_bus_slot_unref(call->slot);
         if (!TAILQ_EMPTY(&link->calls))
-                link_schedule(link, link_pause(link));
+                service_link_schedule(link, service_link_pause(link));
 }
 
 static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        Link *link = userdata;
+        ServiceLink *link = userdata;
 
         if (sd_bus_message_get_bus(m) == link->bus)
-                link_lost(link, ECONNRESET);
+                service_link_lost(link, ECONNRESET);
         return 1;
 }
 
 static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        LinkCall *call = userdata;
+        ServiceCall *call = userdata;
         const sd_bus_error *e = sd_bus_message_get_error(m);
 
         /* We gave sd-bus no time-out, so this is what it makes up for calls whose connection has ended. */
         if (e && (sd_bus_error_has_name(e, SD_BUS_ERROR_NO_REPLY) || sd_bus_error_has_name(e, SD_BUS_ERROR_DISCONNECTED))) {
                 call->slot = sd_bus_slot_unref(call->slot);
-                link_schedule(call->link, link_pause(call->link));
+                service_link_schedule(call->link, service_link_pause(call->link));
                 return 1;
         }
 
@@ -112,7 +112,7 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 1;
 }
 
-static int link_connect(Link *link) {
+static int service_link_connect(ServiceLink *link) {
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = NULL;
         int r;
 
@@ -133,7 +133,7 @@ static int link_connect(Link *link) {
         return 0;
 }
 
-static int call_send(LinkCall *call) {
+static int call_send(ServiceCall *call) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         sd_bus *bus = call->link->bus;
         int r;
@@ -152,19 +152,19 @@ static int call_send(LinkCall *call) {
 }
 
 static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
-        Link *link = userdata;
-        LinkCall *call, *next;
+        ServiceLink *link = userdata;
+        ServiceCall *call, *next;
         int r;
 
         link->work = sd_event_source_disable_unref(link->work);
         if (TAILQ_EMPTY(&link->calls))
                 return 0;
 
-        r = link_connect(link);
+        r = service_link_connect(link);
         if (r < 0) {
                 if (link->n_failures == 0)
                         log_warning_errno(r, "Failed to connect to the %s at '%s', trying again: %m", link->name, link->path);
-                link_schedule(link, link_pause(link));
+                service_link_schedule(link, service_link_pause(link));
                 return 0;
         }
 
@@ -175,7 +175,7 @@ static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
 
                 r = call_send(call);
                 if (r == -ENOTCONN || r == -ECONNRESET || r == -EPIPE) {
-                        link_lost(link, r);
+                        service_link_lost(link, r);
                         return 0;
                 }
                 if (r < 0) {
@@ -190,7 +190,7 @@ static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
         return 0;
 }
 
-static void link_schedule(Link *link, uint64_t delay_usec) {
+static void service_link_schedule(ServiceLink *link, uint64_t delay_usec) {
         int r;
 
         if (link->work)
@@ -203,7 +203,7 @@ static void link_schedule(Link *link, uint64_t delay_usec) {
 
 static int on_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
-        LinkCall *call = userdata;
+        ServiceCall *call = userdata;
 
         (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "The %s has not answered %s within %s", call->link->name,
                                  call->method->member, FORMAT_USEC(call->timeout_usec));
@@ -211,15 +211,15 @@ static int on_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
         return 0;
 }
 
-int link_call(Link *link, const LinkMethod *method, const void *arguments, size_t size, uint64_t timeout_usec,
-              LinkHandler handler, void *userdata, LinkCall **ret) {
-        _cleanup_(freep) LinkCall *call = NULL;
+int service_link_call(ServiceLink *link, const ServiceMethod *method, const void *arguments, size_t size, uint64_t timeout_usec,
+              ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        _cleanup_(freep) ServiceCall *call = NULL;
         int r;
 
-        call = malloc(sizeof(LinkCall) + size);
+        call = malloc(sizeof(ServiceCall) + size);
         if (!call)
                 return -ENOMEM;
-        *call = (LinkCall) {
+        *call = (ServiceCall) {
                 .link = link,
                 .method = method,
                 .handler = handler,
@@ -238,14 +238,14 @@ int link_call(Link *link, const LinkMethod *method, const void *arguments, size_
                 /* With a connection, at once; without one the pause that is running, if any, goes on. */
                 if (link->bus)
                         link->work = sd_event_source_disable_unref(link->work);
-                link_schedule(link, 0);
+                service_link_schedule(link, 0);
         }
 
         *ret = TAKE_PTR(call);
         return 0;
 }
 
-LinkCall* link_call_free(LinkCall *call) {
+ServiceCall* service_call_free(ServiceCall *call) {
         if (!call)
                 return NULL;
 

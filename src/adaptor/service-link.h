@@ -12,28 +12,28 @@
 
 #include "basic/cleanup.h"
 
-typedef struct Link Link;
-typedef struct LinkCall LinkCall;
+typedef struct ServiceLink ServiceLink;
+typedef struct ServiceCall ServiceCall;
 
-typedef struct LinkMethod {
+typedef struct ServiceMethod {
         const char *path, *interface, *member;
         /* Appends the arguments; run once for each attempt. Negative ends the call with that error. */
         int (*append)(sd_bus_message *m, const void *arguments);
-} LinkMethod;
+} ServiceMethod;
 
 /* @reply: NULL on failure. @error: set on failure only, borrowed. The call may be freed here. */
-typedef void (*LinkHandler)(LinkCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
+typedef void (*ServiceHandler)(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 
 /**
- * link_new() - nothing is connected before the first call
+ * service_link_new() - nothing is connected before the first call
  * @name: for people: "tunnel service"; borrowed, like @path
  */
-int link_new(sd_event *event, const char *name, const char *path, Link **ret);
-Link* link_free(Link *link);            /* no call may be left */
-DEFINE_CLEANUP(Link*, link_free);
+int service_link_new(sd_event *event, const char *name, const char *path, ServiceLink **ret);
+ServiceLink* service_link_free(ServiceLink *link);            /* no call may be left */
+DEFINE_CLEANUP(ServiceLink*, service_link_free);
 
 /**
- * link_call() - make a call
+ * service_link_call() - make a call
  * @method:       borrowed for the call's life
  * @arguments:    copied, @size bytes; what they point to is borrowed for the call's life
  * @timeout_usec: from now on, over all attempts
@@ -41,7 +41,7 @@ DEFINE_CLEANUP(Link*, link_free);
  *
  * The handler never runs before this returns. Returns 0, -ENOMEM.
  */
-int link_call(Link *link, const LinkMethod *method, const void *arguments, size_t size, uint64_t timeout_usec,
-              LinkHandler handler, void *userdata, LinkCall **ret);
-LinkCall* link_call_free(LinkCall *call);
-DEFINE_CLEANUP(LinkCall*, link_call_free);
+int service_link_call(ServiceLink *link, const ServiceMethod *method, const void *arguments, size_t size, uint64_t timeout_usec,
+              ServiceHandler handler, void *userdata, ServiceCall **ret);
+ServiceCall* service_call_free(ServiceCall *call);
+DEFINE_CLEANUP(ServiceCall*, service_call_free);
