@@ -299,7 +299,7 @@ static void requests_are_edited_on_their_way(void **state) {
         size_t n_oci = 0, n;
         TtrpcResult result;
         struct stat st;
-        static const char ns[] = "\x32\x1c\x0a\x07" "network" "\x12\x10" "/run/netns/podns";
+        static const char ns[] = "\x32\x1b\x0a\x07" "network" "\x12\x10" "/run/netns/podns";
 
         /* No OCI part at all. */
         assert_int_equal(call(c, "CreateContainer", "\x0a\x01" "c", 3, &result), -EREMOTEIO);
