@@ -246,6 +246,7 @@ static size_t count_fds(pid_t pid) {
         DIR *d;
         size_t n = 0;
 
+        expect_success(call("List", NULL, ""));         /* our link is accepted */
         (void) snprintf(path, sizeof(path), "/proc/%i/fd", pid);
         d = opendir(path);
         assert_non_null(d);
@@ -571,7 +572,7 @@ static void existing_clsact_is_kept(void **state) {
         connect_pod();
         expect_traffic();
         teardown("s1");
-        s = lab_output("tc -n wpod qdisc show dev eth0 | grep -c clsact; tc -n wpod filter show dev eth0 ingress | grep -c 'pref 7.*terminal'; "
+        s = lab_output("tc -n wpod qdisc show dev eth0 | grep -c clsact; tc -n wpod filter show dev eth0 ingress | grep -c 'pref 7 .*flowid'; "
                        "tc -n wpod filter show dev eth0 ingress | grep -c mirred");
         assert_string_equal(s, "1\n1\n0\n");
         free(s);
