@@ -760,7 +760,7 @@ static void connection_end(Connection *c) {
                 return;
         }
 
-        r = sd_event_add_time_relative(c->server->event, &c->linger, CLOCK_MONOTONIC, TTRPC_LINGER_USEC, 0, on_linger, c);
+        r = sd_event_add_time_relative(c->server->event, &c->linger, CLOCK_MONOTONIC, c->limits.linger_usec, 0, on_linger, c);
         if (r < 0) {
                 connection_close(c);
                 return;
