@@ -240,6 +240,7 @@ static const JsonCase json_cases[] = {
         { "{\"podip\":null,\"routes\":null,\"mtu\":null,\"dedicated\":null}", NULL },
         { "{\"unknown\":[{\"a\":1}],\"Podip\":5}", NULL },
         { "{\"routes\":[{}]}", NULL },
+        { "{\"ipv6\":{\"routes\":[{\"dst\":\"::/0\"}]}}", NULL },        /* found by the fuzzer: lost when written */
         { "{\"routes\":[{\"dst\":\"\",\"gw\":\"\"}]}", NULL },
         { "{\"podip\":5}", "'podip'" },
         { "{\"podip\":\"10.0.0.1\"}", "'podip'" },
@@ -285,6 +286,18 @@ static void json_is_read_or_refused_by_key(void **state) {
         if (c->error) {
                 assert_non_null(error);
                 assert_ptr_equal(strstr(error, c->error), error);
+        } else {
+                PodNetwork again = POD_NETWORK_NULL;
+                char *text, *text_again;
+
+                assert_int_equal(pod_network_to_text(&n, &text), 0);
+                assert_int_equal(read_text(text, &again, NULL), 0);
+                assert_int_equal(again.n_routes, n.n_routes);
+                assert_int_equal(pod_network_to_text(&again, &text_again), 0);
+                assert_string_equal(text, text_again);
+                free(text);
+                free(text_again);
+                pod_network_done(&again);
         }
         free(error);
         pod_network_done(&n);
