@@ -17,6 +17,7 @@ typedef struct TtrpcReader {
         uint8_t *buffer;
         size_t capacity;
         size_t start, end;              /* the bytes not yet taken */
+        unsigned n_quiet;               /* since the last big frame */
         uint32_t n_discard;             /* bytes of an oversize body still to come */
         TtrpcHeader oversize;           /* its header, to be handed out at its end */
         bool oversize_pending;
@@ -35,8 +36,8 @@ void ttrpc_reader_done(TtrpcReader *r);
 /**
  * ttrpc_reader_get_room() - where the next bytes of the stream shall go
  *
- * Invalidates the data of frames handed out before. Room is never 0. Follow it with ttrpc_reader_add().
- * Returns 0, -ENOMEM.
+ * Invalidates the data of frames handed out before. Room is never 0. Follow it with ttrpc_reader_add(), and that with
+ * ttrpc_reader_next() until there is no whole frame left. Returns 0, -ENOMEM, -ENOBUFS (frames were left: too many of them).
  */
 int ttrpc_reader_get_room(TtrpcReader *r, uint8_t **ret, size_t *ret_size);
 void ttrpc_reader_add(TtrpcReader *r, size_t size);
