@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Flags and variables of the module cannot be known before the module is loaded, and which module that is stands among the flags
+ * and variables. So the name and what decides about an external module are looked up first, in the same places and with the same
+ * precedence; then one table of all options is read as in every other program of the family. */
+#include "provider/settings.h"
+
+#include <inttypes.h>
+
+#include "basic/log.h"
+#include "basic/main-func.h"
+#include "basic/options.h"
+#include "basic/paths.h"
+#include "basic/util.h"
+
+typedef union Value {
+        char *text;
+        bool boolean;
+        uint64_t number;
+} Value;
+
+#define FIELD(f) offsetof(Settings, f)
+
+static const Option own_options[] = {
+        { "provider", "CLOUD_PROVIDER", OPTION_STRING, FIELD(provider), "libvirt",
+          "Provider: the name of a module", "NAME" },
+        { "check", NULL, OPTION_BOOL, FIELD(check), "false",
+          "Check the configuration against the cloud, and exit" },
+        { "cloud-config-verify", "CLOUD_CONFIG_VERIFY", OPTION_BOOL, FIELD(verify), "false",
+          "Do that check at each start, and start only if it passes" },
+        { "socket", NULL, OPTION_STRING, FIELD(socket), "",
+          "Listen there instead of on the socket passed by systemd", "PATH" },
+        { "peer-user", "PEERPOD_PROVIDER_PEER_USER", OPTION_STRING, FIELD(peer_user), "peerpod",
+          "The user, beside root and our own, that may connect", "NAME" },
+        { "module-directory", "PEERPOD_PROVIDER_MODULE_DIRECTORY", OPTION_STRING, FIELD(module_directory), PROVIDERMODULEDIR,
+          "Where the modules are", "PATH" },
+        { "state-directory", "STATE_DIRECTORY", OPTION_STRING, FIELD(state_directory), PEERPOD_PROVIDER_STATE_DIR,
+          "Where a module may keep files", "PATH" },
+        { "workers", NULL, OPTION_U32, FIELD(n_workers), "8",
+          "How many calls may run at once", "N", .min = 1, .max = 64 },
+        { "queue", NULL, OPTION_U32, FIELD(n_queue), "64",
+          "How many more calls may wait", "N", .min = 1, .max = 4096 },
+        { "create-timeout", "PEERPOD_CREATE_TIMEOUT", OPTION_DURATION, FIELD(create_timeout_usec), "10m",
+          "How long the creation of an instance may take", "TIME" },
+        { "delete-timeout", "PEERPOD_DELETE_TIMEOUT", OPTION_DURATION, FIELD(delete_timeout_usec), "10m",
+          "How long the deletion of an instance may take", "TIME" },
+        { "find-timeout", "PEERPOD_FIND_TIMEOUT", OPTION_DURATION, FIELD(find_timeout_usec), "2m",
+          "How long a search, or the check, may take", "TIME" },
+        { "stop-timeout", NULL, OPTION_DURATION, FIELD(stop_timeout_usec), "1m",
+          "How long running calls may take to end when the service stops", "TIME" },
+        { NULL, "ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN", OPTION_STRING, FIELD(external_enable), "",
+          "'true' loads an external module" },
+        { NULL, "CLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH", OPTION_STRING, FIELD(external_path), "",
+          "Absolute path of the external module" },
+        { NULL, "CLOUD_PROVIDER_EXTERNAL_PLUGIN_HASH", OPTION_STRING, FIELD(external_hash), "",
+          "Its SHA-256" },
+};
+
+/* The last "-flag value" or "-flag=value" of the command line. */
+static const char* find_flag(int argc, char *argv[], const char *flag) {
+        const char *found = NULL;
+
+        for (int i = 1; i < argc && argv[i][0] == '-' && !streq(argv[i], "--"); i++) {
+                const char *rest = startswith(argv[i] + (argv[i][1] == '-' ? 2 : 1), flag);
+
+                if (rest && *rest == '=')
+                        found = rest + 1;
+                else if (rest && *rest == '\0' && i + 1 < argc)
+                        found = argv[i + 1];
+                /* A flag's value may stand alone. */
+                if (!strchr(argv[i], '=') && i + 1 < argc && argv[i + 1][0] != '-')
+                        i++;
+        }
+
+        return found;
+}
+
+static const char* find_value(int argc, char *argv[], const char *flag, const char *variable, const char *fallback) {
+        const char *value = flag ? find_flag(argc, argv, flag) : NULL;
+
+        if (!value)
+                value = getenv(variable);
+        return isempty(value) ? fallback : value;
+}
+
+static bool help_is_asked(int argc, char *argv[]) {
+        for (int i = 1; i < argc && argv[i][0] == '-' && !streq(argv[i], "--"); i++) {
+                const char *name = argv[i] + (argv[i][1] == '-' ? 2 : 1);
+
+                if (streq(name, "help") || streq(name, "h") || streq(name, "version"))
+                        return true;
+        }
+        return false;
+}
+
+static Value* module_values(Settings *s) {
+        return (Value*) (s + 1);
+}
+
+static Option module_option(const PeerpodOption *o, size_t offset) {
+        return (Option) {
+                .flag = (o->flags & PEERPOD_OPTION_SECRET) ? NULL : o->name,
+                .variable = o->env,
+                .type = o->type == PEERPOD_OPTION_BOOL ? OPTION_BOOL : o->type == PEERPOD_OPTION_UINT ? OPTION_U64 : OPTION_STRING,
+                .offset = offset,
+                .value = o->default_value,
+                .help = o->help,
+                .metavar = o->type == PEERPOD_OPTION_BOOL ? NULL : o->type == PEERPOD_OPTION_UINT ? "N" : "TEXT",
+                .secret = (o->flags & PEERPOD_OPTION_SECRET) != 0,
+                .min = o->minimum,
+                .max = o->maximum,
+        };
+}
+
+/* All options in one table, which ends with an empty entry. */
+static int make_table(const PeerpodProvider *module, Option **ret) {
+        size_t n = module ? module->n_options : 0;
+        Option *table;
+
+        table = new0(Option, ELEMENTSOF(own_options) + n + 1);
+        if (!table)
+                return -ENOMEM;
+        memcpy(table, own_options, sizeof(own_options));
+        for (size_t i = 0; i < n; i++)
+                table[ELEMENTSOF(own_options) + i] = module_option(module->options + i, sizeof(Settings) + i * sizeof(Value));
+        *ret = table;
+        return 0;
+}
+
+static int value_to_text(const PeerpodOption *o, const Value *v, const char **ret) {
+        char *text;
+
+        if (o->type == PEERPOD_OPTION_BOOL)
+                text = strdup(v->boolean ? "true" : "false");
+        else if (o->type == PEERPOD_OPTION_UINT)
+                text = asprintf(&text, "%" PRIu64, v->number) < 0 ? NULL : text;
+        else
+                text = strdup(strempty(v->text));
+        if (!text)
+                return -ENOMEM;
+        *ret = text;
+        return 0;
+}
+
+static int take_module_values(Settings *s, int *ret_exit) {
+        s->values = new0(const char*, s->module->n_options + 1);
+        if (!s->values)
+                return -ENOMEM;
+
+        for (uint32_t i = 0; i < s->module->n_options; i++) {
+                const PeerpodOption *o = s->module->options + i;
+                int r;
+
+                r = value_to_text(o, module_values(s) + i, s->values + i);
+                if (r < 0)
+                        return r;
+                if ((o->flags & PEERPOD_OPTION_REQUIRED) && isempty(s->values[i])) {
+                        log_error("Provider '%s' needs %s%s to be set.", s->module->name,
+                                  o->env ? "variable " : "option --", o->env ?: o->name);
+                        *ret_exit = EXIT_CONFIGURATION;
+                        return 1;
+                }
+        }
+
+        return 0;
+}
+
+int settings_load(int argc, char *argv[], Settings **ret, int *ret_exit) {
+        const PeerpodProvider *module = NULL;
+        const ModuleExternal external = {
+                .enable = find_value(argc, argv, NULL, "ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN", ""),
+                .path = find_value(argc, argv, NULL, "CLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH", ""),
+                .hash = find_value(argc, argv, NULL, "CLOUD_PROVIDER_EXTERNAL_PLUGIN_HASH", ""),
+        };
+        _cleanup_(settings_freep) Settings *s = NULL;
+        _cleanup_(freep) Option *table = NULL;
+        int r;
+
+        r = module_load(find_value(argc, argv, "module-directory", "PEERPOD_PROVIDER_MODULE_DIRECTORY", PROVIDERMODULEDIR),
+                        find_value(argc, argv, "provider", "CLOUD_PROVIDER", "libvirt"), &external, &module);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0 && !help_is_asked(argc, argv)) {
+                *ret_exit = EXIT_CONFIGURATION;
+                return 1;
+        }
+
+        s = calloc(1, sizeof(Settings) + (module ? module->n_options : 0) * sizeof(Value));
+        if (!s)
+                return -ENOMEM;
+        s->module = module;
+        r = make_table(module, &table);
+        if (r < 0)
+                return r;
+
+        const Program program = {
+                .name = "peerpod-providerd",
+                .usage = "[OPTIONS…]",
+                .description = "Creates, finds and deletes pod VMs through a cloud's module.",
+                .options = table,
+                .man = "peerpod-providerd(8)",
+        };
+
+        r = options_load(&program, argc, argv, s, /* ret_rest= */ NULL, ret_exit);
+        if (r != 0)
+                return r;
+        r = take_module_values(s, ret_exit);
+        if (r != 0)
+                return r;
+
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+Settings* settings_free(Settings *s) {
+        _cleanup_(freep) Option *table = NULL;
+
+        if (!s)
+                return NULL;
+
+        for (uint32_t i = 0; s->values && s->values[i]; i++)
+                erase_free((char*) s->values[i], strlen(s->values[i]));
+        free(s->values);
+        if (make_table(s->module, &table) >= 0)
+                options_done(table, s);
+        free(s);
+        return NULL;
+}
