@@ -823,10 +823,11 @@ static void finish_gone(Sandbox *s) {
                 return;
         }
 
+        /* First the signals, so that who gets an answer has heard them. */
         s->patience = sd_event_source_disable_unref(s->patience);
+        manager_sandbox_gone(s->manager, s);
         waiters_fail(s);
         waiters_notify(s, GOAL_GONE, NULL);
-        manager_sandbox_gone(s->manager, s);
 }
 
 /* No step of this state is left that could be taken now. */
