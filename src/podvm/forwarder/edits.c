@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "basic/log.h"
+#include "basic/parse.h"
 #include "basic/util.h"
 #include "ttrpc/wire.h"
 
@@ -21,6 +22,8 @@ enum {
         MOUNT_TYPE = 3,
         CREATE_SANDBOX_DNS = 2,
 };
+
+#define BIND_SOURCES_MAX 256U           /* made for one request */
 
 static const char *const volume_annotations[] = {
         "io.confidentialcontainers.org.cloud_volumes",
@@ -90,7 +93,12 @@ int make_bind_source(const char *root, const char *path) {
         }
 }
 
+static const char* printable(const char *path) {
+        return text_is_plain(path, PATH_MAX) ? path : "(not printable)";
+}
+
 static int make_bind_sources(const char *root, TtrpcSlice oci) {
+        unsigned n_made = 0, n_outside = 0, n_failed = 0;
         WireField f;
         size_t offset = 0;
         int r;
@@ -112,13 +120,18 @@ static int make_bind_sources(const char *root, TtrpcSlice oci) {
                         memcpy(path, source.data, source.size);
                 path[source.size] = '\0';
 
+                if (n_made == BIND_SOURCES_MAX)
+                        return -ENOSPC;
                 k = make_bind_source(root, path);
-                if (k > 0)
-                        log_debug("Made the missing source '%s' of a bind mount.", path);
-                else if (k == -EPERM)   /* the agent will say what is wrong with it, if anything is */
-                        log_info("The source '%s' of a bind mount is missing and not below '%s', so it is not made.", path, root);
-                else if (k < 0)
-                        log_warning_errno(k, "Failed to make the source '%s' of a bind mount: %m, ignoring", path);
+
+                /* One line of each kind for a request, however many mounts it has. */
+                if (k > 0 && n_made++ == 0)
+                        log_debug("Made the missing source '%s' of a bind mount.", printable(path));
+                else if (k == -EPERM && n_outside++ == 0)       /* the agent will say what is wrong with it, if anything is */
+                        log_info("The source '%s' of a bind mount is missing and not below '%s', so it is not made.",
+                                 printable(path), root);
+                else if (k < 0 && k != -EPERM && n_failed++ == 0)
+                        (void) log_warning_errno(k, "Failed to make the source '%s' of a bind mount: %m, ignoring", printable(path));
         }
 
         return r;
@@ -163,6 +176,8 @@ void edit_create_container(const char *pod_namespace, const char *bind_root, con
 
         if (r == -ENOMEM)
                 refuse(edit, TTRPC_RESOURCE_EXHAUSTED, "CreateContainer: out of memory");
+        else if (r == -ENOSPC)
+                refuse(edit, TTRPC_RESOURCE_EXHAUSTED, "CreateContainer: too many bind mounts without a source");
         else if (r < 0)
                 refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: malformed request");
 }

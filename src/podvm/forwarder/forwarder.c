@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
@@ -350,6 +351,9 @@ static int forwarder_run(Forwarder *f) {
         if (r != 0)
                 return r;
         apf_config_done(&apf);          /* the key is with GnuTLS now */
+
+        /* Sources of bind mounts are for users of containers, not for us; nothing else is written. */
+        (void) umask(0022);
 
         r = daemon_event_new(&f->event);
         if (r < 0)

@@ -1,0 +1,873 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The relay in its real loop, with socket pairs for callers and upstream. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <cmocka.h>
+
+#include "basic/io.h"
+#include "basic/util.h"
+#include "ttrpc/relay.h"
+
+#define N_CLIENTS_MAX 8
+
+typedef struct Fixture {
+        sd_event *event;
+        Relay *relay;
+        int upstream;                   /* the far ends */
+        int clients[N_CLIENTS_MAX];
+        unsigned n_wanted, n_lost, n_closed, n_answers;
+        int last_code, lost_error;
+        size_t own_fds;
+} Fixture;
+
+static size_t count_fds(void) {
+        DIR *d = opendir("/proc/self/fd");
+        size_t n = 0;
+
+        while (readdir(d))
+                n++;
+        (void) closedir(d);
+        return n;
+}
+
+static void on_wanted(Relay *r, void *userdata) {
+        ((Fixture*) userdata)->n_wanted++;
+}
+
+static void on_lost(Relay *r, int error, const char *text, void *userdata) {
+        Fixture *f = userdata;
+
+        f->n_lost++;
+        f->lost_error = error;
+}
+
+static void on_closed(Relay *r, void *userdata) {
+        ((Fixture*) userdata)->n_closed++;
+}
+
+static const RelayHandlers handlers = { on_wanted, on_lost, on_closed };
+
+static void on_answer(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
+        Fixture *f = userdata;
+
+        f->n_answers++;
+        f->last_code = code;
+}
+
+static void rule_edit(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        edit->size = request->payload.size + 3;
+        edit->payload = malloc(edit->size);
+        memcpy(edit->payload, "new", 3);
+        if (request->payload.size > 0)
+                memcpy(edit->payload + 3, request->payload.data, request->payload.size);
+        edit->on_answer = on_answer;
+}
+
+static void rule_refuse(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        edit->code = TTRPC_FAILED_PRECONDITION;
+        (void) snprintf(edit->message, sizeof(edit->message), "no");
+}
+
+static const RelayRule rules[] = {
+        { "s", "Edit", rule_edit },
+        { "s", "Refuse", rule_refuse },
+};
+
+static Channel* channel_on_pair(Fixture *f, int *ret_far) {
+        static const ChannelHandlers none = {};
+        Channel *c;
+        int fds[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0, fds), 0);
+        assert_int_equal(channel_new(f->event, fds[0], NULL, NULL, &none, NULL, &c), 0);
+        channel_pause_input(c);
+        *ret_far = fds[1];
+        return c;
+}
+
+static void add_client(Fixture *f, size_t i) {
+        Channel *c = channel_on_pair(f, &f->clients[i]);
+
+        assert_int_equal(relay_add_downstream(f->relay, c), 0);
+}
+
+static void add_upstream(Fixture *f) {
+        close_fd(f->upstream);
+        relay_set_upstream(f->relay, channel_on_pair(f, &f->upstream));
+}
+
+static void turn(Fixture *f) {
+        for (unsigned quiet = 0; quiet < 3;) {
+                int r = sd_event_run(f->event, 0);
+
+                assert_true(r >= 0);
+                quiet = r > 0 ? 0 : quiet + 1;
+        }
+}
+
+static int setup(void **state) {
+        Fixture *f = calloc(1, sizeof(Fixture));
+
+        f->own_fds = count_fds();
+        f->upstream = -EBADF;
+        for (size_t i = 0; i < N_CLIENTS_MAX; i++)
+                f->clients[i] = -EBADF;
+        if (sd_event_new(&f->event) < 0 || relay_new(f->event, rules, ELEMENTSOF(rules), &handlers, f, &f->relay) < 0)
+                return -1;
+        *state = f;
+        return 0;
+}
+
+static int setup_two(void **state) {
+        int r = setup(state);
+
+        add_upstream(*state);
+        add_client(*state, 0);
+        add_client(*state, 1);
+        return r;
+}
+
+static int teardown(void **state) {
+        Fixture *f = *state;
+        size_t own = f->own_fds, now;
+
+        relay_free(f->relay);
+        sd_event_unref(f->event);
+        close_fd(f->upstream);
+        for (size_t i = 0; i < N_CLIENTS_MAX; i++)
+                close_fd(f->clients[i]);
+        free(f);
+        now = count_fds();
+        if (now != own)
+                print_error("%zu descriptors before, %zu after\n", own, now);
+        return now == own ? 0 : -1;
+}
+
+static size_t make_frame(uint8_t *p, uint32_t id, uint8_t type, uint8_t flags, const void *data, size_t size) {
+        ttrpc_header_write(&(TtrpcHeader) { .length = size, .stream_id = id, .type = type, .flags = flags }, p);
+        if (size > 0)
+                memcpy(p + TTRPC_HEADER_SIZE, data, size);
+        return TTRPC_HEADER_SIZE + size;
+}
+
+/* { service: "s", method: METHOD, payload: … }, of one-byte lengths: written by hand */
+static size_t make_request(uint8_t *p, uint32_t id, uint8_t flags, const char *method, const char *payload) {
+        uint8_t data[128], *q = data;
+        size_t n = strlen(method), m = strlen(payload);
+
+        *q++ = 0x0a; *q++ = 1; *q++ = 's';
+        *q++ = 0x12; *q++ = n; memcpy(q, method, n); q += n;
+        *q++ = 0x1a; *q++ = m; memcpy(q, payload, m); q += m;
+        *q++ = 0x20; *q++ = 0x05;                               /* timeout_nano: 5 */
+        *q++ = 0x98; *q++ = 0x06; *q++ = 0x07;                  /* field 99, unknown: 7 */
+        return make_frame(p, id, TTRPC_TYPE_REQUEST, flags, data, q - data);
+}
+
+static void put(int fd, const void *data, size_t size) {
+        assert_int_equal(send(fd, data, size, MSG_NOSIGNAL), size);
+}
+
+static void request(Fixture *f, size_t client, uint32_t id, const char *method, const char *payload) {
+        uint8_t frame[256];
+
+        put(f->clients[client], frame, make_request(frame, id, 0, method, payload));
+        turn(f);
+}
+
+static void answer(Fixture *f, uint32_t id, const char *data) {
+        uint8_t frame[256];
+
+        put(f->upstream, frame, make_frame(frame, id, TTRPC_TYPE_RESPONSE, 0, data, strlen(data)));
+        turn(f);
+}
+
+/* The next frame; its data are in a static buffer. */
+static TtrpcHeader take(int fd, const uint8_t **ret) {
+        static uint8_t data[TTRPC_DATA_MAX];
+        uint8_t head[TTRPC_HEADER_SIZE];
+        TtrpcHeader h;
+
+        assert_int_equal(recv(fd, head, sizeof(head), 0), sizeof(head));
+        assert_int_equal(ttrpc_header_parse(head, sizeof(head), &h), TTRPC_HEADER_SIZE);
+        for (size_t done = 0; done < h.length;) {
+                ssize_t n = recv(fd, data + done, h.length - done, 0);
+                assert_true(n > 0);
+                done += n;
+        }
+        if (ret)
+                *ret = data;
+        return h;
+}
+
+static bool nothing_to_read(int fd) {
+        uint8_t b;
+
+        return recv(fd, &b, 1, MSG_PEEK) < 0 && errno == EAGAIN;
+}
+
+static void expect_status(int fd, uint32_t id, int code, const char *text) {
+        TtrpcResponse response;
+        const uint8_t *data;
+        TtrpcHeader h = take(fd, &data);
+
+        assert_int_equal(h.stream_id, id);
+        assert_int_equal(h.type, TTRPC_TYPE_RESPONSE);
+        assert_true(ttrpc_response_parse(data, h.length, &response) >= 0);
+        assert_int_equal(response.code, code);
+        if (text)
+                assert_true(ttrpc_slice_is(response.message, text));
+}
+
+static void expect_end(int fd) {
+        uint8_t b;
+
+        assert_int_equal(recv(fd, &b, 1, 0), 0);
+}
+
+static void ids_are_mapped_and_answers_find_their_way(void **state) {
+        Fixture *f = *state;
+        const uint8_t *data;
+        TtrpcHeader h;
+
+        request(f, 0, 1, "A", "x");
+        request(f, 1, 1, "B", "y");
+        request(f, 1, 77, "C", "z");
+        request(f, 0, 3, "D", "w");
+        for (uint32_t id = 1; id <= 7; id += 2) {
+                h = take(f->upstream, &data);
+                assert_int_equal(h.stream_id, id);      /* strictly increasing, odd */
+                assert_int_equal(h.type, TTRPC_TYPE_REQUEST);
+        }
+
+        answer(f, 5, "to-C");
+        answer(f, 1, "to-A");
+        answer(f, 7, "to-D");
+        answer(f, 3, "to-B");
+        h = take(f->clients[1], &data);
+        assert_int_equal(h.stream_id, 77);
+        assert_memory_equal(data, "to-C", 4);
+        h = take(f->clients[1], &data);
+        assert_int_equal(h.stream_id, 1);
+        assert_memory_equal(data, "to-B", 4);
+        h = take(f->clients[0], &data);
+        assert_int_equal(h.stream_id, 1);
+        assert_memory_equal(data, "to-A", 4);
+        h = take(f->clients[0], &data);
+        assert_int_equal(h.stream_id, 3);
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+}
+
+static void frames_pass_bit_for_bit_but_for_the_id(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[256], got[256];
+        size_t n = make_request(frame, 0x12345677, 0, "M", "payload");
+
+        put(f->clients[0], frame, n);
+        turn(f);
+        assert_int_equal(recv(f->upstream, got, sizeof(got), 0), n);
+        write_be32(frame + 4, 1);
+        assert_memory_equal(got, frame, n);
+}
+
+static void ids_may_come_in_any_order_but_not_twice(void **state) {
+        Fixture *f = *state;
+        TtrpcHeader h;
+
+        request(f, 0, 9, "A", "");
+        request(f, 0, 3, "A", "");
+        h = take(f->upstream, NULL);
+        assert_int_equal(h.stream_id, 1);
+        h = take(f->upstream, NULL);
+        assert_int_equal(h.stream_id, 3);
+
+        request(f, 0, 9, "A", "");
+        expect_status(f->clients[0], 9, TTRPC_INVALID_ARGUMENT, "StreamID cannot be re-used and must increment");
+        request(f, 0, 8, "A", "");
+        expect_status(f->clients[0], 8, TTRPC_INVALID_ARGUMENT, "StreamID must be odd for client initiated streams");
+        assert_true(nothing_to_read(f->upstream));
+
+        answer(f, 1, "");               /* 9 is free again */
+        (void) take(f->clients[0], NULL);
+        request(f, 0, 9, "A", "");
+        h = take(f->upstream, NULL);
+        assert_int_equal(h.stream_id, 5);
+}
+
+static void bytes_may_come_one_by_one(void **state) {
+        Fixture *f = *state;
+        uint8_t frames[512];
+        size_t n = 0;
+
+        for (uint32_t id = 1; id <= 5; id += 2)
+                n += make_request(frames + n, id, 0, "M", "abc");
+        for (size_t i = 0; i < n; i++) {
+                put(f->clients[0], frames + i, 1);
+                turn(f);
+        }
+        for (uint32_t id = 1; id <= 5; id += 2)
+                assert_int_equal(take(f->upstream, NULL).stream_id, id);
+
+        n = 0;
+        for (uint32_t id = 5; id >= 1 && id <= 5; id -= 2)
+                n += make_frame(frames + n, id, TTRPC_TYPE_RESPONSE, 0, "answer", 6);
+        for (size_t i = 0; i < n; i++) {
+                put(f->upstream, frames + i, 1);
+                turn(f);
+        }
+        for (uint32_t id = 5; id >= 1 && id <= 5; id -= 2)
+                assert_int_equal(take(f->clients[0], NULL).stream_id, id);
+}
+
+static void streams_pass_until_either_end_closes(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[256];
+        const uint8_t *data;
+        TtrpcHeader h;
+
+        put(f->clients[0], frame, make_request(frame, 5, TTRPC_FLAG_REMOTE_OPEN, "Stream", ""));
+        put(f->clients[0], frame, make_frame(frame, 5, TTRPC_TYPE_DATA, 0, "one", 3));
+        put(f->clients[0], frame, make_frame(frame, 5, TTRPC_TYPE_DATA, TTRPC_FLAG_REMOTE_CLOSED|TTRPC_FLAG_NO_DATA, NULL, 0));
+        turn(f);
+        assert_int_equal(take(f->upstream, NULL).flags, TTRPC_FLAG_REMOTE_OPEN);
+        h = take(f->upstream, &data);
+        assert_int_equal(h.stream_id, 1);
+        assert_int_equal(h.type, TTRPC_TYPE_DATA);
+        assert_memory_equal(data, "one", 3);
+        assert_int_equal(take(f->upstream, NULL).flags, TTRPC_FLAG_REMOTE_CLOSED|TTRPC_FLAG_NO_DATA);
+
+        put(f->upstream, frame, make_frame(frame, 1, TTRPC_TYPE_DATA, 0, "two", 3));
+        put(f->upstream, frame, make_frame(frame, 1, TTRPC_TYPE_DATA, TTRPC_FLAG_REMOTE_CLOSED|TTRPC_FLAG_NO_DATA, NULL, 0));
+        turn(f);
+        h = take(f->clients[0], &data);
+        assert_int_equal(h.stream_id, 5);
+        assert_memory_equal(data, "two", 3);
+        assert_int_equal(take(f->clients[0], NULL).flags, TTRPC_FLAG_REMOTE_CLOSED|TTRPC_FLAG_NO_DATA);
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+
+        put(f->clients[0], frame, make_frame(frame, 5, TTRPC_TYPE_DATA, 0, "late", 4));
+        turn(f);
+        expect_status(f->clients[0], 5, TTRPC_INVALID_ARGUMENT, "StreamID is no longer active");
+}
+
+static void data_on_a_unary_call_never_goes_upstream(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[256];
+
+        request(f, 0, 1, "Unary", "");
+        (void) take(f->upstream, NULL);
+        put(f->clients[0], frame, make_frame(frame, 1, TTRPC_TYPE_DATA, 0, "bad", 3));
+        turn(f);
+        expect_status(f->clients[0], 1, TTRPC_INVALID_ARGUMENT, NULL);
+        assert_true(nothing_to_read(f->upstream));
+        answer(f, 1, "late");
+        assert_true(nothing_to_read(f->clients[0]));
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+}
+
+static void unknown_types_and_unknown_answers_are_dropped(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[256];
+
+        put(f->clients[0], frame, make_frame(frame, 1, 9, 0, "what", 4));
+        put(f->clients[0], frame, make_frame(frame, 1, TTRPC_TYPE_RESPONSE, 0, "what", 4));
+        put(f->upstream, frame, make_frame(frame, 99, TTRPC_TYPE_RESPONSE, 0, "who", 3));
+        put(f->upstream, frame, make_frame(frame, 1, 9, 0, "who", 3));
+        turn(f);
+        assert_true(nothing_to_read(f->upstream));
+        assert_true(nothing_to_read(f->clients[0]));
+        request(f, 0, 1, "A", "");
+        (void) take(f->upstream, NULL);
+}
+
+static void answers_for_a_client_that_is_gone_are_dropped(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "A", "");
+        request(f, 1, 1, "B", "");
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_closed, 1);
+        assert_int_equal(relay_get_n_calls(f->relay), 2);
+        answer(f, 1, "late");
+        answer(f, 3, "fine");
+        assert_int_equal(take(f->clients[1], NULL).stream_id, 1);
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+        assert_int_equal(f->n_lost, 0);
+}
+
+static void a_lost_upstream_is_told_to_each_call(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "A", "");
+        request(f, 0, 3, "B", "");
+        f->upstream = close_fd(f->upstream);
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, NULL);
+        expect_status(f->clients[0], 3, TTRPC_UNAVAILABLE, NULL);
+        expect_end(f->clients[0]);
+        expect_end(f->clients[1]);
+        assert_int_equal(relay_get_n_connections(f->relay), 0);
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+}
+
+static void an_upstream_that_closes_its_half_is_lost_after_its_last_answer(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[256];
+
+        request(f, 0, 1, "A", "");
+        put(f->upstream, frame, make_frame(frame, 1, TTRPC_TYPE_RESPONSE, 0, "last", 4));
+        assert_int_equal(shutdown(f->upstream, SHUT_WR), 0);
+        turn(f);
+        assert_int_equal(take(f->clients[0], NULL).length, 4);
+        expect_end(f->clients[0]);
+        assert_int_equal(f->n_lost, 1);
+}
+
+static void an_upstream_that_is_no_ttrpc_is_lost(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "A", "");
+        put(f->upstream, "\x15\x03\x03\x00\x02\x02\x28", 7);    /* a TLS alert */
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        assert_int_equal(f->lost_error, -EBADMSG);
+        expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, NULL);
+        expect_end(f->clients[0]);
+}
+
+static void requests_wait_for_the_upstream(void **state) {
+        Fixture *f = *state;
+
+        add_client(f, 0);
+        request(f, 0, 1, "A", "");
+        request(f, 0, 3, "B", "");
+        assert_int_equal(f->n_wanted, 1);
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+        add_upstream(f);
+        turn(f);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 3);
+}
+
+static void requests_that_waited_in_vain_are_refused(void **state) {
+        Fixture *f = *state;
+
+        add_client(f, 0);
+        request(f, 0, 1, "A", "");
+        request(f, 0, 3, "Edit", "");
+        relay_refuse_waiting(f->relay, "nobody there");
+        turn(f);
+        expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, "nobody there");
+        if (f->n_wanted == 1)
+                expect_status(f->clients[0], 3, TTRPC_UNAVAILABLE, "nobody there");
+
+        request(f, 0, 5, "C", "");      /* is worth another try */
+        assert_int_equal(f->n_wanted, 2);
+        add_upstream(f);
+        turn(f);
+        if (take(f->upstream, NULL).length == 0)
+                fail();
+}
+
+static void edits_keep_what_they_do_not_know(void **state) {
+        Fixture *f = *state;
+        static const uint8_t expected[] = {
+                0x0a, 1, 's', 0x12, 4, 'E', 'd', 'i', 't', 0x1a, 6, 'n', 'e', 'w', 'o', 'l', 'd', 0x20, 5, 0x98, 0x06, 7
+        };
+        const uint8_t *data;
+        TtrpcHeader h;
+
+        request(f, 0, 11, "Before", "");
+        request(f, 0, 13, "Edit", "old");
+        request(f, 0, 15, "After", "");
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+        h = take(f->upstream, &data);
+        assert_int_equal(h.stream_id, 3);
+        assert_int_equal(h.length, sizeof(expected));
+        assert_memory_equal(data, expected, sizeof(expected));
+        assert_int_equal(take(f->upstream, NULL).stream_id, 5);
+
+        answer(f, 3, "\x0a\x02\x08\x05");       /* status 5 */
+        assert_int_equal(f->n_answers, 1);
+        assert_int_equal(f->last_code, TTRPC_NOT_FOUND);
+        assert_int_equal(take(f->clients[0], NULL).stream_id, 13);
+
+        request(f, 0, 17, "Refuse", "");
+        expect_status(f->clients[0], 17, TTRPC_FAILED_PRECONDITION, "no");
+        assert_true(nothing_to_read(f->upstream));
+}
+
+static void the_watcher_hears_of_the_loss(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "Edit", "");
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        f->upstream = close_fd(f->upstream);
+        turn(f);
+        assert_int_equal(f->n_answers, 1);
+        assert_int_equal(f->last_code, -ENOTCONN);
+}
+
+static void malformed_envelopes_go_no_further(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[64];
+
+        put(f->clients[0], frame, make_frame(frame, 1, TTRPC_TYPE_REQUEST, 0, "\x0a\x7fs", 3));
+        turn(f);
+        expect_status(f->clients[0], 1, TTRPC_INVALID_ARGUMENT, NULL);
+        assert_true(nothing_to_read(f->upstream));
+}
+
+static void our_own_calls_go_beside_the_others(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "A", "");
+        assert_int_equal(relay_call(f->relay, "grpc.Health", "Check", NULL, 0, USEC_PER_SEC, on_answer, f), 0);
+        turn(f);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 3);
+        answer(f, 3, "");
+        assert_int_equal(f->n_answers, 1);
+        assert_int_equal(f->last_code, TTRPC_OK);
+
+        assert_int_equal(relay_call(f->relay, "grpc.Health", "Check", NULL, 0, 1000, on_answer, f), 0);
+        while (f->n_answers < 2)
+                assert_true(sd_event_run(f->event, USEC_PER_SEC) > 0);
+        assert_int_equal(f->last_code, TTRPC_DEADLINE_EXCEEDED);
+}
+
+static void oversize_requests_are_skipped(void **state) {
+        Fixture *f = *state;
+        uint8_t head[TTRPC_HEADER_SIZE], junk[65536] = {};
+        size_t left = TTRPC_DATA_MAX + 1;
+
+        ttrpc_header_write(&(TtrpcHeader) { .length = left, .stream_id = 7, .type = TTRPC_TYPE_REQUEST }, head);
+        put(f->clients[0], head, sizeof(head));
+        while (left > 0) {
+                size_t n = MIN(left, sizeof(junk));
+
+                put(f->clients[0], junk, n);
+                left -= n;
+                turn(f);
+                assert_true(relay_get_memory(f->relay) < 4096);
+        }
+        expect_status(f->clients[0], 7, TTRPC_RESOURCE_EXHAUSTED, "message length 4194305 exceed maximum message size of 4194304");
+        request(f, 0, 9, "A", "");
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+}
+
+static void oversize_answers_end_their_call_only(void **state) {
+        Fixture *f = *state;
+        uint8_t head[TTRPC_HEADER_SIZE], junk[65536] = {};
+        size_t left = TTRPC_DATA_MAX + 1;
+
+        request(f, 0, 7, "A", "");
+        request(f, 0, 9, "B", "");
+        ttrpc_header_write(&(TtrpcHeader) { .length = left, .stream_id = 1, .type = TTRPC_TYPE_RESPONSE }, head);
+        put(f->upstream, head, sizeof(head));
+        for (; left > 0; left -= MIN(left, sizeof(junk))) {
+                put(f->upstream, junk, MIN(left, sizeof(junk)));
+                turn(f);
+        }
+        expect_status(f->clients[0], 7, TTRPC_RESOURCE_EXHAUSTED, NULL);
+        answer(f, 3, "ok");
+        assert_int_equal(take(f->clients[0], NULL).stream_id, 9);
+}
+
+static void our_words_wait_behind_an_unfinished_answer(void **state) {
+        Fixture *f = *state;
+        static uint8_t frame[TTRPC_HEADER_SIZE + 400000];
+        size_t n, done = 0;
+        const uint8_t *data;
+        TtrpcHeader h;
+
+        request(f, 0, 1, "A", "");
+        memset(frame + TTRPC_HEADER_SIZE, 'x', 400000);
+        n = make_frame(frame, 1, TTRPC_TYPE_RESPONSE, 0, NULL, 0) + 400000;
+        write_be32(frame, 400000);
+        while (done < 200000) {                 /* bigger than the buffer: handed on before its end is here */
+                put(f->upstream, frame + done, 50000);
+                done += 50000;
+                turn(f);
+        }
+        request(f, 0, 4, "Even", "");
+        assert_int_equal(recv(f->clients[0], &(char) { 0 }, 1, MSG_PEEK), 1);
+
+        /* The far end reads as it goes, or the socket would be full. */
+        {
+                static uint8_t all[500000];
+                size_t got = 0;
+
+                while (done < n || got < n) {
+                        size_t m = MIN(n - done, (size_t) 50000);
+                        ssize_t k;
+
+                        if (m > 0)
+                                put(f->upstream, frame + done, m);
+                        done += m;
+                        turn(f);
+                        k = recv(f->clients[0], all + got, n - got, 0);
+                        if (k > 0)
+                                got += k;
+                }
+                assert_memory_equal(all, frame, n);
+        }
+        turn(f);
+        h = take(f->clients[0], &data);
+        assert_int_equal(h.stream_id, 4);
+        assert_true(nothing_to_read(f->clients[0]));
+}
+
+static void half_an_answer_is_never_finished_with_something_else(void **state) {
+        Fixture *f = *state;
+        static uint8_t frame[TTRPC_HEADER_SIZE + 400000];
+        uint8_t b[65536];
+        size_t got = 0;
+        ssize_t n;
+
+        request(f, 0, 1, "A", "");
+        request(f, 0, 3, "B", "");
+        (void) make_frame(frame, 1, TTRPC_TYPE_RESPONSE, 0, NULL, 0);
+        write_be32(frame, 400000);
+        for (size_t done = 0; done < 200000; done += 50000) {
+                put(f->upstream, frame + done, 50000);
+                turn(f);
+        }
+        f->upstream = close_fd(f->upstream);
+        while ((n = recv(f->clients[0], b, sizeof(b), 0)) != 0) {
+                if (n > 0)
+                        got += n;
+                turn(f);
+        }
+        assert_in_range(got, 100000, 200000);
+        turn(f);
+        assert_int_equal(relay_get_n_connections(f->relay), 0);
+}
+
+static void a_half_closed_client_is_let_go_after_its_answers(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "A", "");
+        assert_int_equal(shutdown(f->clients[0], SHUT_WR), 0);
+        turn(f);
+        assert_int_equal(f->n_closed, 0);
+        answer(f, 1, "fine");
+        assert_int_equal(take(f->clients[0], NULL).length, 4);
+        expect_end(f->clients[0]);
+        assert_int_equal(f->n_closed, 1);
+
+        assert_int_equal(shutdown(f->clients[1], SHUT_WR), 0);  /* nothing in flight: at once */
+        turn(f);
+        assert_int_equal(f->n_closed, 2);
+}
+
+/* Pushes as much as the relay takes; returns the bytes. */
+static size_t push(Fixture *f, int fd, const uint8_t *frame, size_t size, size_t *offset) {
+        size_t sum = 0;
+
+        for (unsigned idle = 0; idle < 3;) {
+                ssize_t n = send(fd, frame + *offset, size - *offset, MSG_NOSIGNAL);
+
+                turn(f);
+                if (n <= 0) {
+                        idle++;
+                        continue;
+                }
+                idle = 0;
+                sum += n;
+                *offset = (*offset + n) % size;
+                assert_true(sum < 64U << 20);
+        }
+        return sum;
+}
+
+static void an_upstream_that_does_not_read_stops_the_callers(void **state) {
+        Fixture *f = *state;
+        uint8_t head[TTRPC_HEADER_SIZE], *frame = malloc(TTRPC_HEADER_SIZE + TTRPC_DATA_MAX), *q;
+        size_t size, offset[2] = {}, sent[2], got = 0, n_frames = 0;
+
+        /* { service: "s", method: "W", payload: 1 MiB } */
+        q = frame + TTRPC_HEADER_SIZE;
+        memcpy(q, "\x0a\x01s\x12\x01W\x1a\x80\x80\x40", 10);
+        memset(q + 10, 'p', 1 << 20);
+        size = TTRPC_HEADER_SIZE + 10 + (1 << 20);
+        (void) make_frame(frame, 1, TTRPC_TYPE_REQUEST, TTRPC_FLAG_REMOTE_OPEN, NULL, 0);
+        write_be32(frame, size - TTRPC_HEADER_SIZE);
+
+        /* The second and later ones have the same id: refused as soon as they are read, but they are not. */
+        sent[0] = push(f, f->clients[0], frame, size, &offset[0]);
+        sent[1] = push(f, f->clients[1], frame, size, &offset[1]);
+        assert_true(relay_get_memory(f->relay) <= RELAY_UPSTREAM_HIGH + 3 * (TTRPC_DATA_MAX + 65536));
+        assert_true(sent[0] + sent[1] < 8U << 20);
+        print_message("taken from two callers while the upstream does not read: %zu and %zu bytes, %zu kept\n",
+                      sent[0], sent[1], relay_get_memory(f->relay));
+
+        /* It begins to read: all that was sent comes, whole, from both. */
+        for (unsigned idle = 0; idle < 5;) {
+                ssize_t n = recv(f->upstream, head, sizeof(head), 0);
+                TtrpcHeader h;
+
+                if (n < 0) {
+                        turn(f);
+                        idle++;
+                        continue;
+                }
+                idle = 0;
+                assert_int_equal(n, sizeof(head));
+                assert_int_equal(ttrpc_header_parse(head, sizeof(head), &h), TTRPC_HEADER_SIZE);
+                assert_int_equal(h.length, size - TTRPC_HEADER_SIZE);
+                for (got = 0; got < h.length;) {
+                        n = recv(f->upstream, frame, h.length - got, 0);
+                        turn(f);
+                        if (n > 0) {
+                                for (ssize_t i = 0; got > 10 && i < n; i += 4096)
+                                        assert_int_equal(frame[i], 'p');
+                                got += n;
+                        }
+                }
+                n_frames++;
+        }
+        assert_int_equal(n_frames, 2);          /* one of each; the same ids again were refused */
+        free(frame);
+}
+
+static void a_caller_that_does_not_read_is_bounded(void **state) {
+        Fixture *f = *state;
+        static uint8_t frame[TTRPC_HEADER_SIZE + (1 << 20)];
+        uint8_t small[64];
+        size_t sent = 0;
+
+        for (uint32_t id = 1; id < 60; id += 2)
+                request(f, 0, id, "Read", "");
+        request(f, 1, 1, "Other", "");
+        for (uint32_t id = 1; id <= 61; id += 2)
+                (void) take(f->upstream, NULL);
+
+        write_be32(frame, 1 << 20);
+        frame[8] = TTRPC_TYPE_RESPONSE;
+        for (uint32_t id = 1; id < 60; id += 2) {
+                size_t done = 0;
+
+                write_be32(frame + 4, id);
+                while (done < sizeof(frame)) {
+                        ssize_t n = send(f->upstream, frame + done, sizeof(frame) - done, MSG_NOSIGNAL);
+
+                        turn(f);
+                        if (n <= 0) {
+                                n = send(f->upstream, frame + done, sizeof(frame) - done, MSG_NOSIGNAL);
+                                turn(f);
+                        }
+                        if (n <= 0)
+                                goto full;
+                        done += n;
+                        sent += n;
+                }
+        }
+full:
+        assert_in_range(relay_get_memory(f->relay), RELAY_ANSWERS_MAX, RELAY_ANSWERS_MAX + CHANNEL_IN_SIZE);
+        assert_true(sent < 12U << 20);
+
+        /* Its end frees the others. */
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_true(relay_get_memory(f->relay) < 4096);
+        assert_int_equal(make_frame(small, 61, TTRPC_TYPE_RESPONSE, 0, "x", 1), 11);
+}
+
+static void calls_in_flight_are_limited(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[256];
+        uint32_t id = 1;
+
+        for (size_t i = 0; i < RELAY_CALLS_PER_CONNECTION_MAX; i++, id += 2) {
+                put(f->clients[0], frame, make_request(frame, id, 0, "A", ""));
+                if (i % 16 == 15)
+                        turn(f);
+                while (recv(f->upstream, frame, sizeof(frame), 0) > 0)
+                        ;
+        }
+        request(f, 0, id, "A", "");
+        expect_status(f->clients[0], id, TTRPC_RESOURCE_EXHAUSTED, "too many calls in flight");
+        while (recv(f->upstream, frame, sizeof(frame), 0) > 0)
+                ;
+        request(f, 1, 1, "A", "");
+        assert_int_equal(take(f->upstream, NULL).stream_id, 2 * RELAY_CALLS_PER_CONNECTION_MAX + 1);
+}
+
+static void abandoned_long_polls_end_with_the_connection(void **state) {
+        Fixture *f = *state;
+        uint8_t frame[64];
+
+        for (uint32_t i = 0; i < RELAY_ABANDONED_MAX; i++)
+                request(f, 0, 1 + 2 * i, "Poll", "");
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        assert_int_equal(f->lost_error, -ESTALE);
+        assert_int_equal(relay_get_n_calls(f->relay), 0);
+        while (recv(f->upstream, frame, sizeof(frame), 0) > 0)
+                ;
+        expect_end(f->upstream);
+
+        /* The other one never noticed. */
+        request(f, 1, 1, "A", "");
+        assert_int_equal(f->n_wanted, 1);
+        add_upstream(f);
+        turn(f);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+}
+
+static void finishing_answers_what_is_in_flight(void **state) {
+        Fixture *f = *state;
+
+        request(f, 0, 1, "A", "");
+        relay_finish(f->relay, "stopping", USEC_PER_SEC);
+        expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, "stopping");
+}
+
+int main(void) {
+        static const struct CMUnitTest tests[] = {
+#define T(name, up) cmocka_unit_test_setup_teardown(name, up, teardown)
+                T(ids_are_mapped_and_answers_find_their_way, setup_two),
+                T(frames_pass_bit_for_bit_but_for_the_id, setup_two),
+                T(ids_may_come_in_any_order_but_not_twice, setup_two),
+                T(bytes_may_come_one_by_one, setup_two),
+                T(streams_pass_until_either_end_closes, setup_two),
+                T(data_on_a_unary_call_never_goes_upstream, setup_two),
+                T(unknown_types_and_unknown_answers_are_dropped, setup_two),
+                T(answers_for_a_client_that_is_gone_are_dropped, setup_two),
+                T(a_lost_upstream_is_told_to_each_call, setup_two),
+                T(an_upstream_that_closes_its_half_is_lost_after_its_last_answer, setup_two),
+                T(an_upstream_that_is_no_ttrpc_is_lost, setup_two),
+                T(requests_wait_for_the_upstream, setup),
+                T(requests_that_waited_in_vain_are_refused, setup),
+                T(edits_keep_what_they_do_not_know, setup_two),
+                T(the_watcher_hears_of_the_loss, setup_two),
+                T(malformed_envelopes_go_no_further, setup_two),
+                T(our_own_calls_go_beside_the_others, setup_two),
+                T(oversize_requests_are_skipped, setup_two),
+                T(oversize_answers_end_their_call_only, setup_two),
+                T(our_words_wait_behind_an_unfinished_answer, setup_two),
+                T(half_an_answer_is_never_finished_with_something_else, setup_two),
+                T(a_half_closed_client_is_let_go_after_its_answers, setup_two),
+                T(an_upstream_that_does_not_read_stops_the_callers, setup_two),
+                T(a_caller_that_does_not_read_is_bounded, setup_two),
+                T(calls_in_flight_are_limited, setup_two),
+                T(abandoned_long_polls_end_with_the_connection, setup_two),
+                T(finishing_answers_what_is_in_flight, setup_two),
+        };
+
+        (void) signal(SIGPIPE, SIG_IGN);
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
