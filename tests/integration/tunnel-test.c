@@ -550,6 +550,20 @@ static void forged_frames_are_dropped(void **state) {
         assert_false(forged_frame_arrives("other", "10.10.1.2", (uint32_t) vni, false, "podns"));
         assert_false(forged_frame_arrives("other", "10.10.1.2", (uint32_t) vni, true, "podns"));
 
+        /* nft can print what we wrote */
+        {
+                char vni_text[32];
+                char *list = lab_output("ip netns exec worker nft list table ip peerpod");
+
+                (void) snprintf(vni_text, sizeof(vni_text), "4789 . 0x%x . 10.10.1.2", (unsigned) vni);
+                assert_non_null(strstr(list, vni_text));
+                assert_non_null(strstr(list, "typeof udp dport . @th,96,24 . ip saddr"));
+                assert_non_null(strstr(list, "10.10.1.2 . 4789"));
+                assert_non_null(strstr(list, "ip saddr . udp dport @peers notrack"));
+                assert_non_null(strstr(list, "udp dport . @th,96,24 . ip saddr != @tunnels counter packets"));
+                free(list);
+        }
+
         /* on the worker likewise: counted by the guard, and without it delivered */
         char *s = lab_output("ip netns exec worker nft list chain ip peerpod input");
         assert_non_null(strstr(s, "packets 0"));
