@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* peerpod-agent-proxy: carries one sandbox's agent protocol between Kata's shim and the forwarder in its pod VM. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+
+#include "agent-proxy/container-edit.h"
+#include "agent-proxy/proxy-config.h"
+#include "basic/daemon.h"
+#include "basic/io.h"
+#include "basic/log.h"
+#include "basic/main-func.h"
+#include "basic/messages.h"
+#include "basic/options.h"
+#include "basic/parse.h"
+#include "ttrpc/acceptor.h"
+#include "ttrpc/link.h"
+#include "ttrpc/relay.h"
+#include "ttrpc/wire.h"
+
+#define CONNECTIONS_MAX 64U                     /* of the shim and of tools; more wait in the backlog */
+#define CHECK_TIMEOUT_USEC (5 * USEC_PER_SEC)
+#define PAUSE_USEC LINK_PAUSE_USEC
+#define FINISH_USEC (500 * USEC_PER_MSEC)
+#define PEM_SIZE_MAX (256U << 10)
+
+typedef enum SandboxCreated {
+        SANDBOX_NONE,
+        SANDBOX_BEING_CREATED,
+        SANDBOX_CREATED,
+} SandboxCreated;
+
+typedef struct Proxy {
+        sd_event *event;
+        LogContext log;
+        ProxyConfig config;
+        Relay *relay;
+        Link *link;
+        Acceptor *acceptor;
+        sd_event_source *timer;         /* before the next Check or try */
+        uint64_t deadline;              /* CLOCK_MONOTONIC, to be ready by */
+        bool ready;
+        SandboxCreated sandbox;
+        char trouble[320];              /* the last one, for the log */
+
+        char *listen, *credentials;     /* options */
+} Proxy;
+
+static void proxy_done(Proxy *p) {
+        sd_event_source_disable_unref(p->timer);
+        acceptor_free(p->acceptor);
+        link_free(p->link);
+        relay_free(p->relay);
+        proxy_config_done(&p->config);
+        log_context_done(&p->log);
+        sd_event_unref(p->event);
+}
+
+static void proxy_update_acceptor(Proxy *p) {
+        acceptor_set_enabled(p->acceptor, p->ready && relay_get_n_connections(p->relay) < CONNECTIONS_MAX);
+}
+
+/* Says what is wrong once, not every half second. */
+static void proxy_trouble(Proxy *p, const char *text) {
+        (void) sd_notifyf(0, "STATUS=Waiting for the pod VM: %s", text);
+        if (streq(text, p->trouble))
+                return;
+        (void) snprintf(p->trouble, sizeof(p->trouble), "%s", text);
+        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Waiting for the pod VM: %s.", p->trouble);
+}
+
+static void proxy_fail(Proxy *p, const char *text) {
+        (void) log_full(&p->log, LOG_ERR, MSG_LINK_LOST, 0, "The agent in the pod VM did not answer within %s: %s.",
+                        FORMAT_USEC(p->config.connect_timeout_usec), text);
+        (void) sd_notifyf(0, "STATUS=No answer from the pod VM: %s", text);
+        (void) sd_event_exit(p->event, -ETIMEDOUT);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata);
+
+static void proxy_retry_later(Proxy *p, const char *text) {
+        uint64_t now = now_usec(CLOCK_MONOTONIC);
+        int r;
+
+        if (now >= p->deadline) {
+                proxy_fail(p, text);
+                return;
+        }
+
+        proxy_trouble(p, text);
+        p->timer = sd_event_source_disable_unref(p->timer);
+        r = sd_event_add_time_relative(p->event, &p->timer, CLOCK_MONOTONIC, MIN(PAUSE_USEC, p->deadline - now), 0, on_timer, p);
+        if (r < 0)
+                proxy_fail(p, "out of memory");
+}
+
+static void proxy_is_ready(Proxy *p) {
+        p->ready = true;
+        p->trouble[0] = '\0';
+        (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
+        (void) sd_notify(0, "READY=1\nSTATUS=Connected to the pod VM.");
+        proxy_update_acceptor(p);
+}
+
+static bool is_serving(TtrpcSlice response) {
+        WireField f;
+        size_t offset = 0;
+        uint64_t status = 0;
+
+        while (wire_next(response, &offset, &f) > 0)
+                if (f.number == 1 && f.type == WIRE_VARINT)
+                        status = f.varint;
+        return status == 1;             /* kata-containers: health.proto, HealthCheckResponse.ServingStatus */
+}
+
+static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
+        Proxy *p = userdata;
+        char text[256];
+
+        if (code == -ENOTCONN)          /* on_upstream_lost() tries again */
+                return;
+        if (code != TTRPC_OK) {
+                (void) snprintf(text, sizeof(text), "Health.Check: %.*s", (int) MIN(message.size, (size_t) 200),
+                                (const char*) message.data ?: "");
+                proxy_retry_later(p, text);
+        } else if (!is_serving(payload))
+                proxy_retry_later(p, "Health.Check: the agent is not serving yet");
+        else
+                proxy_is_ready(p);
+}
+
+static void proxy_check(Proxy *p) {
+        uint64_t now = now_usec(CLOCK_MONOTONIC);
+        int r;
+
+        if (now >= p->deadline) {
+                proxy_fail(p, p->trouble[0] ? p->trouble : "no time left");
+                return;
+        }
+        r = relay_call(p->relay, "grpc.Health", "Check", NULL, 0, MIN(CHECK_TIMEOUT_USEC, p->deadline - now), on_check, p);
+        if (r < 0)
+                proxy_retry_later(p, strerrordesc_np(-r) ?: "error");
+}
+
+static void proxy_connect(Proxy *p) {
+        uint64_t now = now_usec(CLOCK_MONOTONIC);
+        int r;
+
+        if (now >= p->deadline) {
+                proxy_fail(p, p->trouble[0] ? p->trouble : "no time left");
+                return;
+        }
+        r = link_start(p->link, p->deadline - now);
+        if (r < 0)
+                proxy_fail(p, strerrordesc_np(-r) ?: "error");
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        Proxy *p = userdata;
+
+        p->timer = sd_event_source_disable_unref(p->timer);
+        if (relay_has_upstream(p->relay))
+                proxy_check(p);
+        else
+                proxy_connect(p);
+        return 0;
+}
+
+static void on_link_up(Link *l, Channel *channel, const char *address, void *userdata) {
+        Proxy *p = userdata;
+
+        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Connected to the forwarder at %s (%s).", address, channel_describe(channel));
+        (void) sd_notify(0, "STATUS=Connected to the forwarder, waiting for the agent.");
+        relay_set_upstream(p->relay, channel);
+        proxy_check(p);
+}
+
+static void on_link_trouble(Link *l, const char *text, void *userdata) {
+        proxy_trouble(userdata, text);
+}
+
+static void on_link_failed(Link *l, const char *text, void *userdata) {
+        proxy_fail(userdata, text);
+}
+
+static const LinkHandlers link_handlers = {
+        .on_up = on_link_up,
+        .on_trouble = on_link_trouble,
+        .on_failed = on_link_failed,
+};
+
+static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
+        Proxy *p = userdata;
+
+        if (p->sandbox == SANDBOX_BEING_CREATED)        /* nobody knows: let the shim try again */
+                p->sandbox = SANDBOX_NONE;
+
+        if (p->ready) {
+                p->ready = false;
+                proxy_update_acceptor(p);
+                p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
+                (void) log_full(&p->log, LOG_WARNING, MSG_LINK_LOST, 0, "Link to the pod VM lost: %s. Connecting again.", text);
+        }
+        link_stop(p->link);
+        proxy_retry_later(p, text);
+}
+
+static void on_connection_closed(Relay *r, void *userdata) {
+        proxy_update_acceptor(userdata);
+}
+
+static const RelayHandlers relay_handlers = {
+        .on_upstream_lost = on_upstream_lost,
+        .on_connection_closed = on_connection_closed,
+};
+
+static void edit_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        Proxy *p = userdata;
+
+        container_edit(p->config.volumes, p->config.n_volumes, request, edit);
+        if (edit->code != TTRPC_OK)
+                (void) log_full(&p->log, LOG_WARNING, NULL, 0, "Refused a request: %s.", edit->message);
+}
+
+static void on_sandbox_created(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
+        Proxy *p = userdata;
+
+        if (code == TTRPC_OK)
+                p->sandbox = SANDBOX_CREATED;
+        else if (p->sandbox == SANDBOX_BEING_CREATED)
+                p->sandbox = SANDBOX_NONE;
+}
+
+/* The agent would begin a second sandbox over the first one's remains (kata-containers: src/agent/src/rpc.rs, create_sandbox). */
+static void check_create_sandbox(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        Proxy *p = userdata;
+
+        if (p->sandbox != SANDBOX_NONE) {
+                edit->code = TTRPC_FAILED_PRECONDITION;
+                (void) snprintf(edit->message, sizeof(edit->message), "CreateSandbox: this pod VM has its sandbox already");
+                (void) log_full(&p->log, LOG_WARNING, NULL, 0, "Refused a second CreateSandbox.");
+                return;
+        }
+        p->sandbox = SANDBOX_BEING_CREATED;
+        edit->on_answer = on_sandbox_created;
+}
+
+static const RelayRule rules[] = {
+        { "grpc.AgentService", "CreateContainer", edit_create_container },
+        { "grpc.AgentService", "CreateSandbox", check_create_sandbox },
+};
+
+static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
+        Proxy *p = userdata;
+
+        if (relay_add_downstream(p->relay, channel) < 0)
+                (void) log_oom();
+        proxy_update_acceptor(p);
+}
+
+static int read_credential(Proxy *p, int dir_fd, const char *name, size_t max, char **ret, size_t *ret_size) {
+        int r = read_full_file_at(dir_fd, name, max, ret, ret_size);
+
+        if (r < 0)
+                (void) log_full(&p->log, LOG_ERR, NULL, r, "Failed to read credential '%s': %m", name);
+        return r;
+}
+
+static int proxy_load_config(Proxy *p, int dir_fd, const char *sandbox_id) {
+        _cleanup_(freep) char *text = NULL, *error = NULL;
+        size_t size;
+        int r;
+
+        r = log_context_add(&p->log, "PEERPOD_SANDBOX_ID", sandbox_id);
+        if (r < 0)
+                return log_oom();
+
+        r = read_credential(p, dir_fd, "proxy.json", PROXY_CONFIG_SIZE_MAX, &text, &size);
+        if (r < 0)
+                return EXIT_CONFIGURATION;
+        r = proxy_config_parse(text, size, &p->config, &error);
+        if (r < 0) {
+                (void) log_full(&p->log, LOG_ERR, NULL, 0, "Bad proxy.json: %s.", error ?: strerrordesc_np(-r));
+                return r == -ENOMEM ? r : EXIT_CONFIGURATION;
+        }
+        if (!isempty(p->config.sandbox_id) && !streq(p->config.sandbox_id, sandbox_id)) {
+                (void) log_full(&p->log, LOG_ERR, NULL, 0, "proxy.json is for another sandbox.");
+                return EXIT_CONFIGURATION;
+        }
+
+        if (log_context_add(&p->log, "PEERPOD_POD_NAME", p->config.pod_name) < 0 ||
+            log_context_add(&p->log, "PEERPOD_POD_NAMESPACE", p->config.pod_namespace) < 0 ||
+            log_context_add(&p->log, "PEERPOD_INSTANCE_ID", p->config.instance_id) < 0 ||
+            log_context_add(&p->log, "PEERPOD_PROVIDER", p->config.provider) < 0)
+                return log_oom();
+        return 0;
+}
+
+static int proxy_load_tls(Proxy *p, int dir_fd, TlsContext **ret) {
+        _cleanup_(erase_free_stringp) char *key = NULL;
+        _cleanup_(freep) char *cert = NULL, *trust = NULL, *error = NULL;
+        TlsSettings settings = {};
+        int r;
+
+        if (!p->config.tls) {
+                (void) log_full(&p->log, LOG_WARNING, NULL, 0, "TLS is off: the agent protocol of this sandbox is open to the network.");
+                return 0;
+        }
+
+        if (read_credential(p, dir_fd, "client.key", PEM_SIZE_MAX, &key, NULL) < 0 ||
+            read_credential(p, dir_fd, "client.crt", PEM_SIZE_MAX, &cert, NULL) < 0 ||
+            read_credential(p, dir_fd, "server-ca.crt", PEM_SIZE_MAX, &trust, NULL) < 0)
+                return EXIT_CONFIGURATION;
+
+        settings = (TlsSettings) {
+                .key = key,
+                .cert = cert,
+                .trust = trust,
+                .min_version = p->config.tls_min_version,
+                .cipher_suites = p->config.tls_cipher_suites,
+        };
+        r = tls_context_new(&settings, ret, &error);
+        if (r < 0) {
+                (void) log_full(&p->log, LOG_ERR, NULL, 0, "TLS: %s.", error ?: strerrordesc_np(-r));
+                return r == -ENOMEM ? r : EXIT_CONFIGURATION;
+        }
+        return 0;
+}
+
+static int proxy_make_link(Proxy *p, TlsContext *tls) {
+        LinkSettings settings = { .tls = tls, .server_name = p->config.server_name };
+        int r;
+
+        for (char **a = p->config.addresses; *a; a++) {
+                r = link_add_ip(&settings, *a, p->config.port);
+                if (r < 0) {
+                        (void) log_full(&p->log, LOG_ERR, NULL, r, "Bad address '%.64s' in proxy.json: %m", *a);
+                        return EXIT_CONFIGURATION;
+                }
+        }
+
+        r = link_new(p->event, &settings, &link_handlers, p, &p->link);
+        return r < 0 ? log_oom() : 0;
+}
+
+static int proxy_listen(Proxy *p) {
+        int fd, r;
+
+        fd = p->listen ? daemon_listen_unix(p->listen) : daemon_take_socket("agent");
+        if (fd < 0)
+                return log_full(&p->log, LOG_ERR, NULL, fd, "No socket to listen on (from systemd under the name 'agent', or --listen): %m");
+
+        r = acceptor_new(p->event, fd, NULL, on_connection, p, &p->acceptor);
+        if (r < 0)
+                return log_full(&p->log, LOG_ERR, NULL, r, "Failed to listen: %m");
+        return 0;
+}
+
+static const Option options[] = {
+        { "listen", NULL, OPTION_STRING, offsetof(Proxy, listen), NULL,
+          "Make this UNIX socket, instead of taking systemd's", "PATH", false, 0, 0 },
+        { "credentials", "CREDENTIALS_DIRECTORY", OPTION_STRING, offsetof(Proxy, credentials), NULL,
+          "Directory with proxy.json, client.key, client.crt and server-ca.crt", "PATH", false, 0, 0 },
+        {}
+};
+
+static const Program program = {
+        .name = "peerpod-agent-proxy",
+        .usage = "[OPTIONS…] SANDBOX",
+        .description = "Carries one sandbox's agent protocol to the forwarder in its pod VM.",
+        .options = options,
+        .man = "peerpod-agent-proxy(8)",
+};
+
+static int proxy_run(Proxy *p, const char *sandbox_id) {
+        _cleanup_(tls_context_unrefp) TlsContext *tls = NULL;
+        _cleanup_(close_fdp) int dir_fd = -EBADF;
+        int r;
+
+        dir_fd = open(p->credentials, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+        if (dir_fd < 0) {
+                log_error_errno(errno, "Failed to open credentials directory '%s': %m", p->credentials);
+                return EXIT_CONFIGURATION;
+        }
+        r = proxy_load_config(p, dir_fd, sandbox_id);
+        if (r != 0)
+                return r;
+        r = proxy_load_tls(p, dir_fd, &tls);
+        if (r != 0)
+                return r;
+
+        r = daemon_event_new(&p->event);
+        if (r < 0)
+                return log_full(&p->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
+        r = relay_new(p->event, rules, ELEMENTSOF(rules), &relay_handlers, p, &p->relay);
+        if (r < 0)
+                return log_oom();
+        r = proxy_listen(p);
+        if (r < 0)
+                return r;
+        r = proxy_make_link(p, tls);
+        if (r != 0)
+                return r;
+
+        p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
+        proxy_connect(p);
+
+        r = sd_event_loop(p->event);
+        (void) sd_notify(0, "STOPPING=1");
+        relay_finish(p->relay, "the agent proxy is stopping", FINISH_USEC);
+        return r;
+}
+
+static int run(int argc, char *argv[]) {
+        _cleanup_(proxy_done) Proxy p = {};
+        int r, rest = 0, status;
+
+        r = options_load(&program, argc, argv, &p, &rest, &status);
+        if (r == 0) {
+                if (argc - rest != 1 || !sandbox_id_is_valid(argv[rest])) {
+                        log_error("One argument is needed, the sandbox id. Try 'peerpod-agent-proxy --help'.");
+                        r = EXIT_USAGE;
+                } else if (isempty(p.credentials)) {
+                        log_error("No credentials: neither --credentials nor $CREDENTIALS_DIRECTORY is set.");
+                        r = EXIT_CONFIGURATION;
+                } else
+                        r = proxy_run(&p, argv[rest]);
+        } else if (r > 0)
+                r = status;
+
+        options_done(options, &p);
+        return r;
+}
+
+DEFINE_MAIN_FUNCTION(run);

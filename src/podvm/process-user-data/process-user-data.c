@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* First service of a pod VM: fetches the user data that its creator left with the platform, and writes its files. */
+#include <stdio.h>
+
+#include "basic/daemon.h"
+#include "basic/log.h"
+#include "basic/main-func.h"
+#include "basic/messages.h"
+#include "basic/options.h"
+#include "basic/paths.h"
+#include "basic/util.h"
+#include "podvm/process-user-data/provision.h"
+#include "podvm/process-user-data/source.h"
+
+#define NAME "process-user-data"
+#define SEED_DIR "/media/cidata"                /* cloud-api-adaptor: src/cloud-api-adaptor/pkg/userdata/provision.go */
+#define RETRY_USEC (200 * USEC_PER_MSEC)
+
+typedef struct Settings {
+        uint32_t fetch_timeout_sec;
+        bool wait_for_seed;
+        char *seed_dir;
+        char *output_dir;
+} Settings;
+
+static const Option options[] = {
+        { .flag = "user-data-fetch-timeout", .type = OPTION_U32, .offset = offsetof(Settings, fetch_timeout_sec), .value = "180",
+          .help = "Seconds that all attempts to fetch the user data may take", .metavar = "N", .max = 86400 },
+        { .flag = "t", .type = OPTION_U32, .offset = offsetof(Settings, fetch_timeout_sec),
+          .help = "The same", .metavar = "N", .max = 86400 },
+        { .flag = "wait-for-seed", .type = OPTION_BOOL, .offset = offsetof(Settings, wait_for_seed), .value = "false",
+          .help = "Wait that long for user data in the seed directory, if there is none yet" },
+        { .flag = "seed-dir", .type = OPTION_STRING, .offset = offsetof(Settings, seed_dir), .value = SEED_DIR,
+          .help = "Where the seed disk is mounted", .metavar = "DIR" },
+        { .flag = "output-dir", .type = OPTION_STRING, .offset = offsetof(Settings, output_dir), .value = PODVM_DATA_DIR,
+          .help = "Where the files go, for tests", .metavar = "DIR" },
+        {}
+};
+
+static const Program program = {
+        .name = NAME " provision-files",
+        .usage = "[OPTIONS…]",
+        .description = "Fetch this pod VM's user data and write the files that its services read.",
+        .options = options,
+        .man = NAME "(8)",
+};
+
+static void settings_done(Settings *s) {
+        options_done(options, s);
+}
+
+static int print_commands(FILE *f) {
+        fprintf(f,
+                "Usage: " NAME " COMMAND\n\n"
+                "Set up a pod VM from the user data that the platform has for it.\n\n"
+                "  provision-files [OPTIONS…]   Fetch the user data and write its files; see --help behind it\n"
+                "  -v, --version                Show the version\n"
+                "  -h, --help                   Show this help\n\n"
+                "See the " NAME "(8) man page.\n");
+        return 0;
+}
+
+/* The first source that has something to say, within the time there is. */
+static const Source* wait_for_source(const Settings *s, const SourceSettings *where) {
+        for (;;) {
+                const Source *source = source_find(where);
+
+                if (source || !s->wait_for_seed || now_usec(CLOCK_MONOTONIC) >= where->deadline_usec)
+                        return source;
+                (void) usleep(RETRY_USEC);
+        }
+}
+
+/* Bad data stays bad: systemd is told not to start us again. */
+static int exit_status(int r) {
+        return r == -EBADMSG || r == -E2BIG || r == -EOPNOTSUPP || r == -EEXIST ? EXIT_CONFIGURATION : r;
+}
+
+static int provision_files(const Settings *s) {
+        SourceSettings where = {
+                .seed_dir = s->seed_dir,
+                .deadline_usec = usec_add(now_usec(CLOCK_MONOTONIC), s->fetch_timeout_sec * USEC_PER_SEC),
+        };
+        _cleanup_(freep) char *error = NULL;
+        const Source *source;
+        char *text = NULL;
+        size_t size = 0;
+        int r;
+
+        source = wait_for_source(s, &where);
+        if (!source) {
+                (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, 0,
+                                "There is no user data: '%s/user-data' is missing, and this is no cloud that %s knows.",
+                                s->seed_dir, NAME);
+                return -ENOENT;
+        }
+
+        r = source->fetch(&where, &text, &size, &error);
+        if (r < 0) {
+                (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, r, "Failed to fetch user data (%s): %s", source->name,
+                                error ?: strerror(-r));
+                return exit_status(r);
+        }
+
+        r = provision(text, size, s->output_dir, &error);
+        erase_free(text, size);
+        if (r < 0) {
+                (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, r, "Failed to process user data (%s): %s", source->name,
+                                error ?: strerror(-r));
+                return exit_status(r);
+        }
+
+        if (r == PROVISION_ALREADY)
+                log_info("This user data (%s) was processed before, nothing to do.", source->name);
+        else
+                (void) log_full(NULL, LOG_NOTICE, MSG_USER_DATA, 0, "User data (%s) processed.", source->name);
+        return 0;
+}
+
+static int run(int argc, char *argv[]) {
+        _cleanup_(settings_done) Settings settings = {};
+        int r, exit;
+
+        if (argc < 2 || streq(argv[1], "-h") || streq(argv[1], "-help") || streq(argv[1], "--help") || streq(argv[1], "help"))
+                return print_commands(stdout);
+        if (streq(argv[1], "-v") || streq(argv[1], "-version") || streq(argv[1], "--version"))
+                return daemon_print_version(NAME);
+        if (!streq(argv[1], "provision-files")) {
+                log_error("Unknown command '%.64s'. Try '" NAME " --help'.", argv[1]);
+                return EXIT_USAGE;
+        }
+
+        r = options_load(&program, argc - 1, argv + 1, &settings, NULL, &exit);
+        if (r != 0)
+                return r < 0 ? r : exit;
+
+        return provision_files(&settings);
+}
+
+DEFINE_MAIN_FUNCTION(run);

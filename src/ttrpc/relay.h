@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Many ttrpc connections onto one, frame by frame.
+ *
+ * Downstream are the callers, upstream is the one connection that serves them all. Frames pass without being decoded: only the
+ * stream id in the header is changed, in place, in the buffer that the frame was read into. So a method nobody had heard of
+ * when this was written passes too. timeout_nano is relative and passes as it is: a frame rests here no longer than it
+ * takes to write it out, and the caller's own timer goes on meanwhile. Where an envelope is rewritten anyway it is brought
+ * up to date.
+ *
+ * Requests go upstream whole, for a caller that stops in the middle of one must not hold up the others on the shared
+ * connection. Answers that do not fit into the read buffer are handed on as they come: they have one reader only.
+ *
+ * Memory and fairness: a caller whose answers pile up is not read from (RELAY_ANSWERS_SOFT), and above RELAY_ANSWERS_MAX the
+ * upstream is not read from either; who holds the others up that long is dropped (RELAY_STALL_USEC). When the upstream
+ * does not keep up (RELAY_UPSTREAM_HIGH), callers wait in a queue, and each is served one bufferful or one big frame in its turn.
+ * One caller's share of our memory is thus at most RELAY_CONNECTION_MEMORY_MAX.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "basic/cleanup.h"
+#include "basic/util.h"
+#include "ttrpc/channel.h"
+#include "ttrpc/envelope.h"
+#include "ttrpc/frame.h"
+#include "ttrpc/status.h"
+
+typedef struct Relay Relay;
+
+#define RELAY_UPSTREAM_HIGH (256U * 1024U)
+#define RELAY_UPSTREAM_LOW (64U * 1024U)
+#define RELAY_ANSWERS_SOFT (1U << 20)
+#define RELAY_ANSWERS_MAX (8U << 20)
+#define RELAY_STALL_USEC (30 * USEC_PER_SEC)
+#define RELAY_LINGER_USEC (5 * USEC_PER_SEC)            /* for last answers, when a connection is ended by us */
+#define RELAY_CALLS_MAX 8192U                           /* in flight upstream, abandoned ones included; more: RESOURCE_EXHAUSTED */
+#define RELAY_CALLS_PER_CONNECTION_MAX 4096U
+#define RELAY_ABANDONED_MAX 256U                        /* calls that the upstream still works on for callers that are gone */
+#define RELAY_CONNECTION_MEMORY_MAX                                                                                     \
+        (RELAY_ANSWERS_MAX + TTRPC_DATA_MAX /* the frame that passed the mark */ + TTRPC_DATA_MAX /* a request */ +    \
+         3U * CHANNEL_IN_SIZE /* its buffer, TLS's */ + RELAY_CALLS_PER_CONNECTION_MAX * 512U)
+
+/* How a call ended: @code is a TtrpcCode or whatever number the peer sent; -ENOTCONN when the upstream was lost before the
+ * answer. @payload is NULL if the answer was too big to be looked at. All borrowed. */
+typedef void (*RelayAnswerHandler)(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata);
+
+/* What a rule makes of a request. */
+typedef struct RelayEdit {
+        uint8_t *payload;               /* new payload, malloc()ed, taken; NULL = the old one */
+        size_t size;
+        TtrpcCode code;                 /* not TTRPC_OK: the request is answered with this and goes no further */
+        char message[256];
+        RelayAnswerHandler on_answer;   /* be told how it ends, also if the caller is gone by then */
+} RelayEdit;
+
+/* A method whose requests are looked at. The handler is called from the loop. */
+typedef struct RelayRule {
+        const char *service, *method;
+        void (*handler)(const TtrpcRequest *request, RelayEdit *edit, void *userdata);
+} RelayRule;
+
+typedef struct RelayHandlers {
+        void (*on_upstream_wanted)(Relay *r, void *userdata);           /* a request waits and there is none; may be NULL */
+        void (*on_upstream_lost)(Relay *r, int error, const char *text, void *userdata); /* it is freed already */
+        void (*on_connection_closed)(Relay *r, void *userdata);         /* one caller less; may be NULL */
+} RelayHandlers;
+
+/* Rules and handlers are borrowed and outlive the relay. Returns 0, -ENOMEM, …. */
+int relay_new(sd_event *event, const RelayRule *rules, size_t n_rules, const RelayHandlers *handlers, void *userdata, Relay **ret);
+Relay* relay_free(Relay *r);
+DEFINE_CLEANUP(Relay*, relay_free);
+
+/* @channel: open; taken, on failure too. */
+int relay_add_downstream(Relay *r, Channel *channel);
+void relay_set_upstream(Relay *r, Channel *channel);
+bool relay_has_upstream(const Relay *r);
+
+/* There will be no upstream for now: requests that wait are answered with UNAVAILABLE and this text. Their connections live. */
+void relay_refuse_waiting(Relay *r, const char *text);
+
+/**
+ * relay_call() - a call of our own, beside those of the callers
+ *
+ * The handler is called once. Returns 0, -ENOTCONN (no upstream), -EBUSY (RELAY_CALLS_MAX), -ENOMEM.
+ */
+int relay_call(Relay *r, const char *service, const char *method, const void *payload, size_t size, uint64_t timeout_usec,
+               RelayAnswerHandler handler, void *userdata);
+
+/* For a daemon that ends: answers all that is in flight with UNAVAILABLE and writes it out, for at most @timeout_usec. */
+void relay_finish(Relay *r, const char *text, uint64_t timeout_usec);
+
+size_t relay_get_n_connections(const Relay *r);
+size_t relay_get_n_calls(const Relay *r);
+size_t relay_get_memory(const Relay *r);        /* bytes in queues and of half-read frames, all connections; for tests */

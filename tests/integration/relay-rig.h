@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The data plane as processes: an agent, agent-protocol-forwarder and peerpod-agent-proxy with sockets passed as systemd
+ * passes them, for the integration test and the benchmark. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../unit/tls-test-certs.h"
+
+#define RIG_SERVER_NAME "podvm-test-0123"
+
+typedef struct Rig {
+        char dir[64];
+        char agent_socket[96], proxy_socket[96], credentials[96], notify_path[96];
+        int forwarder_listen, proxy_listen;     /* held here, so that a restarted daemon gets the same ones */
+        int notify_fd;
+        uint16_t port;
+        pid_t agent, forwarder, proxy;
+        TestCert server, client;
+        bool tls;
+        const char *tls_min_version;
+        uint64_t connect_timeout_usec;
+} Rig;
+
+void rig_make(Rig *r);          /* directory, sockets, certificates; starts nothing */
+void rig_done(Rig *r);          /* kills what runs, removes everything */
+void rig_write_config(Rig *r);  /* apf.json and proxy.json from the fields above */
+
+void rig_start_agent(Rig *r);
+void rig_start_forwarder(Rig *r);
+void rig_start_proxy(Rig *r);
+void rig_wait_ready(Rig *r, int n);             /* READY=1 of n daemons, or abort after 20 s */
+int rig_stop(pid_t *pid, int sig);              /* signal, wait; returns the wait status */
+int rig_wait(pid_t *pid, unsigned timeout_ms);  /* wait status, or -1 when it still runs */
+
+/* The agent's methods of grpc.AgentService, beside Health.Check:
+ *   CreateContainer, CreateSandbox, Echo      answer with the request's payload
+ *   ReadStdout                                 answers with ReadStreamRequest.len (field 3) bytes
+ *   WriteStdin                                 answers with nothing
+ *   WaitProcess, GetOOMEvent                   never answer
+ *   Cancelled                                  answers with the number of calls cancelled by disconnects, as decimal text */
+_Noreturn void rig_run_agent(const char *path, int ready_fd);
+
+size_t rig_count_fds(pid_t pid);
+size_t rig_memory_kib(pid_t pid, const char *field);    /* of /proc/PID/smaps_rollup: "Pss:", "Rss:" */
