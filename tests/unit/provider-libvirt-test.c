@@ -52,17 +52,17 @@ static void any_text_survives(void **state) {
                 root = xmlDocGetRootElement(doc);
 
                 value = xmlNodeGetContent(child(root, "name"));
-                assert_string_equal(value, texts[i]);
+                assert_string_equal((const char*) value, texts[i]);
                 xmlFree(value);
                 disk = child(child(root, "devices"), "disk");
                 value = xmlGetNoNsProp(child(disk, "source"), (const xmlChar*) "file");
-                assert_string_equal(value, texts[i]);
+                assert_string_equal((const char*) value, texts[i]);
                 xmlFree(value);
                 owner = child(child(root, "metadata"), "owner");
                 value = xmlGetNoNsProp(owner, (const xmlChar*) "sandbox");
-                assert_string_equal(value, texts[i]);
+                assert_string_equal((const char*) value, texts[i]);
                 xmlFree(value);
-                assert_string_equal(owner->ns->href, OWNER_NAMESPACE);
+                assert_string_equal((const char*) owner->ns->href, OWNER_NAMESPACE);
                 xmlFreeDoc(doc);
                 free(xml);
         }
