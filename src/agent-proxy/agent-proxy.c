@@ -148,7 +148,11 @@ static void proxy_connect(Proxy *p) {
         uint64_t now = now_usec(CLOCK_MONOTONIC);
         int r;
 
-        r = link_start(p->link, p->deadline > now ? p->deadline - now : 1);
+        if (now >= p->deadline) {
+                proxy_fail(p, p->trouble[0] ? p->trouble : "no time left");
+                return;
+        }
+        r = link_start(p->link, p->deadline - now);
         if (r < 0)
                 proxy_fail(p, strerrordesc_np(-r) ?: "error");
 }

@@ -65,17 +65,22 @@ static void link_set_state(Link *l, LinkState to) {
 
 static void link_try(Link *l);
 
-static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata) {
-        link_try(userdata);
-        return 0;
-}
-
 static void link_give_up(Link *l) {
         char text[sizeof(l->text)];
 
         memcpy(text, l->text, sizeof(text));
         link_set_state(l, LINK_IDLE);
         l->handlers->on_failed(l, text[0] ? text : "no time left", l->userdata);
+}
+
+static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata) {
+        Link *l = userdata;
+
+        if (now_usec(CLOCK_MONOTONIC) >= l->deadline)
+                link_give_up(l);
+        else
+                link_try(l);
+        return 0;
 }
 
 /* One address did not work: the next one, at once, or all of them again after a pause. */

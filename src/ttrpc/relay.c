@@ -682,7 +682,7 @@ static void on_conn_input(Channel *channel, void *userdata) {
 static void on_conn_drained(Channel *channel, void *userdata) {
         Conn *c = userdata;
 
-        if (c->closing || (c->eof && c->n_calls == 0)) {
+        if (c->closing || (c->eof && c->n_calls == 0 && !c->cut)) {
                 if (conn_answers(c) == 0) {
                         conn_free(c);
                         return;
@@ -695,7 +695,7 @@ static void on_conn_drained(Channel *channel, void *userdata) {
                 c->answers_paused = false;
                 conn_update_input(c);
         }
-        if (!c->eof || c->n_calls == 0)         /* else the next answer arms it */
+        if (!c->eof || (c->n_calls == 0 && !c->cut))    /* else the next answer arms it */
                 conn_arm_drained(c);
 }
 
@@ -820,6 +820,8 @@ static void body_done(Relay *r) {
                 c->held = NULL;
                 c->held_size = 0;
         }
+        if (c->eof)
+                conn_arm_drained(c);
 }
 
 static void on_upstream_input(Channel *channel, void *userdata) {

@@ -53,7 +53,7 @@ int manager_new(const Settings *settings, Manager **ret) {
 
         if (!m)
                 return log_oom();
-        *m = (Manager) { .settings = settings, .host_netns_fd = -EBADF };
+        *m = (Manager) { .settings = settings, .host_netns_fd = -EBADF, .runtime_dir_fd = -EBADF };
 
         r = check_settings(settings);
         if (r < 0)
@@ -87,6 +87,7 @@ Manager* manager_free(Manager *m) {
         netlink_free(m->host);
         netlink_free(m->nft);
         close_fd(m->host_netns_fd);
+        close_fd(m->runtime_dir_fd);
         free(m);
         return NULL;
 }
@@ -216,6 +217,9 @@ int manager_load(Manager *m) {
         r = mkdir_p(m->settings->runtime_dir, 0700);
         if (r < 0)
                 return log_error_errno(r, "Failed to make directory '%s': %m", m->settings->runtime_dir);
+        m->runtime_dir_fd = open(m->settings->runtime_dir, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+        if (m->runtime_dir_fd < 0)
+                return log_error_errno(errno, "Failed to open directory '%s': %m", m->settings->runtime_dir);
         r = load_records(m);
         if (r < 0)
                 return r;

@@ -25,7 +25,7 @@ struct Manager {
         IPPrefix *pod_subnets;          /* settings' list, parsed */
         size_t n_pod_subnets;
 
-        int host_netns_fd;
+        int host_netns_fd, runtime_dir_fd;
         Netlink *host, *nft;            /* NETLINK_ROUTE and NETLINK_NETFILTER in it */
 
         Tunnel **tunnels;

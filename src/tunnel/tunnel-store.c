@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Records of tunnels: one JSON file for each sandbox in the run-time directory. */
-#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "basic/io.h"
@@ -9,8 +9,8 @@
 #include "net/link.h"
 #include "tunnel/tunnel.h"
 
-static int record_path(const Manager *m, const char *sandbox_id, char **ret) {
-        return asprintf(ret, "%s/%s.json", m->settings->runtime_dir, sandbox_id) < 0 ? -ENOMEM : 0;
+static void record_name(const char *sandbox_id, char ret[static NAME_MAX + 1]) {
+        (void) snprintf(ret, NAME_MAX + 1, "%s.json", sandbox_id);      /* the id has at most 64 characters */
 }
 
 static int set_pod_network(json_object *o, const char *text) {
@@ -25,7 +25,7 @@ static int set_pod_network(json_object *o, const char *text) {
 
 int tunnel_save(const Manager *m, const Tunnel *t, NetError *e) {
         _cleanup_(json_object_putp) json_object *o = json_object_new_object();
-        _cleanup_(freep) char *path = NULL;
+        char name[NAME_MAX + 1];
         const char *text;
         int r;
 
@@ -40,22 +40,21 @@ int tunnel_save(const Manager *m, const Tunnel *t, NetError *e) {
             json_set_u64(o, "vxlan-port", t->port) < 0 ||
             (ip_address_is_set(&t->peer) && json_set_string(o, "peer", FORMAT_IP_ADDRESS(&t->peer)) < 0) ||
             set_pod_network(o, t->pod_network) < 0 ||
-            !(text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY|JSON_C_TO_STRING_NOSLASHESCAPE)) ||
-            record_path(m, t->sandbox_id, &path) < 0)
+            !(text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY|JSON_C_TO_STRING_NOSLASHESCAPE)))
                 return net_error_set(e, -ENOMEM, "out of memory");
 
-        r = write_file_atomic(path, text, strlen(text), 0600);
-        return r < 0 ? net_error_set(e, r, "write record '%s': %s", path, strerror(-r)) : 0;
+        record_name(t->sandbox_id, name);
+        r = write_file_atomic_at(m->runtime_dir_fd, name, text, strlen(text), 0600);
+        return r < 0 ? net_error_set(e, r, "write record '%s': %s", name, strerror(-r)) : 0;
 }
 
 int tunnel_unlink(const Manager *m, const char *sandbox_id, NetError *e) {
-        _cleanup_(freep) char *path = NULL;
-        int r = record_path(m, sandbox_id, &path);
+        char name[NAME_MAX + 1];
+        int r;
 
-        if (r < 0)
-                return net_error_set(e, r, "out of memory");
-        r = remove_file_durably_at(AT_FDCWD, path);
-        return r < 0 ? net_error_set(e, r, "remove record '%s': %s", path, strerror(-r)) : 0;
+        record_name(sandbox_id, name);
+        r = remove_file_durably_at(m->runtime_dir_fd, name);
+        return r < 0 ? net_error_set(e, r, "remove record '%s': %s", name, strerror(-r)) : 0;
 }
 
 static int parse_record(json_object *o, const char *file_name, Tunnel **ret, char **ret_error) {

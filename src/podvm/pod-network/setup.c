@@ -314,10 +314,11 @@ static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool
                 return net_error_set(e, r, "UDP port %u is in use in this VM by something else than plain VXLAN devices", port);
         if (r < 0)
                 return netlink_fail(s->pod, e, r, "set '%s' up", l.name);
+        /* Neighbours last: with the announcement the kernel forgets all that it knew of them, the permanent ones too. */
         if ((r = set_routes(s->pod, n, &l, e)) < 0 ||
-            (r = set_neighbours(s->pod, n, &l, e)) < 0)
+            (r = announce(s->pod, n, &l, e)) < 0)
                 return r;
-        return announce(s->pod, n, &l, e);
+        return set_neighbours(s->pod, n, &l, e);
 }
 
 static int remove_all(Sockets *s, const char *interface, NetError *e) {
