@@ -33,17 +33,19 @@ static int private_tmpfs(const char *path) {
 /* If we are in a chroot, it becomes the root of the mount namespace too: who enters a container's mount namespace, as "crun exec"
  * does, gets that namespace's root, and a container's pivot_root() inside a chroot would have left it where it was. */
 static int make_root_the_root(void) {
-        _cleanup_(close_fdp) int root = open("/", O_PATH|O_DIRECTORY|O_CLOEXEC), own = open("/proc/self/ns/mnt", O_RDONLY|O_CLOEXEC);
+        _cleanup_(close_fdp) int root = open("/", O_PATH|O_DIRECTORY|O_CLOEXEC), cwd = open(".", O_PATH|O_DIRECTORY|O_CLOEXEC);
+        _cleanup_(close_fdp) int own = open("/proc/self/ns/mnt", O_RDONLY|O_CLOEXEC);
 
-        if (root < 0 || own < 0)
+        if (root < 0 || cwd < 0 || own < 0)
                 return -errno;
         if (setns(own, CLONE_NEWNS) < 0 || fchdir(root) < 0)
                 return -errno;
-        if (syscall(SYS_pivot_root, ".", ".") < 0)
-                return errno == EBUSY ? 0 : -errno;     /* EBUSY: it is the root already (pivot_root(2)) */
-        if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        if (syscall(SYS_pivot_root, ".", ".") >= 0) {
+                if (umount2(".", MNT_DETACH) < 0)
+                        return -errno;
+        } else if (errno != EBUSY)                      /* EBUSY: it is the root already (pivot_root(2)) */
                 return -errno;
-        return 0;
+        return fchdir(cwd) < 0 ? -errno : 0;            /* options may name relative paths */
 }
 
 static int set_up(const Settings *s) {
