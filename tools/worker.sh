@@ -7,7 +7,8 @@
 # in that unshare's mount namespace and its processes in its process namespace, so ending the first process ends
 # them all. What is left then is a control group and the directory $PEERPOD_CACHE/worker/NAME; worker_down removes both.
 #
-#   worker_up NAME [IMAGE-DIR]     make, boot and wait until it runs; IMAGE-DIR appears as /srv/peerpod in it
+#   worker_up NAME [IMAGE-DIR]     make, boot and wait until it runs; IMAGE-DIR appears as /srv/peerpod in it, read-only,
+#                                  and /var/lib/libvirt/images/podvm.qcow2 leads to the image there
 #   worker_exec NAME COMMAND...    run COMMAND in it (root, clean environment); returns its status
 #   worker_pid NAME                pid of its systemd, as the host sees it; for nsenter
 #   worker_is_up NAME              status 0 if it runs
@@ -59,7 +60,8 @@ worker_install() {
         echo "peerpod-$name" >"$dir/upper/etc/hostname"
         printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost\n' "peerpod-$name" >"$dir/upper/etc/hosts"
         tr -d - </proc/sys/kernel/random/uuid >"$dir/upper/etc/machine-id"
-        rm -rf "$dir/upper/usr/sbin/policy-rc.d"
+        mkdir -p "$dir/upper/var/lib/libvirt/images"
+        ln -s /srv/peerpod/podvm.qcow2 "$dir/upper/var/lib/libvirt/images/podvm.qcow2"
 
         # shellcheck disable=SC2016
         TREE_BEFORE=$(worker_mount_text "$dir") TREE_BIND="$dir/root:$root" \
@@ -86,7 +88,7 @@ worker_boot() {
         for device in /dev/net/tun /dev/kvm /dev/fuse; do
                 [[ ! -c $device ]] || nspawn+=(--bind="$device")
         done
-        [[ -z $images ]] || nspawn+=(--bind-ro=/srv)
+        [[ -z $images ]] || nspawn+=(--bind-ro=/srv/peerpod)
 
         # systemd-nspawn needs a terminal as its console: on a pipe the boot stalls.
         TREE_CWD=/ TREE_BEFORE=$(worker_mount_text "$dir") TREE_BIND="$dir/root:$root${images:+ $images:/srv/peerpod}" \

@@ -386,11 +386,21 @@ static int write_lists(const PodNetwork *n, int family, json_object *o) {
         return r < 0 ? r : set_array(o, "neighbors", &neighbours);
 }
 
+static bool has_ipv6(const PodNetwork *n) {
+        for (size_t i = 0; i < n->n_routes; i++)
+                if (n->routes[i].dst.address.family == AF_INET6)
+                        return true;
+        for (size_t i = 0; i < n->n_neighbours; i++)
+                if (n->neighbours[i].address.family == AF_INET6)
+                        return true;
+        return n->n_addresses6 > 0;
+}
+
 static int write_ipv6(const PodNetwork *n, json_object *o) {
         _cleanup_(json_object_putp) json_object *ipv6 = NULL, *addresses = NULL;
         int r;
 
-        if (n->n_addresses6 == 0)
+        if (!has_ipv6(n))
                 return 0;
         ipv6 = json_object_new_object();
         if (!ipv6)

@@ -290,11 +290,12 @@ int route_lookup(Netlink *nl, const IPAddress *to, Route *ret) {
         return 0;
 }
 
-const Route* route_primary(const Route *routes, size_t n_routes) {
+const Route* route_primary(const Route *routes, size_t n_routes, int family) {
         const Route *best = NULL;
 
         for (const Route *v = routes; v < routes + n_routes; v++)
-                if (v->dst.length == 0 && v->ifindex > 0 && !v->multipath && (!best || v->priority < best->priority))
+                if (v->family == family && v->dst.length == 0 && v->ifindex > 0 && !v->multipath &&
+                    (!best || v->priority < best->priority))
                         best = v;
         return best;
 }

@@ -56,4 +56,4 @@ int route_lookup(Netlink *nl, const IPAddress *to, Route *ret);
  * src/cloud-api-adaptor/pkg/podnetwork/common.go goes by the number in the device's name and does not compare metrics).
  * Returns NULL where there is none.
  */
-const Route* route_primary(const Route *routes, size_t n_routes);
+const Route* route_primary(const Route *routes, size_t n_routes, int family);

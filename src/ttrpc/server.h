@@ -57,6 +57,7 @@ typedef struct TtrpcServerLimits {
         unsigned n_calls_max;           /* in flight on one connection; more are answered RESOURCE_EXHAUSTED */
         size_t output_high;             /* bytes waiting for one peer at which no more is read from it */
         size_t output_max;              /* … and at which answers are replaced by RESOURCE_EXHAUSTED */
+        uint64_t linger_usec;           /* for answers in the queue when the peer has closed its side */
 } TtrpcServerLimits;
 
 #define TTRPC_SERVER_LIMITS_DEFAULT ((TtrpcServerLimits) {      \
@@ -64,13 +65,13 @@ typedef struct TtrpcServerLimits {
                 .n_calls_max = 1024,                            \
                 .output_high = 1U << 20,                        \
                 .output_max = 32U << 20,                        \
+                .linger_usec = 5 * USEC_PER_SEC,                \
         })
 
 #define TTRPC_LISTEN_MAX 8                              /* listening sockets of one server */
 #define TTRPC_METADATA_MAX (16U << 10)                  /* bytes of one call's metadata; more is RESOURCE_EXHAUSTED */
 #define TTRPC_STATUS_TEXT_MAX (64U << 10)               /* bytes of a status text; more is cut off */
 #define TTRPC_ACCEPT_PAUSE_USEC (250 * USEC_PER_MSEC)   /* when no descriptor or memory is left for another connection */
-#define TTRPC_LINGER_USEC (5 * USEC_PER_SEC)            /* for answers in the queue when the peer has closed its side */
 
 /**
  * ttrpc_server_new() - a server without services and sockets

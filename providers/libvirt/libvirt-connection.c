@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "libvirt-connection.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <syslog.h>
+
+#define KEEPALIVE_INTERVAL_SEC 5
+#define KEEPALIVE_COUNT 3
+
+int libvirt_oom(PeerpodError *error) {
+        (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "Out of memory.");
+        return -ENOMEM;
+}
+
+int libvirt_last_code(void) {
+        virErrorPtr e = virGetLastError();
+
+        return e ? e->code : VIR_ERR_OK;
+}
+
+static PeerpodErrorKind kind_of(int code, PeerpodErrorKind fallback) {
+        switch (code) {
+        case VIR_ERR_AUTH_FAILED:
+        case VIR_ERR_AUTH_CANCELLED:
+        case VIR_ERR_ACCESS_DENIED:
+                return PEERPOD_E_UNAUTHENTICATED;
+        case VIR_ERR_RPC:
+        case VIR_ERR_NO_CONNECT:
+        case VIR_ERR_INVALID_CONN:
+                return PEERPOD_E_UNAVAILABLE;
+        case VIR_ERR_NO_STORAGE_POOL:
+        case VIR_ERR_NO_STORAGE_VOL:
+        case VIR_ERR_NO_NETWORK:
+        case VIR_ERR_CONFIG_UNSUPPORTED:
+                return PEERPOD_E_FAILED_PRECONDITION;
+        case VIR_ERR_NO_MEMORY:
+                return PEERPOD_E_EXHAUSTED;
+        default:
+                return fallback;
+        }
+}
+
+int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *format, ...) {
+        virErrorPtr e = virGetLastError();
+        char what[256];
+        va_list ap;
+
+        va_start(ap, format);
+        (void) vsnprintf(what, sizeof(what), format, ap);
+        va_end(ap);
+        return peerpod_error_set(error, kind_of(e ? e->code : VIR_ERR_OK, fallback), "%s: %s", what,
+                                 e && e->message ? e->message : "unknown error");
+}
+
+/* Without a handler libvirt prints every error on stderr, those that we expect too. */
+static void on_error(void *userdata, virErrorPtr e) {
+}
+
+static void* loop(void *userdata) {
+        Libvirt *l = userdata;
+
+        while (!__atomic_load_n(&l->loop_stop, __ATOMIC_ACQUIRE))
+                if (virEventRunDefaultImpl() < 0)
+                        virResetLastError();
+        return NULL;
+}
+
+int libvirt_loop_start(Libvirt *l) {
+        sigset_t all, old;
+        int r;
+
+        if (virInitialize() < 0)
+                return -EIO;
+        virSetErrorFunc(NULL, on_error);
+        if (virEventRegisterDefaultImpl() < 0)
+                return -EIO;
+
+        (void) sigfillset(&all);
+        (void) pthread_sigmask(SIG_SETMASK, &all, &old);
+        r = pthread_create(&l->loop_thread, NULL, loop, l);
+        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (r != 0)
+                return -r;
+        l->loop_running = true;
+        return 0;
+}
+
+static void on_wakeup(int timer, void *userdata) {
+        (void) virEventRemoveTimeout(timer);
+}
+
+void libvirt_loop_stop(Libvirt *l) {
+        if (!l->loop_running)
+                return;
+        __atomic_store_n(&l->loop_stop, true, __ATOMIC_RELEASE);
+        (void) virEventAddTimeout(0, on_wakeup, NULL, NULL);    /* it polls without end otherwise */
+        (void) pthread_join(l->loop_thread, NULL);
+        l->loop_running = false;
+}
+
+/* On the loop's thread. */
+static void on_closed(virConnectPtr c, int reason, void *userdata) {
+        static const char *const names[] = {
+                [VIR_CONNECT_CLOSE_REASON_ERROR] = "an error",
+                [VIR_CONNECT_CLOSE_REASON_EOF] = "the daemon",
+                [VIR_CONNECT_CLOSE_REASON_KEEPALIVE] = "silence",
+                [VIR_CONNECT_CLOSE_REASON_CLIENT] = "us",
+        };
+        Libvirt *l = userdata;
+
+        if (reason != VIR_CONNECT_CLOSE_REASON_CLIENT && l->log) {
+                char text[128];
+
+                (void) snprintf(text, sizeof(text), "The connection to libvirt was ended by %s; it is made again when needed.",
+                                reason >= 0 && (size_t) reason < ELEMENTSOF(names) ? names[reason] : "something");
+                l->log(l->log_userdata, LOG_WARNING, text);
+        }
+        __atomic_store_n(&l->connection_lost, true, __ATOMIC_RELEASE);
+}
+
+static void drop(Libvirt *l) {
+        if (!l->connection)
+                return;
+        (void) virConnectUnregisterCloseCallback(l->connection, on_closed);
+        (void) virConnectClose(l->connection);
+        l->connection = NULL;
+}
+
+static int connect_locked(Libvirt *l, PeerpodError *error) {
+        if (l->connection && (__atomic_load_n(&l->connection_lost, __ATOMIC_ACQUIRE) || virConnectIsAlive(l->connection) != 1))
+                drop(l);
+        if (l->connection)
+                return 0;
+
+        __atomic_store_n(&l->connection_lost, false, __ATOMIC_RELEASE);
+        l->connection = virConnectOpen(l->uri);
+        if (!l->connection)
+                return libvirt_fail(error, PEERPOD_E_UNAVAILABLE, "Failed to connect to libvirt");
+        /* Not all drivers know these two: a local one needs no keep-alive. */
+        (void) virConnectSetKeepAlive(l->connection, KEEPALIVE_INTERVAL_SEC, KEEPALIVE_COUNT);
+        (void) virConnectRegisterCloseCallback(l->connection, on_closed, l, NULL);
+        virResetLastError();
+        return 0;
+}
+
+int libvirt_connect(Libvirt *l, const PeerpodCall *call, virConnectPtr *ret, PeerpodError *error) {
+        struct timespec until = {
+                .tv_sec = (time_t) (call->deadline_usec / USEC_PER_SEC),
+                .tv_nsec = (long) (call->deadline_usec % USEC_PER_SEC * NSEC_PER_USEC),
+        };
+        int r;
+
+        /* Another worker may be waiting for an SSH connection. */
+        r = pthread_mutex_clocklock(&l->mutex, CLOCK_MONOTONIC, &until);
+        if (r != 0)
+                return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+        r = connect_locked(l, error);
+        if (r == 0) {
+                (void) virConnectRef(l->connection);
+                *ret = l->connection;
+        }
+        (void) pthread_mutex_unlock(&l->mutex);
+        return r;
+}
+
+void libvirt_disconnect(Libvirt *l) {
+        (void) pthread_mutex_lock(&l->mutex);
+        drop(l);
+        (void) pthread_mutex_unlock(&l->mutex);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the libvirt module share: its configuration, and libvirt's error as ours. */
+#pragma once
+
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "basic/util.h"
+#include "provider/peerpod-provider.h"
+
+typedef enum Accel {
+        ACCEL_KVM,
+        ACCEL_TCG,
+} Accel;
+
+typedef struct Libvirt {
+        /* Configuration; not changed after open() */
+        char *uri;
+        char *pool;                     /* storage pool; for the embedded driver the directory of base images */
+        char *network;                  /* virtual network; for the embedded driver a bridge */
+        char *image;                    /* name of the base image */
+        char *firmware;                 /* path of the UEFI code image, empty for BIOS */
+        char *cpuset;
+        char *embed_root;               /* the embedded driver's directory; NULL: a daemon's connection */
+        char *instances;                /* below it, one directory for each instance's files; embedded only */
+        uint32_t vcpus;
+        uint64_t memory_mib, root_disk_size;    /* size in bytes */
+        bool s390_pv;                   /* launch security */
+        bool local;                     /* libvirt runs on this machine: its neighbour table is ours */
+        Accel accel;
+
+        /* Connection; see libvirt-connection.c */
+        pthread_mutex_t mutex;
+        virConnectPtr connection;
+        bool connection_lost;
+        pthread_t loop_thread;
+        bool loop_running, loop_stop;
+        PeerpodLog log;
+        void *log_userdata;
+} Libvirt;
+
+static inline bool libvirt_is_embedded(const Libvirt *l) {
+        return l->embed_root != NULL;
+}
+
+/**
+ * libvirt_fail() - libvirt's last error of this thread as ours: "WHAT: LIBVIRT'S TEXT"
+ *
+ * The kind follows from libvirt's code; @fallback where that says nothing. Returns the negative errno of the kind.
+ */
+int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* libvirt_last_code() - code of this thread's last libvirt error */
+int libvirt_last_code(void);
+
+int libvirt_oom(PeerpodError *error);
+
+/* libvirt's handles, released by reference count; each keeps its connection open */
+DEFINE_CLEANUP(virConnectPtr, virConnectClose);
+DEFINE_CLEANUP(virDomainPtr, virDomainFree);
+DEFINE_CLEANUP(virStoragePoolPtr, virStoragePoolFree);
+DEFINE_CLEANUP(virStorageVolPtr, virStorageVolFree);
+DEFINE_CLEANUP(virNetworkPtr, virNetworkFree);

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "adaptor/manager.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+#include "adaptor/error.h"
+#include "adaptor/hypervisor-service.h"
+#include "adaptor/service-link.h"
+#include "adaptor/manager-bus.h"
+#include "adaptor/polkit.h"
+#include "adaptor/provider-client.h"
+#include "adaptor/sandbox-bus.h"
+#include "adaptor/sandbox-store.h"
+#include "adaptor/sandbox.h"
+#include "adaptor/tunnel-client.h"
+#include "adaptor/unit-client.h"
+#include "basic/log.h"
+#include "basic/messages.h"
+#include "basic/parse.h"
+#include "basic/strv.h"
+#include "basic/util.h"
+
+#define RECONCILE_AGAIN_USEC (60 * USEC_PER_SEC)
+
+int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
+        _cleanup_(manager_freep) Manager *m = NULL;
+        _cleanup_(freep) char *store_path = NULL;
+        int r;
+
+        m = new(Manager);
+        if (!m)
+                return log_oom();
+        *m = (Manager) { .settings = settings, .event = sd_event_ref(event) };
+        TAILQ_INIT(&m->sandboxes);
+        TAILQ_INIT(&m->gone);
+
+        if (asprintf(&store_path, "%s/sandboxes", settings->state_dir) < 0)
+                return log_oom();
+        r = sandbox_store_new(store_path, &m->store);
+        if (r == -EBUSY)
+                return log_error_errno(r, "Another adaptor uses the records in '%s'.", store_path);
+        if (r < 0)
+                return log_error_errno(r, "Failed to open the records in '%s': %m", store_path);
+
+        r = service_link_new(event, "tunnel service", settings->tunnel_socket, &m->tunnel);
+        if (r < 0)
+                return log_oom();
+        r = service_link_new(event, "provider service", settings->provider_socket, &m->provider);
+        if (r < 0)
+                return log_oom();
+        r = polkit_new(&m->polkit);
+        if (r < 0)
+                return log_oom();
+
+        *ret = TAKE_PTR(m);
+        return 0;
+}
+
+Manager* manager_free(Manager *m) {
+        Sandbox *s;
+
+        if (!m)
+                return NULL;
+
+        /* The shim's calls first: they are waiters of the sandboxes, and are answered here. */
+        hypervisor_service_free(m->hypervisor);
+        while ((s = TAILQ_FIRST(&m->sandboxes)))
+                sandbox_free(s);
+        while ((s = TAILQ_FIRST(&m->gone))) {
+                TAILQ_REMOVE(&m->gone, s, sandboxes);
+                sandbox_free(s);
+        }
+        sd_event_source_disable_unref(m->sweep);
+        sd_event_source_disable_unref(m->reconcile_again);
+        service_call_free(m->name_call);
+        service_call_free(m->find_call);
+        service_call_free(m->list_call);
+        unit_client_free(m->units);
+        polkit_free(m->polkit);
+        service_link_free(m->tunnel);
+        service_link_free(m->provider);
+        sd_bus_flush_close_unref(m->bus);
+        sandbox_store_free(m->store);
+        free(m->provider_name);
+        sd_event_unref(m->event);
+        free(m);
+        return NULL;
+}
+
+int manager_connect_bus(Manager *m) {
+        int r;
+
+        r = sd_bus_open_system(&m->bus);
+        if (r < 0)
+                return log_error_errno(r, "Failed to connect to the system bus, which systemd is reached by: %m");
+        /* systemd starts us again, and pods do not notice. */
+        r = sd_bus_set_exit_on_disconnect(m->bus, true);
+        if (r < 0)
+                return log_error_errno(r, "Failed to set up the system bus: %m");
+        r = sd_bus_attach_event(m->bus, m->event, SD_EVENT_PRIORITY_NORMAL);
+        if (r < 0)
+                return log_error_errno(r, "Failed to attach the system bus to the event loop: %m");
+        r = unit_client_new(m->bus, &m->units);
+        if (r < 0)
+                return log_error_errno(r, "Failed to listen to systemd: %m");
+        r = manager_bus_add(m->bus, m);
+        if (r < 0)
+                return log_error_errno(r, "Failed to add our objects to the system bus: %m");
+
+        return 0;
+}
+
+static int set_aside(SandboxStore *store, const char *id, int error, const char *reason) {
+        _cleanup_(freep) char *aside = NULL, *field = NULL;
+        _cleanup_(log_context_done) LogContext context = {};
+        int r;
+
+        if (log_context_add(&context, "PEERPOD_SANDBOX_ID", id) < 0)
+                return log_oom();
+
+        r = sandbox_store_set_aside(store, id, &aside);
+        if (r < 0)
+                return log_full(&context, LOG_ERR, MSG_RECORD_CORRUPT, r,
+                                "Record of sandbox '%s' is unreadable (%s), and cannot be set aside: %m", id, reason);
+
+        (void) log_full(&context, LOG_ERR, MSG_RECORD_CORRUPT, error, "Record of sandbox '%s' is unreadable (%s), set aside as '%s': %m", id,
+                        reason, aside);
+        return 0;
+}
+
+static int on_record(SandboxStore *store, const char *id, int error, const char *data, size_t size, void *userdata) {
+        _cleanup_(sandbox_record_done) SandboxRecord record = SANDBOX_RECORD_NULL;
+        _cleanup_(freep) char *reason = NULL;
+        Manager *m = userdata;
+        Sandbox *s;
+        int r = error;
+
+        if (r >= 0)
+                r = sandbox_record_parse(data, size, &record, &reason);
+        if (r >= 0 && !streq(record.id, id))
+                r = -EBADMSG;
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0) {
+                (void) set_aside(store, id, r, reason ?: "as a whole");
+                return 0;               /* it never stops the daemon */
+        }
+
+        r = sandbox_new_from_record(m, &record, &s);
+        if (r == -ENOMEM)
+                return r;
+        if (r < 0)
+                (void) set_aside(store, id, r, "pod network");
+        return 0;
+}
+
+int manager_load(Manager *m) {
+        int r;
+
+        r = sandbox_store_load(m->store, SANDBOX_RECORD_SIZE_MAX, on_record, m);
+        if (r < 0)
+                return log_error_errno(r, "Failed to read the records of sandboxes: %m");
+
+        return 0;
+}
+
+int manager_listen(Manager *m, int fd) {
+        int r;
+
+        r = hypervisor_service_new(m, fd, &m->hypervisor);
+        if (r < 0)
+                return log_error_errno(r, "Failed to serve the shim's socket: %m");
+
+        return 0;
+}
+
+static void on_provider_name(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+        Manager *m = userdata;
+        const char *name = NULL;
+        int r = 0;
+
+        if (reply)
+                r = sd_bus_message_read(reply, "v", "s", &name);
+        if (error || r < 0 || !text_is_plain(name, 64))
+                log_warning("Failed to learn the provider's name, trying again: %s", error ? error_text(error) : "bad answer");
+        else {
+                free(m->provider_name);
+                m->provider_name = strdup(name);
+                manager_bus_changed(m, "Provider");
+        }
+        m->name_call = service_call_free(m->name_call);
+}
+
+/* An instance that carries our node's tag, and that no record knows: made by a start that was cut off, whose record was lost. */
+static void reap(Manager *m, const char *id, const char *name, const char *instance_id) {
+        _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
+        Sandbox *s;
+        int r;
+
+        if (sandbox_store_was_set_aside(m->store, id)) {
+                log_warning("Instance '%s' belongs to sandbox '%s', whose record was set aside: it is left alone until StopVM comes.",
+                            instance_id, id);
+                return;
+        }
+
+        record.id = strdup(id);
+        record.node = strdup(m->settings->node);
+        record.instance_name = strdup(name);
+        record.instance_id = strdup(instance_id);
+        record.last_error = strdup("found without a record");
+        if (!record.id || !record.node || !record.instance_name || !record.instance_id) {
+                (void) log_oom();
+                return;
+        }
+        record.state_usec[SANDBOX_DELETING] = now_usec(CLOCK_REALTIME);
+
+        r = sandbox_new_from_record(m, &record, &s);
+        if (r < 0) {
+                log_error_errno(r, "Failed to take up instance '%s', ignoring: %m", instance_id);
+                return;
+        }
+        log_sandbox(s, LOG_NOTICE, MSG_ORPHAN_REAPED, "Instance '%s' of this node has no record, deleting it.", instance_id);
+        sandbox_recover(s);
+}
+
+static void check_instances(Manager *m, char **found) {
+        Sandbox *s;
+
+        TAILQ_FOREACH(s, &m->sandboxes, sandboxes) {
+                if (s->record.state != SANDBOX_RUNNING || strv_contains(found, s->record.id))
+                        continue;
+                /* Not deleted for that: lists of clouds are late at times, and the shim sees for itself whether its VM answers. */
+                log_sandbox(s, LOG_WARNING, NULL, "Instance '%s' of running sandbox '%s' is not in the cloud's list.",
+                            strempty(s->record.instance_id), s->record.id);
+                sandbox_set_last_error(s, "instance is not in the cloud's list");
+        }
+}
+
+static int read_instances(Manager *m, sd_bus_message *reply) {
+        _cleanup_(strv_freep) char **found = NULL;
+        const char *id, *name, *instance_id;
+        int r;
+
+        r = sd_bus_message_enter_container(reply, 'a', "(sss)");
+        if (r < 0)
+                return r;
+        while ((r = sd_bus_message_read(reply, "(sss)", &id, &name, &instance_id)) > 0) {
+                r = strv_extend(&found, id);
+                if (r < 0)
+                        return r;
+                if (!sandbox_id_is_valid(id) || !text_is_plain(name, REQUEST_TEXT_MAX) || !text_is_plain(instance_id, REQUEST_TEXT_MAX)) {
+                        log_warning("Ignoring an instance whose owner tag is not one of ours.");
+                        continue;
+                }
+                if (!manager_find_sandbox(m, id) && m->n_sandboxes < SANDBOXES_MAX)
+                        reap(m, id, name, instance_id);
+        }
+        if (r < 0)
+                return r;
+
+        check_instances(m, found);
+        return 0;
+}
+
+static void reconcile(Manager *m);
+
+static int on_reconcile_again(sd_event_source *es, uint64_t usec, void *userdata) {
+        Manager *m = userdata;
+
+        m->reconcile_again = sd_event_source_disable_unref(m->reconcile_again);
+        reconcile(m);
+        return 0;
+}
+
+static void reconcile_later(Manager *m) {
+        int r;
+
+        if (m->reconcile_again)
+                return;
+        r = sd_event_add_time_relative(m->event, &m->reconcile_again, CLOCK_MONOTONIC, RECONCILE_AGAIN_USEC, 0, on_reconcile_again, m);
+        if (r < 0)
+                log_error_errno(r, "Failed to set a timer: %m");
+}
+
+static void on_instances(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+        Manager *m = userdata;
+        int r = 0;
+
+        if (reply)
+                r = read_instances(m, reply);
+        if (error || r < 0) {
+                log_warning("Failed to compare sandboxes with the cloud's instances, trying again in %s: %s",
+                            FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_text(error) : strerror(-r));
+                reconcile_later(m);
+        }
+        m->find_call = service_call_free(m->find_call);
+}
+
+static int read_tunnels(Manager *m, sd_bus_message *reply) {
+        const char *id;
+        int r;
+
+        r = sd_bus_message_enter_container(reply, 'a', "s");
+        if (r < 0)
+                return r;
+        while ((r = sd_bus_message_read(reply, "s", &id)) > 0) {
+                _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
+                Sandbox *s;
+
+                if (!sandbox_id_is_valid(id) || manager_find_sandbox(m, id) || sandbox_store_was_set_aside(m->store, id))
+                        continue;
+
+                record.id = strdup(id);
+                record.node = strdup(m->settings->node);
+                record.last_error = strdup("tunnel found without a record");
+                if (!record.id || !record.node)
+                        return -ENOMEM;
+                r = sandbox_new_from_record(m, &record, &s);
+                if (r < 0)
+                        return r;
+                log_sandbox(s, LOG_NOTICE, NULL, "Tunnel of sandbox '%s' has no record, taking it down.", id);
+                sandbox_recover(s);
+        }
+
+        return r;
+}
+
+static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+        Manager *m = userdata;
+        int r = 0;
+
+        if (reply)
+                r = read_tunnels(m, reply);
+        if (error || r < 0) {
+                log_warning("Failed to compare sandboxes with the node's tunnels, trying again in %s: %s",
+                            FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_text(error) : strerror(-r));
+                reconcile_later(m);
+        }
+        m->list_call = service_call_free(m->list_call);
+}
+
+static void reconcile(Manager *m) {
+        int r = 0;
+
+        if (!m->name_call && !m->provider_name)
+                r = provider_get_name(m->provider, on_provider_name, m, &m->name_call);
+        if (r >= 0 && !m->find_call)
+                r = provider_find_instances(m->provider, m->settings->node, on_instances, m, &m->find_call);
+        if (r >= 0 && !m->list_call)
+                r = tunnel_list(m->tunnel, on_tunnels, m, &m->list_call);
+        if (r < 0) {
+                log_error_errno(r, "Failed to compare sandboxes with what there is, trying again: %m");
+                reconcile_later(m);
+        }
+}
+
+void manager_start(Manager *m) {
+        Sandbox *s, *next;
+
+        for (s = TAILQ_FIRST(&m->sandboxes); s; s = next) {
+                next = TAILQ_NEXT(s, sandboxes);
+                sandbox_recover(s);             /* nothing is gone before the loop turns */
+        }
+        reconcile(m);
+}
+
+static void notify(Manager *m, const char *prefix) {
+        (void) sd_notifyf(/* unset_environment= */ false, "%sSTATUS=%u pod VM%s", prefix, m->n_sandboxes, m->n_sandboxes == 1 ? "" : "s");
+}
+
+void manager_notify_ready(Manager *m) {
+        m->notify = true;
+        notify(m, "READY=1\n");
+}
+
+Sandbox* manager_find_sandbox(Manager *m, const char *id) {
+        Sandbox *s;
+
+        TAILQ_FOREACH(s, &m->sandboxes, sandboxes)
+                if (streq(s->record.id, id))
+                        return s;
+
+        return NULL;
+}
+
+int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret) {
+        _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
+        int r;
+
+        if (!sandbox_store_was_set_aside(m->store, id))
+                return 0;
+
+        record.id = strdup(id);
+        record.node = strdup(m->settings->node);
+        if (!record.id || !record.node)
+                return -ENOMEM;
+        record.state_usec[SANDBOX_DELETING] = now_usec(CLOCK_REALTIME);
+
+        r = sandbox_new_from_record(m, &record, ret);
+        if (r < 0)
+                return r;
+        sandbox_recover(*ret);
+        return 1;
+}
+
+void manager_retire_older(Manager *m, const Sandbox *newest) {
+        Sandbox *s, *next;
+
+        if (isempty(newest->record.pod_uid))
+                return;
+
+        for (s = TAILQ_FIRST(&m->sandboxes); s; s = next) {
+                next = TAILQ_NEXT(s, sandboxes);
+                if (s != newest && streq_ptr(s->record.pod_uid, newest->record.pod_uid) && s->record.state < SANDBOX_DELETING)
+                        (void) sandbox_stop(s, "its pod has a new sandbox");
+        }
+}
+
+static void count_changed(Manager *m) {
+        manager_bus_changed(m, "NPodVMs");
+        if (m->notify)
+                notify(m, "");
+}
+
+void manager_add_sandbox(Manager *m, Sandbox *s) {
+        TAILQ_INSERT_TAIL(&m->sandboxes, s, sandboxes);
+        m->n_sandboxes++;
+        count_changed(m);
+        sandbox_bus_appeared(s);
+}
+
+/* Takes one that never came into the table, too. */
+void manager_remove_sandbox(Manager *m, Sandbox *s) {
+        Sandbox *i;
+
+        TAILQ_FOREACH(i, &m->sandboxes, sandboxes)
+                if (i == s) {
+                        TAILQ_REMOVE(&m->sandboxes, s, sandboxes);
+                        m->n_sandboxes--;
+                        return;
+                }
+}
+
+void manager_sandbox_changed(Manager *m, Sandbox *s) {
+        if (m->hypervisor)
+                hypervisor_service_sandbox_changed(m->hypervisor, s);
+}
+
+static int on_sweep(sd_event_source *es, void *userdata) {
+        Manager *m = userdata;
+        Sandbox *s;
+
+        m->sweep = sd_event_source_disable_unref(m->sweep);
+        while ((s = TAILQ_FIRST(&m->gone))) {
+                TAILQ_REMOVE(&m->gone, s, sandboxes);
+                sandbox_free(s);
+        }
+        return 0;
+}
+
+void manager_sandbox_gone(Manager *m, Sandbox *s) {
+        /* The signal is made from the object, which must still be found by its path. */
+        sandbox_bus_vanished(s);
+        manager_remove_sandbox(m, s);
+        count_changed(m);
+
+        TAILQ_INSERT_TAIL(&m->gone, s, sandboxes);
+        if (!m->sweep && sd_event_add_defer(m->event, &m->sweep, on_sweep, m) < 0)
+                log_warning("Failed to free sandbox '%s' at once, ignoring.", s->record.id);   /* the next one takes it along */
+}

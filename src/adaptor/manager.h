@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the adaptor has: the sandboxes, and the ways to everybody who works for them. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-event.h>
+
+#include "adaptor/settings.h"
+#include "basic/cleanup.h"
+
+typedef struct HypervisorService HypervisorService;
+typedef struct ServiceLink ServiceLink;
+typedef struct ServiceCall ServiceCall;
+typedef struct Manager Manager;
+typedef struct Polkit Polkit;
+typedef struct Sandbox Sandbox;
+typedef struct SandboxStore SandboxStore;
+typedef struct UnitClient UnitClient;
+
+/* A node of a cluster runs at most some hundred pods; more is a caller gone mad. */
+#define SANDBOXES_MAX 4096U
+
+struct Manager {
+        const Settings *settings;       /* borrowed */
+        sd_event *event;
+        sd_bus *bus;                    /* system bus; NULL in tests that have none */
+        SandboxStore *store;
+        ServiceLink *tunnel, *provider;
+        UnitClient *units;
+        Polkit *polkit;
+        HypervisorService *hypervisor;
+
+        char *provider_name;            /* NULL until the provider service has told */
+        TAILQ_HEAD(SandboxHead, Sandbox) sandboxes;
+        unsigned n_sandboxes;
+        struct SandboxHead gone;        /* freed by this: */
+        sd_event_source *sweep;
+
+        /* comparing our records with what is out there, at start */
+        ServiceCall *name_call, *find_call, *list_call;
+        sd_event_source *reconcile_again;
+        bool notify;                    /* tell systemd our status */
+};
+
+/**
+ * manager_new() - all but the bus, the records and the shim's socket
+ * @settings: borrowed for the manager's life
+ *
+ * Logs its failures.
+ */
+int manager_new(const Settings *settings, sd_event *event, Manager **ret);
+Manager* manager_free(Manager *m);
+DEFINE_CLEANUP(Manager*, manager_free);
+
+/* Each logs its failures. */
+int manager_connect_bus(Manager *m);
+int manager_load(Manager *m);                           /* reads the records; asks nobody anything yet */
+int manager_listen(Manager *m, int fd);                 /* @fd: taken */
+
+/* manager_start() - let the sandboxes that were read go on, and compare them with what cloud and kernel have */
+void manager_start(Manager *m);
+
+/* manager_notify() - READY=1 and STATUS= */
+void manager_notify_ready(Manager *m);
+
+Sandbox* manager_find_sandbox(Manager *m, const char *id);
+
+/* manager_forget_unreadable() - StopVM for a sandbox whose record was set aside: a sandbox that knows just enough to be deleted.
+ * Returns 1 with @ret, 0 if there is none of that id, negative. */
+int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret);
+
+/* manager_retire_older() - kata's shim has made a new sandbox for a pod: older ones of the same pod have lost theirs */
+void manager_retire_older(Manager *m, const Sandbox *newest);
+
+/* For sandboxes. */
+void manager_add_sandbox(Manager *m, Sandbox *s);
+void manager_remove_sandbox(Manager *m, Sandbox *s);
+void manager_sandbox_changed(Manager *m, Sandbox *s);
+void manager_sandbox_gone(Manager *m, Sandbox *s);      /* frees it later, from the loop */

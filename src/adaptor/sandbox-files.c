@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "adaptor/sandbox-files.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "adaptor/error.h"
+#include "adaptor/initdata.h"
+#include "adaptor/request.h"
+#include "basic/io.h"
+#include "basic/json.h"
+#include "basic/strv.h"
+#include "basic/util.h"
+#include "tls/cert.h"
+#include "userdata/apf.h"
+#include "userdata/cloud-config.h"
+
+#define CLIENT_KEY "client.key"
+#define CLIENT_CERT "client.crt"
+#define SERVER_CA "server-ca.crt"
+#define PROXY_SETTINGS "proxy.json"
+#define USER_DATA "user-data"
+
+/* The files' names in the pod VM, and names in certificates: cloud-api-adaptor: pkg/adaptor/cloud/cloud.go, pkg/util/tlsutil */
+#define PODVM_APF "/run/peerpod/apf.json"
+#define PODVM_INITDATA "/run/peerpod/initdata"
+#define PODVM_SCRATCH_MARKER "/run/peerpod/scratch-space.marker"
+#define IMAGE_SERVER_NAME "podvm-server"
+#define CLIENT_ORGANIZATION "cloud-api-adaptor"
+#define SERVER_ORGANIZATION "agent-protocol-forwarder"
+
+/* What one sandbox's ends are given. Strings that come from the settings are borrowed, hence the two fields for each. */
+typedef struct Credentials {
+        CertPair server, client;
+        const char *client_key, *client_cert;
+        const char *server_ca;          /* what the proxy trusts */
+        const char *client_ca;          /* what the VM trusts; NULL: what its image carries */
+} Credentials;
+
+static void credentials_done(Credentials *c) {
+        cert_pair_done(&c->server);
+        cert_pair_done(&c->client);
+}
+
+static int file_path(const Settings *settings, const char *id, const char *name, char **ret) {
+        return asprintf(ret, "%s/%s%s%s", settings->runtime_dir, id, name ? "/" : "", strempty(name)) < 0 ? -ENOMEM : 0;
+}
+
+int sandbox_files_user_data_path(const Settings *settings, const char *id, char **ret) {
+        return file_path(settings, id, USER_DATA, ret);
+}
+
+int sandbox_files_agent_socket(const Settings *settings, const char *id, char **ret) {
+        return asprintf(ret, "%s/%s/agent.ttrpc", settings->pods_dir, id) < 0 ? -ENOMEM : 0;
+}
+
+const char* sandbox_files_server_name(const Settings *settings, const SandboxRecord *record) {
+        return settings->ca_cert ? IMAGE_SERVER_NAME : record->instance_name;
+}
+
+static int credentials_make(const Settings *settings, const SandboxRecord *record, Credentials *c) {
+        const CertRequest client = { .usage = CERT_CLIENT, .organization = CLIENT_ORGANIZATION };
+        const CertRequest server = { .usage = CERT_SERVER, .organization = SERVER_ORGANIZATION, .name = record->instance_name };
+        int r;
+
+        if (settings->disable_tls) {
+                c->client_key = c->client_cert = c->server_ca = "";
+                return 0;
+        }
+
+        if (settings->client_cert) {
+                c->client_key = settings->client_key;
+                c->client_cert = settings->client_cert;
+        } else {
+                r = cert_pair_make(&client, &c->client);
+                if (r < 0)
+                        return r;
+                c->client_key = c->client.key;
+                c->client_cert = c->client.cert;
+        }
+
+        if (settings->ca_cert) {
+                c->server_ca = settings->ca_cert;       /* and the image has both server certificate and client CA */
+                return 0;
+        }
+
+        r = cert_pair_make(&server, &c->server);
+        if (r < 0)
+                return r;
+        c->server_ca = c->server.cert;
+        c->client_ca = c->client_cert;
+        return 0;
+}
+
+static int write_file(const Settings *settings, const char *id, const char *name, const char *text, sd_bus_error *error) {
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        r = file_path(settings, id, name, &path);
+        if (r >= 0)
+                r = write_file_atomic(path, text, strlen(text), 0600);
+        if (r < 0)
+                return error_set_errno(error, r, "write '%s' of the sandbox", name);
+
+        return 0;
+}
+
+/* Borrows everything: the result must not be given to apf_config_done(). */
+static ApfConfig apf_config_of(const Settings *settings, const SandboxRecord *record, const Credentials *c) {
+        return (ApfConfig) {
+                .pod_network = record->pod_network,
+                .pod_namespace = record->pod_namespace,
+                .pod_name = record->pod_name,
+                .tls_server_key = c->server.key,
+                .tls_server_cert = c->server.cert,
+                .tls_client_ca = (char*) c->client_ca,
+                .tls_min_version = settings->disable_tls ? NULL : settings->tls_min_version,
+                .tls_cipher_suites = settings->disable_tls || strv_length(settings->tls_cipher_suites) == 0 ?
+                                NULL : settings->tls_cipher_suites,
+        };
+}
+
+static int write_user_data(const Settings *settings, const SandboxRecord *record, const Credentials *c, const char *initdata,
+                           sd_bus_error *error) {
+        _cleanup_(freep) char *encoded = NULL, *reason = NULL;
+        ApfConfig apf = apf_config_of(settings, record, c);
+        CloudConfigEntry entries[3] = {};
+        size_t n = 0, apf_size, size;
+        char *apf_text, *text;
+        int r;
+
+        if (initdata) {
+                r = initdata_encode(initdata, &encoded);
+                if (r < 0)
+                        return error_set_errno(error, r, "failed to set initdata from annotation");
+                initdata = encoded;
+        } else
+                initdata = settings->initdata;
+
+        r = apf_config_format(&apf, &apf_text, &apf_size, &reason);
+        if (r < 0)
+                return error_set_errno(error, r == -EINVAL ? -EIO : r, "make apf.json: %s", strempty(reason));
+
+        /* Order as upstream has it. */
+        entries[n++] = (CloudConfigEntry) { .path = PODVM_APF, .content = apf_text, .size = apf_size };
+        if (initdata)
+                entries[n++] = (CloudConfigEntry) { .path = PODVM_INITDATA, .content = initdata, .size = strlen(initdata) };
+        if (settings->enable_scratch_space)
+                entries[n++] = (CloudConfigEntry) { .path = PODVM_SCRATCH_MARKER };
+
+        r = cloud_config_format(entries, n, &text, &size, &reason);
+        if (r == -E2BIG)
+                (void) sd_bus_error_setf(error, PEERPOD_ERROR_EXHAUSTED,
+                                         "user data is larger than %zu bytes: apf.json has %zu, initdata %zu", CLOUD_CONFIG_SIZE_MAX,
+                                         apf_size, strlen(strempty(initdata)));
+        else if (r < 0)
+                r = error_set_errno(error, r == -EINVAL ? -EIO : r, "make user data: %s", strempty(reason));
+        erase_free(apf_text, apf_size);
+        if (r < 0)
+                return r;
+
+        r = write_file(settings, record->id, USER_DATA, text, error);
+        erase_free(text, size);
+        return r;
+}
+
+int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, sd_bus_error *error) {
+        _cleanup_(credentials_done) Credentials c = {};
+        _cleanup_(freep) char *directory = NULL;
+        int r;
+
+        r = credentials_make(settings, record, &c);
+        if (r < 0)
+                return error_set_errno(error, r, "creating TLS certificate for communication between worker node and peer pod VM");
+
+        r = file_path(settings, record->id, NULL, &directory);
+        if (r >= 0)
+                r = mkdir_p(directory, 0700);
+        if (r < 0)
+                return error_set_errno(error, r, "creating a pod directory");
+
+        r = write_file(settings, record->id, CLIENT_KEY, c.client_key, error);
+        if (r < 0)
+                return r;
+        r = write_file(settings, record->id, CLIENT_CERT, c.client_cert, error);
+        if (r < 0)
+                return r;
+        r = write_file(settings, record->id, SERVER_CA, c.server_ca, error);
+        if (r < 0)
+                return r;
+
+        return write_user_data(settings, record, &c, initdata, error);
+}
+
+static int format_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, char **ret) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        const char *text;
+        int r;
+
+        o = json_object_new_object();
+        if (!o)
+                return -ENOMEM;
+
+        r = json_set_string(o, "sandbox-id", record->id);
+        if (r >= 0)
+                r = json_set_string(o, "pod-name", record->pod_name);
+        if (r >= 0)
+                r = json_set_string(o, "pod-namespace", record->pod_namespace);
+        if (r >= 0)
+                r = json_set_string(o, "instance-id", record->instance_id);
+        if (r >= 0)
+                r = json_set_string(o, "provider", provider);
+        if (r >= 0)
+                r = json_set_strv(o, "addresses", record->addresses);
+        if (r >= 0)
+                r = json_set_u64(o, "port", settings->forwarder_port);
+        if (r >= 0)
+                r = json_set_string(o, "server-name", sandbox_files_server_name(settings, record));
+        if (r >= 0)
+                r = json_set_bool(o, "tls", !settings->disable_tls);
+        if (r >= 0)
+                r = json_set_string(o, "tls-min-version", settings->tls_min_version);
+        if (r >= 0 && strv_length(settings->tls_cipher_suites) > 0)
+                r = json_set_strv(o, "tls-cipher-suites", settings->tls_cipher_suites);
+        if (r >= 0)
+                r = json_set_u64(o, "connect-timeout-usec", settings->proxy_timeout_usec);
+        if (r < 0)
+                return r;
+
+        text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
+        if (!text)
+                return -ENOMEM;
+        *ret = strdup(text);
+        return *ret ? 0 : -ENOMEM;
+}
+
+int sandbox_files_write_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, sd_bus_error *error) {
+        _cleanup_(freep) char *text = NULL, *directory = NULL;
+        int r;
+
+        r = asprintf(&directory, "%s/%s", settings->pods_dir, record->id) < 0 ? -ENOMEM : 0;
+        if (r >= 0)
+                r = mkdir_p(directory, 0755);
+        if (r < 0)
+                return error_set_errno(error, r, "creating a pod directory");
+
+        r = format_proxy(settings, record, provider, &text);
+        if (r < 0)
+                return error_set_errno(error, r, "make '%s'", PROXY_SETTINGS);
+
+        return write_file(settings, record->id, PROXY_SETTINGS, text, error);
+}
+
+int sandbox_files_drop_user_data(const Settings *settings, const char *id) {
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        r = sandbox_files_user_data_path(settings, id, &path);
+        if (r < 0)
+                return r;
+
+        return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+bool sandbox_files_are_complete(const Settings *settings, const char *id) {
+        static const char *const names[] = { CLIENT_KEY, CLIENT_CERT, SERVER_CA, USER_DATA };
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                _cleanup_(freep) char *path = NULL;
+
+                if (file_path(settings, id, names[i], &path) < 0 || access(path, F_OK) < 0)
+                        return false;
+        }
+
+        return true;
+}
+
+int sandbox_files_remove(const Settings *settings, const char *id) {
+        _cleanup_(freep) char *directory = NULL, *pod_directory = NULL, *agent_socket = NULL;
+        int r;
+
+        r = file_path(settings, id, NULL, &directory);
+        if (r < 0)
+                return r;
+        r = sandbox_files_agent_socket(settings, id, &agent_socket);
+        if (r < 0)
+                return r;
+        if (asprintf(&pod_directory, "%s/%s", settings->pods_dir, id) < 0)
+                return -ENOMEM;
+
+        r = remove_tree(directory);
+        if (r < 0)
+                return r;
+        /* The socket unit has removed its socket; what is left of one is of a unit that was killed. */
+        if (unlink(agent_socket) < 0 && errno != ENOENT)
+                return -errno;
+        return rmdir(pod_directory) < 0 && errno != ENOENT ? -errno : 0;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The run-time files of one sandbox: TLS credentials of both ends, the proxy's settings, the user data of the pod VM.
+ *
+ * They live in RUNTIME_DIR/SANDBOX/ (0700, files 0600). systemd reads the proxy's four and passes them on as credentials; user-data
+ * is there from CreateVM until the instance has been made. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-bus.h>
+
+#include "adaptor/sandbox-record.h"
+#include "adaptor/settings.h"
+
+/* The name that the server's certificate is expected to carry. Borrowed. */
+const char* sandbox_files_server_name(const Settings *settings, const SandboxRecord *record);
+
+/**
+ * sandbox_files_prepare() - make keys and certificates, write them and the user data
+ * @initdata: TOML text from the shim, or NULL: then the node's own, if any
+ *
+ * What is there already is replaced. Returns 0, or negative with @error set.
+ */
+int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, sd_bus_error *error);
+
+/* sandbox_files_write_proxy() - proxy.json, once the addresses are known. Makes the directory of the agent's socket, too. */
+int sandbox_files_write_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, sd_bus_error *error);
+
+/* sandbox_files_drop_user_data() - the instance has it now; it holds the key of the VM's TLS certificate */
+int sandbox_files_drop_user_data(const Settings *settings, const char *id);
+
+/* sandbox_files_are_complete() - all that sandbox_files_prepare() has written */
+bool sandbox_files_are_complete(const Settings *settings, const char *id);
+
+/* sandbox_files_remove() - nothing there is success */
+int sandbox_files_remove(const Settings *settings, const char *id);
+
+/* Newly allocated paths. Return 0, -ENOMEM. */
+int sandbox_files_user_data_path(const Settings *settings, const char *id, char **ret);
+int sandbox_files_agent_socket(const Settings *settings, const char *id, char **ret);

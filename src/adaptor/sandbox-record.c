@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "adaptor/sandbox-record.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "adaptor/request.h"
+#include "basic/json.h"
+#include "basic/parse.h"
+#include "basic/strv.h"
+#include "basic/util.h"
+
+#define ERROR_TEXT_MAX 4096U
+
+static const char *const state_names[_SANDBOX_STATE_MAX] = {
+        [SANDBOX_PLANNED]  = "planned",
+        [SANDBOX_CREATING] = "creating",
+        [SANDBOX_RUNNING]  = "running",
+        [SANDBOX_DELETING] = "deleting",
+        [SANDBOX_GONE]     = "gone",
+};
+
+static const uint32_t allowed[_SANDBOX_STATE_MAX] = {
+        [SANDBOX_PLANNED]  = BIT(SANDBOX_CREATING) | BIT(SANDBOX_DELETING),
+        [SANDBOX_CREATING] = BIT(SANDBOX_RUNNING)  | BIT(SANDBOX_DELETING),
+        [SANDBOX_RUNNING]  = BIT(SANDBOX_DELETING),
+        [SANDBOX_DELETING] = BIT(SANDBOX_GONE),
+};
+
+/* Keys of the time stamps; "gone" is never on disk. */
+static const char *const usec_keys[_SANDBOX_STATE_MAX] = {
+        [SANDBOX_PLANNED]  = "created-usec",
+        [SANDBOX_CREATING] = "started-usec",
+        [SANDBOX_RUNNING]  = "running-usec",
+        [SANDBOX_DELETING] = "deleting-usec",
+};
+
+/* Text fields that are copied as they are. */
+static const struct {
+        const char *key;
+        size_t offset;
+        size_t size_max;
+} text_fields[] = {
+        { "sandbox-id",    offsetof(SandboxRecord, id),            64 },
+        { "pod-name",      offsetof(SandboxRecord, pod_name),      POD_NAME_MAX },
+        { "pod-namespace", offsetof(SandboxRecord, pod_namespace), POD_NAME_MAX },
+        { "pod-uid",       offsetof(SandboxRecord, pod_uid),       POD_NAME_MAX },
+        { "netns-path",    offsetof(SandboxRecord, netns_path),    NETNS_PATH_MAX },
+        { "machine-type",  offsetof(SandboxRecord, machine_type),  REQUEST_TEXT_MAX },
+        { "image",         offsetof(SandboxRecord, image),         REQUEST_TEXT_MAX },
+        { "gpu-model",     offsetof(SandboxRecord, gpu_model),     REQUEST_TEXT_MAX },
+        { "node",          offsetof(SandboxRecord, node),          REQUEST_TEXT_MAX },
+        { "instance-name", offsetof(SandboxRecord, instance_name), REQUEST_TEXT_MAX },
+        { "instance-id",   offsetof(SandboxRecord, instance_id),   REQUEST_TEXT_MAX },
+        { "instance-type", offsetof(SandboxRecord, instance_type), REQUEST_TEXT_MAX },
+        { "last-error",    offsetof(SandboxRecord, last_error),    ERROR_TEXT_MAX },
+};
+
+const char* sandbox_state_to_string(SandboxState state) {
+        assert(state >= 0 && state < _SANDBOX_STATE_MAX);
+
+        return state_names[state];
+}
+
+SandboxState sandbox_state_from_string(const char *s) {
+        for (SandboxState i = 0; i < _SANDBOX_STATE_MAX; i++)
+                if (streq(s, state_names[i]))
+                        return i;
+
+        return _SANDBOX_STATE_INVALID;
+}
+
+bool sandbox_state_may_follow(SandboxState from, SandboxState to) {
+        assert(from >= 0 && from < _SANDBOX_STATE_MAX);
+        assert(to >= 0 && to < _SANDBOX_STATE_MAX);
+
+        return allowed[from] & BIT(to);
+}
+
+static char** text_field(SandboxRecord *record, size_t i) {
+        return (char**) ((char*) record + text_fields[i].offset);
+}
+
+void sandbox_record_done(SandboxRecord *record) {
+        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++)
+                free(*text_field(record, i));
+        strv_free(record->addresses);
+        free(record->pod_network);
+        *record = SANDBOX_RECORD_NULL;
+}
+
+static int corrupt(char **ret_error, const char *key) {
+        if (ret_error && asprintf(ret_error, "value of '%s' is missing or impossible", key) < 0)
+                *ret_error = NULL;      /* asprintf() leaves it undefined */
+
+        return -EBADMSG;
+}
+
+static int parse_texts(json_object *o, SandboxRecord *record, char **ret_error) {
+        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++) {
+                const char *value;
+                int r;
+
+                r = json_get_string(o, text_fields[i].key, &value, ret_error);
+                if (r < 0)
+                        return r;
+                if (r == 0)
+                        continue;
+                if (!text_is_plain(value, text_fields[i].size_max))
+                        return corrupt(ret_error, text_fields[i].key);
+
+                *text_field(record, i) = strdup(value);
+                if (!*text_field(record, i))
+                        return -ENOMEM;
+        }
+
+        return sandbox_id_is_valid(record->id) ? 0 : corrupt(ret_error, "sandbox-id");
+}
+
+static int parse_state(json_object *o, SandboxRecord *record, char **ret_error) {
+        const char *name;
+        int r;
+
+        r = json_get_string(o, "state", &name, ret_error);
+        if (r < 0)
+                return r;
+        record->state = r > 0 ? sandbox_state_from_string(name) : _SANDBOX_STATE_INVALID;
+        if (record->state < 0 || record->state == SANDBOX_GONE)
+                return corrupt(ret_error, "state");
+
+        for (SandboxState i = 0; i < _SANDBOX_STATE_MAX; i++) {
+                if (!usec_keys[i])
+                        continue;
+                r = json_get_u64(o, usec_keys[i], INT64_MAX, record->state_usec + i, ret_error);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+static int parse_numbers(json_object *o, SandboxRecord *record, char **ret_error) {
+        uint64_t vcpus = 0, gpus = 0;
+        int r;
+
+        r = json_get_u64(o, "vcpus", REQUEST_VCPUS_MAX, &vcpus, ret_error);
+        if (r < 0)
+                return r;
+        r = json_get_u64(o, "gpus", REQUEST_GPUS_MAX, &gpus, ret_error);
+        if (r < 0)
+                return r;
+        r = json_get_u64(o, "memory-mib", REQUEST_MEMORY_MIB_MAX, &record->memory_mib, ret_error);
+        if (r < 0)
+                return r;
+
+        record->vcpus = vcpus;
+        record->gpus = gpus;
+        return 0;
+}
+
+static int parse_addresses(json_object *o, SandboxRecord *record, char **ret_error) {
+        int r;
+
+        r = json_get_strv(o, "addresses", &record->addresses, ret_error);
+        if (r < 0)
+                return r;
+
+        return addresses_are_valid(record->addresses) ? 0 : corrupt(ret_error, "addresses");
+}
+
+static int parse_pod_network(json_object *o, SandboxRecord *record, char **ret_error) {
+        json_object *network;
+        int r;
+
+        r = json_get_object(o, "pod-network", &network, ret_error);
+        if (r <= 0)
+                return r;
+
+        record->pod_network = strdup(json_object_to_json_string_ext(network, JSON_C_TO_STRING_PLAIN) ?: "");
+        if (isempty(record->pod_network))
+                return -ENOMEM;
+        return 0;
+}
+
+/* A state claims what the steps before it have found out. */
+static int check_state(const SandboxRecord *record, char **ret_error) {
+        if (record->state == SANDBOX_DELETING)
+                return 0;               /* may begin anywhere, even for an instance that we only found */
+        if (isempty(record->pod_name) || isempty(record->pod_namespace))
+                return corrupt(ret_error, "pod-name");
+        if (isempty(record->netns_path))
+                return corrupt(ret_error, "netns-path");
+        if (isempty(record->instance_name))
+                return corrupt(ret_error, "instance-name");
+        if (record->state == SANDBOX_RUNNING && strv_length(record->addresses) == 0)
+                return corrupt(ret_error, "addresses");
+
+        return 0;
+}
+
+int sandbox_record_parse(const char *text, size_t size, SandboxRecord *ret, char **ret_error) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        _cleanup_(sandbox_record_done) SandboxRecord record = SANDBOX_RECORD_NULL;
+        uint64_t version = 0;
+        int r;
+
+        if (size > SANDBOX_RECORD_SIZE_MAX)
+                return -EFBIG;
+
+        r = json_parse(text, size, &o, ret_error);
+        if (r < 0)
+                return r;
+
+        r = json_get_u64(o, "version", UINT64_MAX, &version, ret_error);
+        if (r < 0)
+                return r;
+        if (r == 0 || version == 0)
+                return corrupt(ret_error, "version");
+        if (version > SANDBOX_RECORD_VERSION) {
+                if (ret_error && asprintf(ret_error, "written by a newer version, as form %" PRIu64, version) < 0)
+                        *ret_error = NULL;
+                return -EPROTONOSUPPORT;
+        }
+
+        r = parse_texts(o, &record, ret_error);
+        if (r < 0)
+                return r;
+        r = parse_state(o, &record, ret_error);
+        if (r < 0)
+                return r;
+        r = parse_numbers(o, &record, ret_error);
+        if (r < 0)
+                return r;
+        r = parse_addresses(o, &record, ret_error);
+        if (r < 0)
+                return r;
+        r = parse_pod_network(o, &record, ret_error);
+        if (r < 0)
+                return r;
+        r = check_state(&record, ret_error);
+        if (r < 0)
+                return r;
+
+        *ret = record;
+        record = SANDBOX_RECORD_NULL;
+        return 0;
+}
+
+static int set_pod_network(json_object *o, const char *text) {
+        json_object *network;
+        int r;
+
+        if (!text)
+                return 0;
+        r = json_parse(text, strlen(text), &network, /* ret_error= */ NULL);
+        if (r < 0)
+                return r == -EBADMSG ? -EINVAL : r;
+
+        return json_set(o, "pod-network", network);
+}
+
+int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        char *text;
+        const char *s;
+        int r;
+
+        o = json_object_new_object();
+        if (!o)
+                return -ENOMEM;
+
+        r = json_set_u64(o, "version", SANDBOX_RECORD_VERSION);
+        if (r < 0)
+                return r;
+        r = json_set_string(o, "state", sandbox_state_to_string(record->state));
+        if (r < 0)
+                return r;
+        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++) {
+                r = json_set_string(o, text_fields[i].key, *text_field((SandboxRecord*) record, i));
+                if (r < 0)
+                        return r;
+        }
+        for (SandboxState i = 0; i < _SANDBOX_STATE_MAX; i++) {
+                if (!usec_keys[i] || record->state_usec[i] == 0)
+                        continue;
+                r = json_set_u64(o, usec_keys[i], record->state_usec[i]);
+                if (r < 0)
+                        return r;
+        }
+        r = json_set_u64(o, "vcpus", record->vcpus);
+        if (r < 0)
+                return r;
+        r = json_set_u64(o, "gpus", record->gpus);
+        if (r < 0)
+                return r;
+        r = json_set_u64(o, "memory-mib", record->memory_mib);
+        if (r < 0)
+                return r;
+        r = json_set_strv(o, "addresses", record->addresses);
+        if (r < 0)
+                return r;
+        r = set_pod_network(o, record->pod_network);
+        if (r < 0)
+                return r;
+
+        s = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
+        if (!s)
+                return -ENOMEM;
+        if (strlen(s) >= SANDBOX_RECORD_SIZE_MAX)
+                return -EFBIG;
+        if (asprintf(&text, "%s\n", s) < 0)
+                return -ENOMEM;
+
+        *ret_text = text;
+        return 0;
+}

@@ -1,0 +1,977 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of a sandbox.
+ *
+ * A state says what is true on disk, and calls for a set of steps (steps_of_state[]). sandbox_advance() takes them one by one, in the
+ * order of the enum; each is idempotent, and none is remembered. So after a restart the same steps are simply taken again: that is all
+ * there is to recovery. A running sandbox calls for no step when it got there by StartVM, and for those that look after its tunnel and
+ * its proxy when it was read from disk.
+ *
+ *         planned    inspect network, prepare files          → CreateVM is answered; a StartVM that waits moves it on
+ *         creating   create instance, tunnel, proxy          → running; a failure, a cancel or a StopVM → deleting
+ *         running    (tunnel, proxy)                         → StopVM → deleting
+ *         deleting   stop proxy, files, instance, tunnel     → gone; what fails is tried again, for ever, with growing pauses
+ *
+ * At most one step is under way, and only while its state lasts: sandbox_set_state() frees the call or job, so an answer that comes
+ * late finds nobody and is dropped by the bus. What the call began goes on out there; the steps of "deleting" clean it up.
+ *
+ * Invariant: what the record says is on disk before anybody outside is asked to act on it. */
+#include "adaptor/sandbox.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "adaptor/error.h"
+#include "adaptor/service-link.h"
+#include "adaptor/manager.h"
+#include "adaptor/provider-client.h"
+#include "adaptor/sandbox-bus.h"
+#include "adaptor/sandbox-files.h"
+#include "adaptor/sandbox-store.h"
+#include "adaptor/tunnel-client.h"
+#include "adaptor/unit-client.h"
+#include "basic/json.h"
+#include "basic/messages.h"
+#include "basic/parse.h"
+#include "basic/strv.h"
+#include "basic/util.h"
+
+#define POD_NETWORK_SIZE_MAX (UINT32_C(64) << 10)
+#define RETRY_FIRST_USEC USEC_PER_SEC
+#define RETRY_LAST_USEC (60 * USEC_PER_SEC)
+
+/* kata starts what it has planned at once; a shim that died in between never says so (kata-containers: shim "delete" sends no
+ * StopVM). */
+#define PLANNED_TIMEOUT_USEC (1800 * USEC_PER_SEC)
+
+/* The shim learns that a start has failed when all of it is undone, but need not wait for a cloud that is slow to delete. */
+#define PATIENCE_USEC (10 * USEC_PER_SEC)
+
+struct SandboxWaiter {
+        Sandbox *sandbox;               /* borrowed; NULL while the handler runs */
+        TAILQ_ENTRY(SandboxWaiter) waiters;
+        SandboxGoal goal;
+        SandboxDone done;
+        void *userdata;
+};
+
+static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
+        [SANDBOX_PLANNED]  = BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
+        [SANDBOX_CREATING] = BIT(STEP_CREATE_INSTANCE) | BIT(STEP_SET_UP_TUNNEL) | BIT(STEP_ALLOW_ADDRESSES) | BIT(STEP_START_SOCKET) |
+                             BIT(STEP_START_PROXY),
+        [SANDBOX_DELETING] = BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_REMOVE_FILES) | BIT(STEP_DELETE_INSTANCE) |
+                             BIT(STEP_TEAR_DOWN_TUNNEL),
+};
+
+/* What is called for in addition, or instead, when the state was read from disk. */
+#define STEPS_ADOPT_PLANNED BIT(STEP_INSPECT_NETWORK)
+#define STEPS_ADOPT_RUNNING (BIT(STEP_SET_UP_TUNNEL) | BIT(STEP_ALLOW_ADDRESSES) | BIT(STEP_START_SOCKET) | BIT(STEP_START_PROXY))
+
+/* What there is nothing to undo of, as the cloud was never asked. */
+#define STEPS_AFTER_START (BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_DELETE_INSTANCE))
+
+static void waiters_notify(Sandbox *s, SandboxGoal goal, const sd_bus_error *error) {
+        SandboxWaiter *w, *next;
+
+        for (w = TAILQ_FIRST(&s->waiters); w; w = next) {
+                next = TAILQ_NEXT(w, waiters);
+                if (w->goal != goal)
+                        continue;
+
+                TAILQ_REMOVE(&s->waiters, w, waiters);
+                w->sandbox = NULL;
+                w->done(s, error, w->userdata);
+                free(w);
+                next = TAILQ_FIRST(&s->waiters);        /* the handler may have changed the list */
+        }
+}
+
+static bool has_waiter(const Sandbox *s, SandboxGoal goal) {
+        const SandboxWaiter *w;
+
+        TAILQ_FOREACH(w, &s->waiters, waiters)
+                if (w->goal == goal)
+                        return true;
+        return false;
+}
+
+/* CreateVM and StartVM will never succeed: say so. */
+static void waiters_fail(Sandbox *s) {
+        if (!sd_bus_error_is_set(&s->failure))
+                return;
+
+        waiters_notify(s, GOAL_PLANNED, &s->failure);
+        waiters_notify(s, GOAL_RUNNING, &s->failure);
+}
+
+static int log_fields_make(Sandbox *s) {
+        _cleanup_(log_context_done) LogContext c = {};
+        const struct {
+                const char *name, *value;
+        } fields[] = {
+                { "PEERPOD_SANDBOX_ID",    s->record.id },
+                { "PEERPOD_POD_NAME",      s->record.pod_name },
+                { "PEERPOD_POD_NAMESPACE", s->record.pod_namespace },
+                { "PEERPOD_INSTANCE_ID",   s->record.instance_id },
+                { "PEERPOD_PROVIDER",      s->manager->provider_name },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
+                int r;
+
+                if (isempty(fields[i].value))
+                        continue;
+                r = log_context_add(&c, fields[i].name, fields[i].value);
+                if (r < 0)
+                        return r;
+        }
+
+        log_context_done(&s->log);
+        s->log = c;
+        c = (LogContext) {};
+        return 0;
+}
+
+/* What the bus shows of the pod network; tunneld's answer was checked to be JSON, no more. */
+static int read_pod_network(Sandbox *s, const char *text, char **ret_error) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        const char *type = NULL;
+        char *copy;
+        int r;
+
+        r = json_parse(text, strlen(text), &o, ret_error);
+        if (r < 0)
+                return r;
+        r = json_get_string(o, "tunnel-type", &type, ret_error);
+        if (r < 0)
+                return r;
+        r = json_get_u64(o, "vxlan-id", UINT32_MAX, &s->tunnel_id, ret_error);
+        if (r < 0)
+                return r;
+
+        copy = strdup(strempty(type));
+        if (!copy)
+                return -ENOMEM;
+        free(s->tunnel_type);
+        s->tunnel_type = copy;
+        return 0;
+}
+
+static int make_names(Sandbox *s) {
+        const Settings *settings = s->manager->settings;
+        int r;
+
+        if (asprintf(&s->socket_unit, "peerpod-agent-proxy@%s.socket", s->record.id) < 0 ||
+            asprintf(&s->proxy_unit, "peerpod-agent-proxy@%s.service", s->record.id) < 0)
+                return -ENOMEM;
+        r = sandbox_files_agent_socket(settings, s->record.id, &s->agent_socket);
+        if (r < 0)
+                return r;
+        r = sandbox_files_user_data_path(settings, s->record.id, &s->user_data_path);
+        if (r < 0)
+                return r;
+
+        return sandbox_bus_path(s->record.id, &s->path);
+}
+
+int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret) {
+        _cleanup_(sandbox_freep) Sandbox *s = NULL;
+        int r;
+
+        assert(sandbox_id_is_valid(record->id));
+
+        if (manager_find_sandbox(m, record->id))
+                return -EEXIST;
+
+        s = new(Sandbox);
+        if (!s)
+                return -ENOMEM;
+        *s = (Sandbox) { .step = _SANDBOX_STEP_INVALID, .failure = SD_BUS_ERROR_NULL, .record = *record };
+        TAILQ_INIT(&s->waiters);
+        s->manager = m;
+
+        r = make_names(s);
+        if (r >= 0)
+                r = log_fields_make(s);
+        if (r >= 0 && s->record.pod_network)
+                r = read_pod_network(s, s->record.pod_network, /* ret_error= */ NULL);
+        if (r < 0) {
+                s->record = SANDBOX_RECORD_NULL;        /* still the caller's */
+                return r;
+        }
+
+        *record = SANDBOX_RECORD_NULL;
+        manager_add_sandbox(m, s);
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+/* Copies; the request's strings move only when nothing can fail any more. */
+int sandbox_new(Manager *m, const char *id, const char *netns_path, CreateRequest *request, Sandbox **ret) {
+        _cleanup_(sandbox_record_done) SandboxRecord record = SANDBOX_RECORD_NULL;
+        Sandbox *s;
+        int r;
+
+        record.id = strdup(id);
+        record.netns_path = strdup(netns_path);
+        record.node = strdup(m->settings->node);
+        record.pod_name = strdup(request->pod_name);
+        record.pod_namespace = strdup(request->pod_namespace);
+        if (!record.id || !record.netns_path || !record.node || !record.pod_name || !record.pod_namespace)
+                return -ENOMEM;
+        r = instance_name_make(request->pod_name, id, &record.instance_name);
+        if (r < 0)
+                return r;
+
+        r = sandbox_new_from_record(m, &record, &s);
+        if (r < 0)
+                return r;
+
+        s->record.pod_uid = TAKE_PTR(request->pod_uid);
+        s->record.machine_type = TAKE_PTR(request->machine_type);
+        s->record.image = TAKE_PTR(request->image);
+        s->record.gpu_model = TAKE_PTR(request->gpu_model);
+        s->record.vcpus = request->vcpus;
+        s->record.gpus = request->gpus;
+        s->record.memory_mib = request->memory_mib;
+        s->initdata = TAKE_PTR(request->initdata);
+        *ret = s;
+        return 0;
+}
+
+static void drop_step(Sandbox *s) {
+        s->step = _SANDBOX_STEP_INVALID;
+        s->call = service_call_free(s->call);
+        s->job = unit_job_free(s->job);
+}
+
+Sandbox* sandbox_free(Sandbox *s) {
+        SandboxWaiter *w;
+
+        if (!s)
+                return NULL;
+
+        drop_step(s);
+        unit_watch_free(s->watch);
+        sd_event_source_disable_unref(s->deadline);
+        sd_event_source_disable_unref(s->retry);
+        sd_event_source_disable_unref(s->patience);
+        while ((w = TAILQ_FIRST(&s->waiters))) {
+                TAILQ_REMOVE(&s->waiters, w, waiters);
+                free(w);
+        }
+        if (s->manager)
+                manager_remove_sandbox(s->manager, s);
+
+        sd_bus_error_free(&s->failure);
+        log_context_done(&s->log);
+        free(s->path);
+        free(s->agent_socket);
+        free(s->socket_unit);
+        free(s->proxy_unit);
+        free(s->user_data_path);
+        free(s->tunnel_type);
+        free(s->initdata);
+        sandbox_record_done(&s->record);
+        free(s);
+        return NULL;
+}
+
+static int sandbox_save(Sandbox *s) {
+        _cleanup_(freep) char *text = NULL;
+        int r;
+
+        r = sandbox_record_format(&s->record, &text);
+        if (r < 0)
+                return r;
+
+        return sandbox_store_save(s->manager->store, s->record.id, text, strlen(text));
+}
+
+static int arm_timer(Sandbox *s, sd_event_source **source, uint64_t usec, sd_event_time_handler_t handler) {
+        int r;
+
+        *source = sd_event_source_disable_unref(*source);
+        r = sd_event_add_time_relative(s->manager->event, source, CLOCK_MONOTONIC, usec, 0, handler, s);
+        if (r < 0)
+                return log_sandbox_errno(s, LOG_ERR, NULL, r, "Failed to set a timer: %m");
+
+        return 0;
+}
+
+static const char* step_to_string(SandboxStep step) {
+        static const char *const names[_SANDBOX_STEP_MAX] = {
+                [STEP_INSPECT_NETWORK]  = "failed to inspect netns",
+                [STEP_PREPARE_FILES]    = "preparing the pod VM's data",
+                [STEP_CREATE_INSTANCE]  = "creating an instance",
+                [STEP_SET_UP_TUNNEL]    = "setting up pod network tunnel",
+                [STEP_ALLOW_ADDRESSES]  = "preparing the agent proxy",
+                [STEP_START_SOCKET]     = "opening the agent's socket",
+                [STEP_START_PROXY]      = "error connecting to agent",
+                [STEP_STOP_SOCKET]      = "closing the agent's socket",
+                [STEP_STOP_PROXY]       = "stopping the agent proxy",
+                [STEP_REMOVE_FILES]     = "removing run-time files",
+                [STEP_DELETE_INSTANCE]  = "deleting the instance",
+                [STEP_TEAR_DOWN_TUNNEL] = "tearing down the pod network tunnel",
+        };
+
+        return step >= 0 ? names[step] : "waiting";
+}
+
+static int on_state_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        Sandbox *s = userdata;
+
+        if (s->record.state == SANDBOX_PLANNED)
+                (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "StartVM has not come within %s of CreateVM",
+                                         FORMAT_USEC(PLANNED_TIMEOUT_USEC));
+        else
+                (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "%s: not done within the %s that a start may take",
+                                         step_to_string(s->step), FORMAT_USEC(s->manager->settings->start_timeout_usec));
+        sandbox_fail(s, &error);
+        return 0;
+}
+
+static int arm_state_deadline(Sandbox *s) {
+        s->deadline = sd_event_source_disable_unref(s->deadline);
+
+        if (s->record.state == SANDBOX_PLANNED)
+                return arm_timer(s, &s->deadline, PLANNED_TIMEOUT_USEC, on_state_deadline);
+        if (s->record.state == SANDBOX_CREATING)
+                return arm_timer(s, &s->deadline, s->manager->settings->start_timeout_usec, on_state_deadline);
+        return 0;
+}
+
+/* Was the cloud ever asked for something? Not if the record knows of no start; yes if it was made up for an instance that we found. */
+static bool may_have_instance(const Sandbox *s) {
+        return s->record.state_usec[SANDBOX_CREATING] > 0 || !s->record.netns_path;
+}
+
+static uint32_t steps_called_for(const Sandbox *s) {
+        uint32_t steps = steps_of_state[s->record.state];
+
+        if (s->record.state == SANDBOX_DELETING && !may_have_instance(s))
+                steps &= ~STEPS_AFTER_START;
+        return steps;
+}
+
+/* The one function that changes the state: disk, then memory, then the world. A move to "deleting" is made even if it cannot be written
+ * down, since an instance that goes on costing money is worse than one that a crash at this moment would bring back; the negative
+ * return then keeps the caller from promising anything. */
+static int sandbox_set_state(Sandbox *s, SandboxState to) {
+        SandboxState from = s->record.state;
+        int r;
+
+        assert(sandbox_state_may_follow(from, to));     /* a wrong move is our error, whatever cloud or shim said */
+
+        s->record.state = to;
+        s->record.state_usec[to] = now_usec(CLOCK_REALTIME);
+        r = to == SANDBOX_GONE ? sandbox_store_remove(s->manager->store, s->record.id) : sandbox_save(s);
+        if (r < 0 && to != SANDBOX_DELETING) {
+                s->record.state_usec[to] = 0;
+                s->record.state = from;
+                return r;
+        }
+
+        s->unsaved = r < 0;
+        drop_step(s);
+        s->todo = steps_called_for(s);
+        s->tried = 0;
+        s->n_retries = 0;
+        s->retry = sd_event_source_disable_unref(s->retry);
+        if (to == SANDBOX_DELETING)
+                s->watch = unit_watch_free(s->watch);   /* it is we who stop it */
+        (void) arm_state_deadline(s);
+
+        log_sandbox(s, LOG_INFO, MSG_SANDBOX_STATE, "Sandbox '%s' is %s.", s->record.id, sandbox_state_to_string(to));
+        if (s->unsaved)
+                log_sandbox_errno(s, LOG_ERR, NULL, r, "Failed to write down that sandbox '%s' is being deleted, deleting it: %m",
+                                  s->record.id);
+        sandbox_bus_state_changed(s);
+        manager_sandbox_changed(s->manager, s);
+        return r;
+}
+
+void sandbox_set_last_error(Sandbox *s, const char *text) {
+        char *copy;
+
+        if (streq_ptr(s->record.last_error, text))
+                return;
+
+        /* It must fit into the record again. */
+        copy = strndup(text, 2048);
+        for (char *p = copy; p && *p; p++)
+                if ((unsigned char) *p < ' ' || (unsigned char) *p >= 0x7f)
+                        *p = *p == '\n' || *p == '\t' ? ' ' : '?';
+        free(s->record.last_error);
+        s->record.last_error = copy;
+        sandbox_bus_changed(s, "LastError");
+}
+
+static void begin_delete(Sandbox *s) {
+        s->initdata = s->initdata ? erase_free(s->initdata, strlen(s->initdata)) : NULL;
+        (void) sandbox_set_state(s, SANDBOX_DELETING);  /* it has logged */
+}
+
+static int on_patience_over(sd_event_source *es, uint64_t usec, void *userdata) {
+        Sandbox *s = userdata;
+
+        s->patience = sd_event_source_disable_unref(s->patience);
+        waiters_fail(s);
+        return 0;
+}
+
+void sandbox_fail(Sandbox *s, const sd_bus_error *error) {
+        if (s->record.state >= SANDBOX_DELETING)
+                return;
+
+        log_sandbox(s, LOG_ERR, MSG_SANDBOX_FAILED, "Sandbox '%s' has failed: %s", s->record.id, error_text(error));
+        sandbox_set_last_error(s, error_text(error));
+        sd_bus_error_free(&s->failure);
+        (void) sd_bus_error_copy(&s->failure, error);
+
+        begin_delete(s);
+        if (arm_timer(s, &s->patience, PATIENCE_USEC, on_patience_over) < 0)
+                waiters_fail(s);
+        sandbox_advance(s);
+}
+
+int sandbox_stop(Sandbox *s, const char *reason) {
+        assert(s->record.state != SANDBOX_GONE);
+
+        if (s->record.state == SANDBOX_DELETING) {
+                int r = s->unsaved ? sandbox_save(s) : 0;
+
+                s->unsaved = r < 0;
+                return r;
+        }
+
+        sd_bus_error_free(&s->failure);
+        (void) sd_bus_error_setf(&s->failure, PEERPOD_ERROR_CANCELLED, "sandbox %s: %s", s->record.id, reason);
+        log_sandbox(s, LOG_INFO, NULL, "Deleting sandbox '%s': %s.", s->record.id, reason);
+        begin_delete(s);
+        waiters_fail(s);
+        sandbox_advance(s);
+
+        return s->unsaved ? -EIO : 0;
+}
+
+/* ------------------------------------------------------------------------------------------------------------------------------------
+ * Steps. Each start_…() returns 0 (under way), 1 (done) or negative with @error set; each finish_…() reads the answer. */
+
+static void on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
+static void on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata);
+
+static int start_inspect(Sandbox *s, sd_bus_error *error) {
+        return tunnel_inspect(s->manager->tunnel, s->record.id, s->record.netns_path, on_answer, s, &s->call);
+}
+
+/* A planned sandbox that was read from disk has its user data written already, with the network as it was then. */
+static int check_same_network(const Sandbox *s, const char *text, sd_bus_error *error) {
+        _cleanup_(json_object_putp) json_object *a = NULL, *b = NULL;
+        int r;
+
+        r = json_parse(s->record.pod_network, strlen(s->record.pod_network), &a, NULL);
+        if (r >= 0)
+                r = json_parse(text, strlen(text), &b, NULL);
+        if (r < 0)
+                return error_set_errno(error, r, "pod network");
+        if (!json_object_equal(a, b))
+                return sd_bus_error_setf(error, PEERPOD_ERROR_FAILED_PRECONDITION, "the pod's network has changed since CreateVM");
+
+        return 0;
+}
+
+static int finish_inspect(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        _cleanup_(freep) char *reason = NULL;
+        const char *text;
+        char *copy;
+        int r;
+
+        r = sd_bus_message_read(reply, "s", &text);
+        if (r < 0)
+                return error_set_errno(error, r, "answer of the tunnel service");
+        if (strlen(text) > POD_NETWORK_SIZE_MAX)
+                return sd_bus_error_setf(error, PEERPOD_ERROR_EXHAUSTED, "the pod's network has more than %" PRIu32 " bytes of routes",
+                                         POD_NETWORK_SIZE_MAX);
+        if (s->record.pod_network)
+                return check_same_network(s, text, error);
+
+        r = read_pod_network(s, text, &reason);
+        if (r < 0)
+                return error_set_errno(error, r == -EBADMSG ? -EIO : r, "answer of the tunnel service: %s", strempty(reason));
+
+        copy = strdup(text);
+        if (!copy)
+                return error_set_errno(error, -ENOMEM, "pod network");
+        s->record.pod_network = copy;
+        sandbox_bus_changed(s, "TunnelType");
+        sandbox_bus_changed(s, "TunnelId");
+
+        r = sandbox_save(s);
+        return r < 0 ? error_set_errno(error, r, "write the sandbox's record") : 0;
+}
+
+static int start_prepare(Sandbox *s, sd_bus_error *error) {
+        int r;
+
+        r = sandbox_files_prepare(s->manager->settings, &s->record, s->initdata, error);
+        if (r < 0)
+                return r;
+
+        s->initdata = s->initdata ? erase_free(s->initdata, strlen(s->initdata)) : NULL;
+        return 1;
+}
+
+static int start_create(Sandbox *s, sd_bus_error *error) {
+        return provider_create_instance(s->manager->provider, &s->record, s->user_data_path, s->manager->settings->start_timeout_usec,
+                                        on_answer, s, &s->call);
+}
+
+static int read_instance(SandboxRecord *record, sd_bus_message *reply, sd_bus_error *error) {
+        _cleanup_(strv_freep) char **addresses = NULL;
+        _cleanup_(freep) char *id_copy = NULL, *type_copy = NULL;
+        const char *id, *type;
+        int r;
+
+        r = sd_bus_message_read(reply, "ss", &id, &type);
+        if (r >= 0)
+                r = sd_bus_message_read_strv(reply, &addresses);
+        if (r < 0)
+                return error_set_errno(error, r, "answer of the provider service");
+        if (isempty(id) || !text_is_plain(id, REQUEST_TEXT_MAX) || !text_is_plain(type, REQUEST_TEXT_MAX))
+                return sd_bus_error_setf(error, PEERPOD_ERROR_INTERNAL, "the provider service has named no usable instance id");
+
+        id_copy = strdup(id);
+        type_copy = strdup(type);
+        if (!id_copy || !type_copy)
+                return error_set_errno(error, -ENOMEM, "answer of the provider service");
+
+        /* First what is needed to delete it. */
+        free(record->instance_id);
+        record->instance_id = TAKE_PTR(id_copy);
+        free(record->instance_type);
+        record->instance_type = TAKE_PTR(type_copy);
+
+        if (strv_length(addresses) == 0)
+                return sd_bus_error_setf(error, PEERPOD_ERROR_UNAVAILABLE, "instance IP is not available");
+        if (!addresses_are_valid(addresses))
+                return sd_bus_error_setf(error, PEERPOD_ERROR_INTERNAL, "the provider service has named an address that is none");
+        strv_free(record->addresses);
+        record->addresses = TAKE_PTR(addresses);
+        return 0;
+}
+
+static int finish_create(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        uint64_t took = now_usec(CLOCK_REALTIME) - s->record.state_usec[SANDBOX_CREATING];
+        int r;
+
+        r = read_instance(&s->record, reply, error);
+        if (r < 0)
+                return r;
+
+        r = log_fields_make(s);
+        if (r >= 0)
+                r = sandbox_save(s);
+        if (r < 0)
+                return error_set_errno(error, r, "write the sandbox's record");
+
+        r = sandbox_files_drop_user_data(s->manager->settings, s->record.id);
+        if (r < 0)              /* goes with the directory */
+                log_sandbox_errno(s, LOG_WARNING, NULL, r, "Failed to remove '%s', ignoring: %m", s->user_data_path);
+
+        log_sandbox(s, LOG_NOTICE, MSG_INSTANCE_CREATED, "Instance '%s' created in %s.", s->record.instance_id, FORMAT_USEC(took));
+        sandbox_bus_instance_changed(s);
+        manager_sandbox_changed(s->manager, s);
+        return 0;
+}
+
+static int start_tunnel(Sandbox *s, sd_bus_error *error) {
+        return tunnel_setup(s->manager->tunnel, s->record.id, s->record.netns_path, s->record.addresses, on_answer, s, &s->call);
+}
+
+static void on_proxy_failed(UnitWatch *watch, void *userdata) {
+        _cleanup_(freep) char *text = NULL;
+        Sandbox *s = userdata;
+        const char *status = unit_watch_get_status(watch);
+
+        /* While it is started, the job tells. */
+        if (s->record.state != SANDBOX_RUNNING || s->step == STEP_START_PROXY)
+                return;
+
+        if (asprintf(&text, "agent proxy has failed%s%s", isempty(status) ? "" : ": ", status) < 0)
+                text = NULL;
+        log_sandbox(s, LOG_ERR, MSG_PROXY_FAILED, "Unit '%s' of running sandbox '%s' has failed%s%s", s->proxy_unit, s->record.id,
+                    isempty(status) ? "." : ": ", status);
+        sandbox_set_last_error(s, text ?: "agent proxy has failed");
+}
+
+static int start_allow(Sandbox *s, sd_bus_error *error) {
+        int r;
+
+        r = sandbox_files_write_proxy(s->manager->settings, &s->record, s->manager->provider_name, error);
+        if (r < 0)
+                return r;
+
+        if (!s->watch) {
+                r = unit_client_watch(s->manager->units, s->proxy_unit, on_proxy_failed, s, &s->watch);
+                if (r < 0)
+                        return error_set_errno(error, r, "watch '%s'", s->proxy_unit);
+        }
+
+        return unit_client_allow_addresses(s->manager->units, s->proxy_unit, s->record.addresses, on_job_done, s, &s->job);
+}
+
+static int start_socket(Sandbox *s, sd_bus_error *error) {
+        return unit_client_start(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
+}
+
+static int start_proxy(Sandbox *s, sd_bus_error *error) {
+        return unit_client_start(s->manager->units, s->proxy_unit, on_job_done, s, &s->job);
+}
+
+static int stop_socket(Sandbox *s, sd_bus_error *error) {
+        return unit_client_stop(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
+}
+
+static int stop_proxy(Sandbox *s, sd_bus_error *error) {
+        return unit_client_stop(s->manager->units, s->proxy_unit, on_job_done, s, &s->job);
+}
+
+static int start_remove_files(Sandbox *s, sd_bus_error *error) {
+        int r;
+
+        r = sandbox_files_remove(s->manager->settings, s->record.id);
+        return r < 0 ? error_set_errno(error, r, "run-time files of the sandbox") : 1;
+}
+
+static int start_delete(Sandbox *s, sd_bus_error *error) {
+        return provider_delete_instance(s->manager->provider, &s->record, on_answer, s, &s->call);
+}
+
+static int finish_delete(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        log_sandbox(s, LOG_NOTICE, MSG_INSTANCE_DELETED, "Instance '%s' is gone.",
+                    s->record.instance_id ?: strempty(s->record.instance_name));
+        return 0;
+}
+
+static int start_teardown(Sandbox *s, sd_bus_error *error) {
+        /* Without a path tunneld goes by what it wrote down itself. */
+        return tunnel_teardown(s->manager->tunnel, s->record.id, strempty(s->record.netns_path), on_answer, s, &s->call);
+}
+
+static const struct {
+        int (*start)(Sandbox *s, sd_bus_error *error);
+        int (*finish)(Sandbox *s, sd_bus_message *reply, sd_bus_error *error);  /* NULL: nothing to read */
+} steps[_SANDBOX_STEP_MAX] = {
+        [STEP_INSPECT_NETWORK]  = { start_inspect, finish_inspect },
+        [STEP_PREPARE_FILES]    = { start_prepare, NULL },
+        [STEP_CREATE_INSTANCE]  = { start_create, finish_create },
+        [STEP_SET_UP_TUNNEL]    = { start_tunnel, NULL },
+        [STEP_ALLOW_ADDRESSES]  = { start_allow, NULL },
+        [STEP_START_SOCKET]     = { start_socket, NULL },
+        [STEP_START_PROXY]      = { start_proxy, NULL },
+        [STEP_STOP_SOCKET]      = { stop_socket, NULL },
+        [STEP_STOP_PROXY]       = { stop_proxy, NULL },
+        [STEP_REMOVE_FILES]     = { start_remove_files, NULL },
+        [STEP_DELETE_INSTANCE]  = { start_delete, finish_delete },
+        [STEP_TEAR_DOWN_TUNNEL] = { start_teardown, NULL },
+};
+
+/* A step of a state that goes on without it failed. */
+static void step_put_off(Sandbox *s, SandboxStep step, const sd_bus_error *error) {
+        s->tried |= BIT(step);
+        /* The next pod that gets this tunnel's VNI must not hear from a VM that still lives. */
+        if (step == STEP_DELETE_INSTANCE)
+                s->tried |= BIT(STEP_TEAR_DOWN_TUNNEL);
+
+        log_sandbox(s, LOG_WARNING, s->record.state == SANDBOX_DELETING ? MSG_DELETE_FAILED : NULL,
+                    "Failed at a step of sandbox '%s', which is %s, trying again: %s", s->record.id,
+                    sandbox_state_to_string(s->record.state), error_text(error));
+        sandbox_set_last_error(s, error_text(error));
+}
+
+static void step_failed(Sandbox *s, SandboxStep step, sd_bus_error *error) {
+        if (step == STEP_START_PROXY && s->watch && !isempty(unit_watch_get_status(s->watch)))
+                error_wrap(error, "%s", unit_watch_get_status(s->watch));
+        error_wrap(error, "%s", step_to_string(step));
+
+        switch (s->record.state) {
+
+        case SANDBOX_PLANNED:
+        case SANDBOX_CREATING:
+                sandbox_fail(s, error);
+                return;
+
+        case SANDBOX_RUNNING:
+                if (step == STEP_SET_UP_TUNNEL && sd_bus_error_has_name(error, PEERPOD_ERROR_NOT_FOUND)) {
+                        /* Without its network namespace there is no pod: the node was booted again, or the shim died. */
+                        sandbox_fail(s, error);
+                        return;
+                }
+                step_put_off(s, step, error);
+                return;
+
+        case SANDBOX_DELETING:
+                step_put_off(s, step, error);
+                return;
+
+        case SANDBOX_GONE:
+        case _SANDBOX_STATE_MAX:
+        case _SANDBOX_STATE_INVALID:
+                break;
+        }
+
+        assert(false);
+}
+
+static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *answer) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        SandboxStep step = s->step;
+        int r = 0;
+
+        assert(step >= 0);
+
+        if (answer)
+                r = sd_bus_error_copy(&error, answer);
+        else if (steps[step].finish)
+                r = steps[step].finish(s, reply, &error);
+        drop_step(s);
+
+        if (r < 0 || sd_bus_error_is_set(&error))
+                step_failed(s, step, &error);
+        else
+                s->todo &= ~BIT(step);
+
+        sandbox_advance(s);
+}
+
+static void on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+        step_done(userdata, reply, error);
+}
+
+static void on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata) {
+        step_done(userdata, /* reply= */ NULL, error);
+}
+
+static int on_retry(sd_event_source *es, uint64_t usec, void *userdata) {
+        Sandbox *s = userdata;
+
+        s->retry = sd_event_source_disable_unref(s->retry);
+        s->tried = 0;
+        sandbox_advance(s);
+        return 0;
+}
+
+static void begin_pause(Sandbox *s) {
+        uint64_t usec = RETRY_FIRST_USEC << MIN(s->n_retries, 16U);
+
+        s->n_retries++;
+        (void) arm_timer(s, &s->retry, MIN(usec, RETRY_LAST_USEC), on_retry);
+}
+
+static void try_set_state(Sandbox *s, SandboxState to) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        int r;
+
+        r = sandbox_set_state(s, to);
+        if (r < 0) {
+                (void) error_set_errno(&error, r, "write the sandbox's record");
+                sandbox_fail(s, &error);
+        }
+}
+
+static void finish_gone(Sandbox *s) {
+        int r;
+
+        r = sandbox_set_state(s, SANDBOX_GONE);
+        if (r < 0) {
+                log_sandbox_errno(s, LOG_ERR, NULL, r, "Failed to remove the record of sandbox '%s', trying again: %m", s->record.id);
+                begin_pause(s);
+                return;
+        }
+
+        s->patience = sd_event_source_disable_unref(s->patience);
+        waiters_fail(s);
+        waiters_notify(s, GOAL_GONE, NULL);
+        manager_sandbox_gone(s->manager, s);
+}
+
+/* No step of this state is left that could be taken now. */
+static void state_done(Sandbox *s) {
+        switch (s->record.state) {
+
+        case SANDBOX_PLANNED:
+                waiters_notify(s, GOAL_PLANNED, NULL);
+                if (has_waiter(s, GOAL_RUNNING))
+                        try_set_state(s, SANDBOX_CREATING);
+                return;
+
+        case SANDBOX_CREATING:
+                try_set_state(s, SANDBOX_RUNNING);
+                if (s->record.state == SANDBOX_RUNNING) {
+                        s->todo = 0;
+                        waiters_notify(s, GOAL_RUNNING, NULL);
+                }
+                return;
+
+        case SANDBOX_RUNNING:
+                if (s->todo != 0)
+                        begin_pause(s);
+                return;
+
+        case SANDBOX_DELETING:
+                if (s->todo == 0) {
+                        finish_gone(s);
+                        return;
+                }
+
+                waiters_fail(s);
+                if (has_waiter(s, GOAL_GONE)) {
+                        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+                        (void) sd_bus_error_setf(&error, PEERPOD_ERROR_UNAVAILABLE, "%s; trying again until it is gone",
+                                                 strempty(s->record.last_error));
+                        waiters_notify(s, GOAL_GONE, &error);
+                }
+                begin_pause(s);
+                return;
+
+        case SANDBOX_GONE:
+        case _SANDBOX_STATE_MAX:
+        case _SANDBOX_STATE_INVALID:
+                break;
+        }
+
+        assert(false);
+}
+
+static SandboxStep next_step(const Sandbox *s) {
+        uint32_t left = s->todo & ~s->tried;
+
+        return left == 0 ? _SANDBOX_STEP_INVALID : (SandboxStep) __builtin_ctz(left);
+}
+
+void sandbox_advance(Sandbox *s) {
+        while (s->step < 0 && !s->retry && s->record.state != SANDBOX_GONE) {
+                _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+                SandboxState state = s->record.state;
+                SandboxStep step = next_step(s);
+                int r;
+
+                if (step < 0) {
+                        state_done(s);
+                        if (s->record.state == state)
+                                return;
+                        continue;
+                }
+
+                s->step = step;
+                r = steps[step].start(s, &error);
+                if (r == 0)
+                        return;
+
+                drop_step(s);
+                if (r > 0) {
+                        s->todo &= ~BIT(step);
+                        continue;
+                }
+                if (!sd_bus_error_is_set(&error))
+                        (void) error_set_errno(&error, r, "begin");
+                step_failed(s, step, &error);
+        }
+}
+
+int sandbox_plan(Sandbox *s, sd_bus_error *error) {
+        int r;
+
+        assert(s->record.state == SANDBOX_PLANNED);
+
+        s->record.state_usec[SANDBOX_PLANNED] = now_usec(CLOCK_REALTIME);
+        r = sandbox_save(s);
+        if (r < 0)
+                return error_set_errno(error, r, "write the sandbox's record");
+
+        s->todo = steps_called_for(s);
+        (void) arm_state_deadline(s);
+        log_sandbox(s, LOG_INFO, MSG_SANDBOX_STATE, "Sandbox '%s' of pod '%s/%s' is planned.", s->record.id, s->record.pod_namespace,
+                    s->record.pod_name);
+        return 0;
+}
+
+void sandbox_recover(Sandbox *s) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+        (void) arm_state_deadline(s);
+
+        switch (s->record.state) {
+
+        case SANDBOX_PLANNED:
+                if (!s->record.pod_network || !sandbox_files_are_complete(s->manager->settings, s->record.id)) {
+                        (void) sd_bus_error_set(&error, PEERPOD_ERROR_CANCELLED, "CreateVM was cut off by a restart of the adaptor");
+                        sandbox_fail(s, &error);
+                        return;
+                }
+                s->todo = STEPS_ADOPT_PLANNED;
+                break;
+
+        case SANDBOX_CREATING:
+                /* Who had called StartVM has seen the connection end, and given up. */
+                (void) sd_bus_error_set(&error, PEERPOD_ERROR_CANCELLED, "StartVM was cut off by a restart of the adaptor");
+                sandbox_fail(s, &error);
+                return;
+
+        case SANDBOX_RUNNING:
+                s->todo = STEPS_ADOPT_RUNNING;
+                break;
+
+        default:
+                s->todo = steps_called_for(s);
+        }
+
+        log_sandbox(s, LOG_DEBUG, NULL, "Taking up sandbox '%s', which is %s.", s->record.id, sandbox_state_to_string(s->record.state));
+        sandbox_advance(s);
+}
+
+int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata, SandboxWaiter **ret) {
+        SandboxWaiter *w = new(SandboxWaiter);
+
+        if (!w)
+                return -ENOMEM;
+        *w = (SandboxWaiter) { .sandbox = s, .goal = goal, .done = done, .userdata = userdata };
+        TAILQ_INSERT_TAIL(&s->waiters, w, waiters);
+
+        *ret = w;
+        return 0;
+}
+
+void sandbox_waiter_forget(SandboxWaiter *w) {
+        assert(w->sandbox);     /* not from its own handler */
+
+        TAILQ_REMOVE(&w->sandbox->waiters, w, waiters);
+        free(w);
+}
+
+void sandbox_waiter_cancel(SandboxWaiter *w) {
+        Sandbox *s = w->sandbox;
+        SandboxGoal goal = w->goal;
+
+        sandbox_waiter_forget(w);
+        if (has_waiter(s, goal))
+                return;
+
+        if ((goal == GOAL_RUNNING && s->record.state == SANDBOX_CREATING) ||
+            (goal == GOAL_PLANNED && s->record.state == SANDBOX_PLANNED)) {
+                _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+                (void) sd_bus_error_setf(&error, PEERPOD_ERROR_CANCELLED, "%s: the caller of %s has given up", step_to_string(s->step),
+                                         goal == GOAL_RUNNING ? "StartVM" : "CreateVM");
+                sandbox_fail(s, &error);
+        }
+}
+
+bool sandbox_matches(const Sandbox *s, const char *netns_path, const CreateRequest *request) {
+        return streq_ptr(s->record.netns_path, netns_path) &&
+               streq_ptr(s->record.pod_name, request->pod_name) &&
+               streq_ptr(s->record.pod_namespace, request->pod_namespace);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One pod VM as the adaptor knows it, from CreateVM until its instance is gone. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-event.h>
+
+#include "adaptor/request.h"
+#include "adaptor/sandbox-record.h"
+#include "basic/cleanup.h"
+#include "basic/log.h"
+
+typedef struct ServiceCall ServiceCall;
+typedef struct Manager Manager;
+typedef struct Sandbox Sandbox;
+typedef struct SandboxWaiter SandboxWaiter;
+typedef struct UnitJob UnitJob;
+typedef struct UnitWatch UnitWatch;
+
+/* Steps in the order in which they are taken. Which of them a state calls for is in sandbox.c. */
+typedef enum SandboxStep {
+        STEP_INSPECT_NETWORK,
+        STEP_PREPARE_FILES,
+        STEP_CREATE_INSTANCE,
+        STEP_SET_UP_TUNNEL,
+        STEP_ALLOW_ADDRESSES,
+        STEP_START_SOCKET,
+        STEP_START_PROXY,
+        STEP_STOP_SOCKET,
+        STEP_STOP_PROXY,
+        STEP_REMOVE_FILES,
+        STEP_DELETE_INSTANCE,
+        STEP_TEAR_DOWN_TUNNEL,
+        _SANDBOX_STEP_MAX,
+        _SANDBOX_STEP_INVALID = -EINVAL,
+} SandboxStep;
+
+/* What somebody waits for. */
+typedef enum SandboxGoal {
+        GOAL_PLANNED,           /* CreateVM can be answered */
+        GOAL_RUNNING,           /* StartVM can be answered */
+        GOAL_GONE,              /* nothing is left */
+        _SANDBOX_GOAL_MAX,
+} SandboxGoal;
+
+/* @error: NULL when the goal is reached, else why it never will be, or (GOAL_GONE) is not yet. Runs once; the waiter is freed after
+ * it. */
+typedef void (*SandboxDone)(Sandbox *s, const sd_bus_error *error, void *userdata);
+
+struct Sandbox {
+        Manager *manager;               /* borrowed */
+        TAILQ_ENTRY(Sandbox) sandboxes;
+
+        SandboxRecord record;           /* as on disk, but for last_error, which is saved with the next change */
+        bool unsaved;                   /* "deleting" could not be written down */
+        char *initdata;                 /* from CreateVM until the user data is written */
+
+        char *path;                     /* of the bus object */
+        char *agent_socket, *socket_unit, *proxy_unit, *user_data_path;
+        char *tunnel_type;              /* from the pod network */
+        uint64_t tunnel_id;
+        LogContext log;
+
+        uint32_t todo, tried;           /* bits of SandboxStep: what the state still calls for, and what failed in this pass */
+        SandboxStep step;               /* under way, or _SANDBOX_STEP_INVALID */
+        ServiceCall *call;                 /* … of which one of these two is the other end */
+        UnitJob *job;
+        UnitWatch *watch;               /* of the proxy, from its first start on */
+        sd_event_source *deadline;      /* of the state */
+        sd_event_source *retry;         /* pause between two passes */
+        sd_event_source *patience;      /* of those who wait for a failed start to be undone */
+        unsigned n_retries;
+
+        sd_bus_error failure;           /* why the start has failed */
+        TAILQ_HEAD(, SandboxWaiter) waiters;
+};
+
+/**
+ * sandbox_new() - enter a planned sandbox into the manager's table
+ * @id:      the shim's; valid; copied
+ * @request: its strings are taken on success
+ * @ret:     borrowed: the sandbox frees itself, from the loop, some time after it is gone
+ *
+ * Writes nothing to disk yet. Returns 0, -EEXIST, -ENOMEM. Loop thread only.
+ */
+int sandbox_new(Manager *m, const char *id, const char *netns_path, CreateRequest *request, Sandbox **ret);
+
+/**
+ * sandbox_new_from_record() - the same for a record from disk, or one made up for an instance that was found
+ * @record: taken on success
+ */
+int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret);
+
+/* sandbox_free() - forget it without a word to anybody, as at the end of the process; takes it out of the table */
+Sandbox* sandbox_free(Sandbox *s);
+DEFINE_CLEANUP(Sandbox*, sandbox_free);
+
+/**
+ * sandbox_advance() - do what the record calls for next
+ *
+ * The one place where steps begin; called whenever something has changed. May end in anything, also in waiters' handlers, but not in
+ * the sandbox being freed.
+ */
+void sandbox_advance(Sandbox *s);
+
+/* sandbox_plan() - begin a new sandbox: write the first record. Returns negative with @error set: sandbox_stop() it. */
+int sandbox_plan(Sandbox *s, sd_bus_error *error);
+
+/* sandbox_recover() - take up a record after a restart */
+void sandbox_recover(Sandbox *s);
+
+/**
+ * sandbox_stop() - delete it, whatever it is doing
+ * @reason: for those who wait for its start
+ *
+ * Returns 0 once this is on disk, so that it will happen even if we crash now; negative if it goes on, but is not on disk.
+ */
+int sandbox_stop(Sandbox *s, const char *reason);
+
+/* sandbox_fail() - the same because something went wrong: @error is copied for those who wait, the bus and the journal */
+void sandbox_fail(Sandbox *s, const sd_bus_error *error);
+
+/* sandbox_set_last_error() - show it on the bus; nothing else changes */
+void sandbox_set_last_error(Sandbox *s, const char *text);
+
+/**
+ * sandbox_wait() - be told when a goal is reached, or never will be
+ * @done: not called before this returns
+ * @ret:  valid until @done is called
+ */
+int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata, SandboxWaiter **ret);
+
+/* sandbox_waiter_cancel() - nobody waits here any more; a start that nobody waits for is given up. @done is not called. */
+void sandbox_waiter_cancel(SandboxWaiter *w);
+
+/* sandbox_waiter_forget() - the same, but what it waited for goes on */
+void sandbox_waiter_forget(SandboxWaiter *w);
+
+/* sandbox_matches() - is this the sandbox that such a CreateVM would make */
+bool sandbox_matches(const Sandbox *s, const char *netns_path, const CreateRequest *request);
+
+#define log_sandbox(s, level, message_id, ...) ((void) log_full(&(s)->log, (level), (message_id), 0, __VA_ARGS__))
+#define log_sandbox_errno(s, level, message_id, error, ...) log_full(&(s)->log, (level), (message_id), (error), __VA_ARGS__)

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The adaptor's settings: flags and variables of upstream where they concern it, and what they point to. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "basic/cleanup.h"
+
+typedef struct Settings {
+        char *socket;                   /* NULL: the one that systemd passes */
+        char *pods_dir, *runtime_dir, *state_dir;
+        char *tunnel_socket, *provider_socket;
+        char *node;                     /* owner tag */
+
+        uint16_t forwarder_port;
+        uint64_t proxy_timeout_usec, start_timeout_usec;
+        char *initdata;                 /* for pods without their own; encoded; NULL for none */
+        bool enable_scratch_space;
+
+        bool disable_tls, tls_skip_verify;
+        char *tls_min_version;
+        char **tls_cipher_suites;
+        char *ca_cert_file, *cert_file, *cert_key_file;
+
+        /* content of those files; NULL = made for each sandbox */
+        char *ca_cert, *client_cert;
+        char *client_key;               /* secret */
+} Settings;
+
+#define SETTINGS_NULL ((Settings) {})
+
+/**
+ * settings_load() - defaults, environment, command line, and the files that they name
+ *
+ * Returns 0, or 1 with the exit status in *ret_exit when the program is to end now (the reason is logged), or negative errno.
+ */
+int settings_load(int argc, char *argv[], Settings *ret, int *ret_exit);
+void settings_done(Settings *s);

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "adaptor/unit-client.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "adaptor/error.h"
+#include "basic/log.h"
+#include "basic/util.h"
+
+#define SYSTEMD "org.freedesktop.systemd1"
+#define MANAGER_PATH "/org/freedesktop/systemd1"
+#define MANAGER_INTERFACE "org.freedesktop.systemd1.Manager"
+#define UNIT_PREFIX "/org/freedesktop/systemd1/unit"
+#define UNIT_INTERFACE "org.freedesktop.systemd1.Unit"
+#define SERVICE_INTERFACE "org.freedesktop.systemd1.Service"
+#define NO_SUCH_UNIT "org.freedesktop.systemd1.NoSuchUnit"
+
+/* For putting a job into systemd's queue; how long the job then takes is limited by the sandbox. */
+#define QUEUE_TIMEOUT_USEC (90 * USEC_PER_SEC)
+
+#define STATUS_TEXT_MAX 1024U
+
+struct UnitJob {
+        UnitClient *client;             /* borrowed; NULL once the job has ended */
+        TAILQ_ENTRY(UnitJob) jobs;
+        char *unit;
+        bool stop;
+        char *path;                     /* the job's object; NULL until systemd has answered */
+        char *early_path, *early_result;        /* of a job of this unit that ended before that */
+        sd_bus_slot *slot;
+        UnitJobHandler handler;
+        void *userdata;
+};
+
+struct UnitWatch {
+        UnitFailedHandler handler;
+        void *userdata;
+        sd_bus_slot *slot;
+        bool failed;
+        char *status;
+};
+
+struct UnitClient {
+        sd_bus *bus;                    /* borrowed */
+        sd_bus_slot *job_removed, *owner_changed, *subscribe;
+        TAILQ_HEAD(, UnitJob) jobs;
+};
+
+static int on_subscribed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const sd_bus_error *e = sd_bus_message_get_error(m);
+
+        /* The bus may come up before systemd's manager is on it; then on_owner_changed() tries again. */
+        if (e)
+                log_full(NULL, LOG_WARNING, NULL, sd_bus_error_get_errno(e), "Failed to subscribe to systemd's signals: %s", e->message);
+        return 1;
+}
+
+static int unit_client_subscribe(UnitClient *c) {
+        c->subscribe = sd_bus_slot_unref(c->subscribe);
+        return sd_bus_call_method_async(c->bus, &c->subscribe, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, "Subscribe",
+                                        on_subscribed, c, NULL);
+}
+
+static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitClient *c = userdata;
+        const char *owner;
+        int r;
+
+        r = sd_bus_message_read(m, "sss", NULL, NULL, &owner);
+        if (r >= 0 && !isempty(owner))
+                r = unit_client_subscribe(c);
+        if (r < 0)
+                log_warning_errno(r, "Failed to subscribe to systemd's signals again: %m");
+        return 0;
+}
+
+static void job_finish(UnitJob *job, const sd_bus_error *error) {
+        UnitJobHandler handler = job->handler;
+
+        job->slot = sd_bus_slot_unref(job->slot);
+        TAILQ_REMOVE(&job->client->jobs, job, jobs);
+        job->client = NULL;
+        handler(job, error, job->userdata);                     /* may free the job */
+}
+
+/* Results: systemd, org.freedesktop.systemd1(5), JobRemoved. */
+static void job_finish_result(UnitJob *job, const char *result) {
+        static const struct {
+                const char *result, *name, *text;
+        } failures[] = {
+                { "canceled",   PEERPOD_ERROR_CANCELLED,           "was cancelled" },
+                { "timeout",    PEERPOD_ERROR_TIMED_OUT,           "timed out" },
+                { "failed",     PEERPOD_ERROR_UNAVAILABLE,         "failed" },
+                { "dependency", PEERPOD_ERROR_FAILED_PRECONDITION, "failed with a unit that it needs" },
+                { "skipped",    PEERPOD_ERROR_FAILED_PRECONDITION, "was skipped" },
+        };
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+        if (streq(result, "done")) {
+                job_finish(job, NULL);
+                return;
+        }
+
+        for (size_t i = 0; i < ELEMENTSOF(failures); i++)
+                if (streq(result, failures[i].result))
+                        (void) sd_bus_error_setf(&error, failures[i].name, "%s of '%s' %s", job->stop ? "stop" : "start", job->unit,
+                                                 failures[i].text);
+        if (!sd_bus_error_is_set(&error))
+                (void) sd_bus_error_setf(&error, PEERPOD_ERROR_INTERNAL, "%s of '%s' ended as '%s'", job->stop ? "stop" : "start",
+                                         job->unit, result);
+        job_finish(job, &error);
+}
+
+static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitClient *c = userdata;
+        const char *path, *unit, *result;
+        UnitJob *job;
+        int r;
+
+        r = sd_bus_message_read(m, "uoss", NULL, &path, &unit, &result);
+        if (r < 0) {
+                log_debug_errno(r, "Ignoring a JobRemoved signal that is not understood: %m");
+                return 0;
+        }
+
+        TAILQ_FOREACH(job, &c->jobs, jobs) {
+                if (job->path && streq(job->path, path)) {
+                        job_finish_result(job, result);
+                        return 0;
+                }
+
+                if (!job->path && streq(job->unit, unit)) {
+                        /* Ours, or one before it: its path will tell. */
+                        free(job->early_path);
+                        free(job->early_result);
+                        job->early_path = strdup(path);
+                        job->early_result = strdup(result);
+                }
+        }
+
+        return 0;
+}
+
+int unit_client_new(sd_bus *bus, UnitClient **ret) {
+        _cleanup_(unit_client_freep) UnitClient *c = NULL;
+        int r;
+
+        c = new(UnitClient);
+        if (!c)
+                return -ENOMEM;
+        *c = (UnitClient) { .bus = bus };
+        TAILQ_INIT(&c->jobs);
+
+        r = sd_bus_match_signal_async(bus, &c->job_removed, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", on_job_removed,
+                                      /* install_callback= */ NULL, c);
+        if (r < 0)
+                return r;
+        r = sd_bus_add_match_async(bus, &c->owner_changed,
+                                   "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
+                                   "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='" SYSTEMD "'",
+                                   on_owner_changed, /* install_callback= */ NULL, c);
+        if (r < 0)
+                return r;
+        r = unit_client_subscribe(c);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
+UnitClient* unit_client_free(UnitClient *c) {
+        if (!c)
+                return NULL;
+
+        assert(TAILQ_EMPTY(&c->jobs));
+        sd_bus_slot_unref(c->job_removed);
+        sd_bus_slot_unref(c->owner_changed);
+        sd_bus_slot_unref(c->subscribe);
+        free(c);
+        return NULL;
+}
+
+static int on_job_queued(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitJob *job = userdata;
+        const sd_bus_error *e = sd_bus_message_get_error(m);
+        const char *path;
+        int r;
+
+        if (e && job->stop && sd_bus_error_has_name(e, NO_SUCH_UNIT)) {
+                job_finish(job, NULL);
+                return 1;
+        }
+        if (e) {
+                job_finish(job, e);
+                return 1;
+        }
+
+        r = sd_bus_message_read(m, "o", &path);
+        if (r >= 0) {
+                job->path = strdup(path);
+                r = job->path ? 0 : -ENOMEM;
+        }
+        if (r < 0) {
+                _cleanup_(sd_bus_error_free) sd_bus_error failure = SD_BUS_ERROR_NULL;
+
+                (void) error_set_errno(&failure, r, "%s of '%s'", job->stop ? "stop" : "start", job->unit);
+                job_finish(job, &failure);
+                return 1;
+        }
+
+        if (job->early_path && job->early_result && streq(job->early_path, job->path)) {
+                _cleanup_(freep) char *result = TAKE_PTR(job->early_result);
+
+                job_finish_result(job, result);
+        }
+        return 1;
+}
+
+static int on_done(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitJob *job = userdata;
+
+        job_finish(job, sd_bus_message_get_error(m));
+        return 1;
+}
+
+static int unit_job_new(UnitClient *c, const char *unit, UnitJobHandler handler, void *userdata, UnitJob **ret) {
+        _cleanup_(unit_job_freep) UnitJob *job = NULL;
+
+        job = new(UnitJob);
+        if (!job)
+                return -ENOMEM;
+        *job = (UnitJob) { .handler = handler, .userdata = userdata, .unit = strdup(unit) };
+        if (!job->unit)
+                return -ENOMEM;
+
+        job->client = c;
+        TAILQ_INSERT_TAIL(&c->jobs, job, jobs);
+        *ret = TAKE_PTR(job);
+        return 0;
+}
+
+static int queue_job(UnitClient *c, const char *method, bool stop, const char *unit, UnitJobHandler handler, void *userdata,
+                     UnitJob **ret) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_(unit_job_freep) UnitJob *job = NULL;
+        int r;
+
+        r = unit_job_new(c, unit, handler, userdata, &job);
+        if (r < 0)
+                return r;
+        job->stop = stop;
+
+        r = sd_bus_message_new_method_call(c->bus, &m, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, method);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append(m, "ss", unit, "replace");
+        if (r < 0)
+                return r;
+        r = sd_bus_call_async(c->bus, &job->slot, m, on_job_queued, job, QUEUE_TIMEOUT_USEC);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(job);
+        return 0;
+}
+
+int unit_client_start(UnitClient *c, const char *unit, UnitJobHandler handler, void *userdata, UnitJob **ret) {
+        return queue_job(c, "StartUnit", /* stop= */ false, unit, handler, userdata, ret);
+}
+
+int unit_client_stop(UnitClient *c, const char *unit, UnitJobHandler handler, void *userdata, UnitJob **ret) {
+        return queue_job(c, "StopUnit", /* stop= */ true, unit, handler, userdata, ret);
+}
+
+static int append_prefix(sd_bus_message *m, const char *address) {
+        uint8_t binary[sizeof(struct in6_addr)];
+        int family = strchr(address, ':') ? AF_INET6 : AF_INET;
+        size_t size = family == AF_INET6 ? 16 : 4;
+        int r;
+
+        if (inet_pton(family, address, binary) != 1)
+                return -EINVAL;
+
+        r = sd_bus_message_open_container(m, 'r', "iayu");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append(m, "i", family);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append_array(m, 'y', binary, size);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append(m, "u", (uint32_t) size * 8);
+        if (r < 0)
+                return r;
+
+        return sd_bus_message_close_container(m);
+}
+
+/* SetUnitProperties(name, runtime, [("IPAddressAllow", <a(iayu)>)]): one element, opened and closed by hand for the addresses. */
+static int append_allow(sd_bus_message *m, const char *unit, char *const *addresses) {
+        int r;
+
+        r = sd_bus_message_append(m, "sb", unit, /* runtime= */ true);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_open_container(m, 'a', "(sv)");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_open_container(m, 'r', "sv");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append(m, "s", "IPAddressAllow");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_open_container(m, 'v', "a(iayu)");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_open_container(m, 'a', "(iayu)");
+        if (r < 0)
+                return r;
+        for (char *const *a = addresses; a && *a; a++) {
+                r = append_prefix(m, *a);
+                if (r < 0)
+                        return r;
+        }
+        for (unsigned i = 0; i < 4; i++) {
+                r = sd_bus_message_close_container(m);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+int unit_client_allow_addresses(UnitClient *c, const char *unit, char *const *addresses, UnitJobHandler handler, void *userdata,
+                                UnitJob **ret) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        _cleanup_(unit_job_freep) UnitJob *job = NULL;
+        int r;
+
+        r = unit_job_new(c, unit, handler, userdata, &job);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_message_new_method_call(c->bus, &m, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, "SetUnitProperties");
+        if (r < 0)
+                return r;
+        r = append_allow(m, unit, addresses);
+        if (r < 0)
+                return r;
+        r = sd_bus_call_async(c->bus, &job->slot, m, on_done, job, QUEUE_TIMEOUT_USEC);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(job);
+        return 0;
+}
+
+UnitJob* unit_job_free(UnitJob *job) {
+        if (!job)
+                return NULL;
+
+        sd_bus_slot_unref(job->slot);
+        if (job->client)
+                TAILQ_REMOVE(&job->client->jobs, job, jobs);
+        free(job->unit);
+        free(job->path);
+        free(job->early_path);
+        free(job->early_result);
+        free(job);
+        return NULL;
+}
+
+static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface, bool *failed) {
+        const char *name, *contents, *value;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &name);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_peek_type(m, NULL, &contents);
+        if (r < 0)
+                return r;
+        if (!streq(contents, "s") || !(streq(name, "ActiveState") || streq(name, "StatusText")))
+                return sd_bus_message_skip(m, "v");
+
+        r = sd_bus_message_read(m, "v", "s", &value);
+        if (r < 0)
+                return r;
+
+        if (streq(interface, UNIT_INTERFACE) && streq(name, "ActiveState")) {
+                *failed = streq(value, "failed") && !w->failed;
+                w->failed = streq(value, "failed");
+        } else if (streq(interface, SERVICE_INTERFACE) && !isempty(value)) {
+                char *copy = strndup(value, STATUS_TEXT_MAX);
+
+                if (!copy)
+                        return -ENOMEM;
+                free(w->status);
+                w->status = copy;
+        }
+
+        return 0;
+}
+
+static int on_properties_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitWatch *w = userdata;
+        const char *interface;
+        bool failed = false;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &interface);
+        if (r >= 0)
+                r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0) {
+                r = sd_bus_message_enter_container(m, 'e', "sv");
+                if (r <= 0)
+                        break;
+                r = read_property(m, w, interface, &failed);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        if (r < 0)
+                log_debug_errno(r, "Ignoring a part of a unit's changes that is not understood: %m");
+
+        if (failed)
+                w->handler(w, w->userdata);
+        return 0;
+}
+
+int unit_client_watch(UnitClient *c, const char *unit, UnitFailedHandler handler, void *userdata, UnitWatch **ret) {
+        _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
+        _cleanup_(freep) char *path = NULL;
+        int r;
+
+        w = new(UnitWatch);
+        if (!w)
+                return -ENOMEM;
+        *w = (UnitWatch) { .handler = handler, .userdata = userdata };
+
+        r = sd_bus_path_encode(UNIT_PREFIX, unit, &path);
+        if (r < 0)
+                return r;
+        r = sd_bus_match_signal_async(c->bus, &w->slot, SYSTEMD, path, "org.freedesktop.DBus.Properties", "PropertiesChanged",
+                                      on_properties_changed, /* install_callback= */ NULL, w);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(w);
+        return 0;
+}
+
+UnitWatch* unit_watch_free(UnitWatch *w) {
+        if (!w)
+                return NULL;
+
+        sd_bus_slot_unref(w->slot);
+        free(w->status);
+        free(w);
+        return NULL;
+}
+
+const char* unit_watch_get_status(const UnitWatch *w) {
+        return strempty(w->status);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Text from outside, made fit to be read by a program or to be shown on a terminal. */
+#include "ctl/text.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of the well-formed character at @s (Unicode 15, table 3-7), 0 if there is none. */
+static size_t utf8_character(const uint8_t *s) {
+        uint8_t low = 0x80, high = 0xbf;
+        size_t n;
+
+        if (s[0] < 0x80)
+                return 1;
+        if (s[0] < 0xc2 || s[0] > 0xf4)
+                return 0;
+
+        n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+        if (s[0] == 0xe0)
+                low = 0xa0;
+        else if (s[0] == 0xed)
+                high = 0x9f;
+        else if (s[0] == 0xf0)
+                low = 0x90;
+        else if (s[0] == 0xf4)
+                high = 0x8f;
+
+        if (s[1] < low || s[1] > high)  /* also where the text ends */
+                return 0;
+        for (size_t i = 2; i < n; i++)
+                if (s[i] < 0x80 || s[i] > 0xbf)
+                        return 0;
+
+        return n;
+}
+
+char* text_make_utf8(const char *s) {
+        char *copy, *q;
+
+        copy = q = malloc(strlen(s) * 3 + 1);   /* U+FFFD takes three bytes */
+        if (!copy)
+                return NULL;
+
+        while (*s) {
+                size_t n = utf8_character((const uint8_t*) s);
+
+                if (n > 0) {
+                        q = mempcpy(q, s, n);
+                        s += n;
+                } else {
+                        q = mempcpy(q, "\xef\xbf\xbd", 3);
+                        s++;
+                }
+        }
+        *q = '\0';
+
+        return copy;
+}
+
+char* text_for_terminal(const char *s) {
+        char *copy, *q;
+
+        copy = q = malloc(strlen(s) * strlen("\\xNN") + 1);
+        if (!copy)
+                return NULL;
+
+        while (*s) {
+                const uint8_t *u = (const uint8_t*) s;
+                size_t n = utf8_character(u);
+                bool control = (u[0] < 0x20 && u[0] != '\n' && u[0] != '\t') || u[0] == 0x7f ||
+                        (n == 2 && u[0] == 0xc2 && u[1] < 0xa0);
+
+                if (n > 0 && !control)
+                        q = mempcpy(q, s, n);
+                else {
+                        n = n == 0 ? 1 : n;
+                        for (size_t i = 0; i < n; i++)
+                                q += sprintf(q, "\\x%02x", u[i]);
+                }
+                s += n;
+        }
+        *q = '\0';
+
+        return copy;
+}
+
+int text_width(const char *s) {
+        int n = 0;
+
+        for (; *s; s++)
+                n += ((uint8_t) *s & 0xc0) != 0x80;
+
+        return n;
+}
+
+static const char base64_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+char* base64_encode(const void *data, size_t size) {
+        const uint8_t *d = data;
+        char *text, *q;
+
+        if (size > (SIZE_MAX - 1) / 4 * 3 - 2)
+                return NULL;
+        text = q = malloc((size + 2) / 3 * 4 + 1);
+        if (!text)
+                return NULL;
+
+        for (size_t i = 0; i < size; i += 3) {
+                size_t n = size - i < 3 ? size - i : 3;
+                uint32_t u = (uint32_t) d[i] << 16 | (n > 1 ? (uint32_t) d[i + 1] << 8 : 0) | (n > 2 ? d[i + 2] : 0);
+
+                *q++ = base64_alphabet[u >> 18];
+                *q++ = base64_alphabet[u >> 12 & 63];
+                *q++ = n > 1 ? base64_alphabet[u >> 6 & 63] : '=';
+                *q++ = n > 2 ? base64_alphabet[u & 63] : '=';
+        }
+        *q = '\0';
+
+        return text;
+}
+
+int base64_decode(const char *text, uint8_t **ret, size_t *ret_size) {
+        _cleanup_(freep) uint8_t *data = NULL;
+        size_t length = strlen(text), size = 0, padding = 0;
+
+        if (length % 4 != 0)
+                return -EINVAL;
+        while (padding < 2 && padding < length && text[length - padding - 1] == '=')
+                padding++;
+
+        data = malloc(length / 4 * 3 + 1);
+        if (!data)
+                return -ENOMEM;
+
+        for (size_t i = 0; i < length; i += 4) {
+                uint32_t u = 0;
+
+                for (size_t j = i; j < i + 4; j++) {
+                        const char *p = j >= length - padding ? base64_alphabet :
+                                memchr(base64_alphabet, text[j], sizeof(base64_alphabet) - 1);
+
+                        if (!p)
+                                return -EINVAL;
+                        u = u << 6 | (uint32_t) (p - base64_alphabet);
+                }
+                data[size++] = (uint8_t) (u >> 16);
+                data[size++] = (uint8_t) (u >> 8);
+                data[size++] = (uint8_t) u;
+        }
+
+        /* Bits below the last byte must be zero, or two texts would mean the same bytes. */
+        for (size_t i = 0; i < padding; i++)
+                if (data[--size] != 0)
+                        return -EINVAL;
+
+        *ret = TAKE_PTR(data);
+        *ret_size = size;
+        return 0;
+}
+
+static int hex_digit(char c) {
+        return c >= '0' && c <= '9' ? c - '0' :
+                c >= 'a' && c <= 'f' ? c - 'a' + 10 :
+                c >= 'A' && c <= 'F' ? c - 'A' + 10 : -EINVAL;
+}
+
+int hex_decode(const char *text, uint8_t **ret, size_t *ret_size) {
+        _cleanup_(freep) uint8_t *data = NULL;
+        size_t size = 0;
+
+        data = malloc(strlen(text) / 2 + 1);
+        if (!data)
+                return -ENOMEM;
+
+        for (const char *p = text; *p;) {
+                int high, low;
+
+                if (*p == ' ' || *p == '\n') {
+                        p++;
+                        continue;
+                }
+                high = hex_digit(p[0]);
+                low = high < 0 ? -EINVAL : hex_digit(p[1]);
+                if (low < 0)
+                        return -EINVAL;
+                data[size++] = (uint8_t) (high << 4 | low);
+                p += 2;
+        }
+
+        *ret = TAKE_PTR(data);
+        *ret_size = size;
+        return 0;
+}
+
+int refuse_text(char **reterr, const char *format, ...) {
+        va_list ap;
+        int r;
+
+        va_start(ap, format);
+        r = vasprintf(reterr, format, ap);
+        va_end(ap);
+        if (r < 0) {
+                *reterr = NULL;
+                return -ENOMEM;
+        }
+
+        return -EINVAL;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* peerpod-tunneld: makes the worker's end of each pod VM's tunnel. */
+#include <pwd.h>
+
+#include "basic/bus-private.h"
+#include "basic/daemon.h"
+#include "basic/main-func.h"
+#include "basic/options.h"
+#include "basic/paths.h"
+#include "tunnel/manager.h"
+
+static const Option options[] = {
+        { "tunnel-type", "TUNNEL_TYPE", OPTION_STRING, offsetof(Settings, tunnel_type), "vxlan", "Type of tunnel; only vxlan", "TYPE" },
+        { "vxlan-port", "VXLAN_PORT", OPTION_PORT, offsetof(Settings, vxlan_port), "4789", "UDP port of the tunnels, both ends", "PORT" },
+        { "vxlan-min-id", NULL, OPTION_U32, offsetof(Settings, vxlan_min_id), "555000", "Lowest VXLAN id to use", "N",
+          .min = 1, .max = 16777215 },
+        { "host-interface", NULL, OPTION_STRING, offsetof(Settings, host_interface), "",
+          "Interface for the tunnels, if not that of the default route", "IF" },
+        { "ext-network-via-podvm", "EXTERNAL_NETWORK_VIA_PODVM", OPTION_BOOL, offsetof(Settings, external_network_via_podvm), "false",
+          "Tell pod VMs to use their second interface for external traffic" },
+        { "pod-subnet-cidrs", "POD_SUBNET_CIDRS", OPTION_STRV, offsetof(Settings, pod_subnet_cidrs), NULL,
+          "Further subnets to reach through the tunnel", "CIDR,…" },
+        { "user", "PEERPOD_TUNNEL_USER", OPTION_STRING, offsetof(Settings, user), "peerpod",
+          "The user that may connect, besides root", "USER" },
+        { "runtime-dir", NULL, OPTION_STRING, offsetof(Settings, runtime_dir), PEERPOD_TUNNEL_RUNTIME_DIR,
+          "Directory of the records", "PATH" },
+        { "listen", NULL, OPTION_STRING, offsetof(Settings, listen), "", "Listen here instead of on systemd's socket 'bus'", "PATH" },
+        {},
+};
+
+static const Program program = {
+        .name = "peerpod-tunneld",
+        .usage = "[OPTIONS…]",
+        .description = "Makes the worker's end of each pod VM's network tunnel.",
+        .options = options,
+        .man = "peerpod-tunneld(8)",
+};
+
+static void settings_done(Settings *s) {
+        options_done(options, s);
+}
+
+static int find_user(const char *name, uid_t *ret) {
+        const struct passwd *pw;
+
+        errno = 0;
+        pw = getpwnam(name);
+        if (!pw)
+                return -(errno ?: ENOENT);
+        *ret = pw->pw_uid;
+        return 0;
+}
+
+static int listen_socket(const Settings *s) {
+        int fd = s->listen[0] ? daemon_listen_unix(s->listen) : daemon_take_socket("bus");
+
+        if (fd < 0)
+                return s->listen[0] ? log_error_errno(fd, "Failed to listen on '%s': %m", s->listen)
+                                    : log_error_errno(fd, "Failed to take the socket 'bus' from systemd: %m");
+        return fd;
+}
+
+static int run(int argc, char *argv[]) {
+        _cleanup_(settings_done) Settings settings = {};
+        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        _cleanup_(manager_freep) Manager *manager = NULL;
+        _cleanup_(bus_server_freep) BusServer *server = NULL;
+        _cleanup_(close_fdp) int fd = -EBADF;
+        uid_t user = (uid_t) -1;
+        int r, status;
+
+        r = options_load(&program, argc, argv, &settings, NULL, &status);
+        if (r != 0)
+                return r < 0 ? r : status;
+        r = find_user(settings.user, &user);
+        if (r < 0) {
+                log_error_errno(r, "Failed to find user '%s': %m", settings.user);
+                return EXIT_CONFIGURATION;
+        }
+
+        r = daemon_event_new(&event);
+        if (r < 0)
+                return log_error_errno(r, "Failed to make an event loop: %m");
+        r = manager_new(&settings, &manager);
+        if (r < 0)
+                return r == -EINVAL ? EXIT_CONFIGURATION : r;
+        fd = listen_socket(&settings);
+        if (fd < 0)
+                return fd;
+        r = manager_load(manager);
+        if (r < 0)
+                return r;
+        r = bus_server_new(event, fd, user, manager_setup_bus, manager, &server);
+        if (r < 0)
+                return log_error_errno(r, "Failed to serve the bus: %m");
+        fd = -EBADF;
+
+        (void) sd_notifyf(0, "READY=1\nSTATUS=Holding %zu tunnels.", manager->n_tunnels);
+        r = sd_event_loop(event);
+        if (r < 0)
+                return log_error_errno(r, "Failed to run the event loop: %m");
+        (void) sd_notify(0, "STOPPING=1");
+        return r;
+}
+
+DEFINE_MAIN_FUNCTION(run);
