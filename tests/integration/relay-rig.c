@@ -254,8 +254,8 @@ void rig_run_agent(const char *path, int ready_fd) {
                 { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled }, {}
         }, health[] = { { "Check", method_check }, {} };
         TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;
-        sd_event *event;
-        TtrpcServer *server;
+        sd_event *event = NULL;
+        TtrpcServer *server = NULL;
 
         limits.n_calls_max = 8192;
         limits.output_max = 256U << 20;

@@ -53,10 +53,10 @@ static bool ends_well(pid_t *pid) {
 }
 
 static int teardown(void **state) {
-        bool ok = ends_well(&rig.proxy) & ends_well(&rig.forwarder);
+        bool proxy_ok = ends_well(&rig.proxy), forwarder_ok = ends_well(&rig.forwarder);
 
         rig_done(&rig);
-        if (!ok)
+        if (!proxy_ok || !forwarder_ok)
                 return -1;
         return rig_count_fds(getpid()) == own_fds ? 0 : -1;
 }
