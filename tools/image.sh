@@ -84,10 +84,7 @@ image_make() {
                 printf 'Types: deb\nURIs: %s-security\nSuites: trixie-security\nComponents: main\n' "$PEERPOD_MIRROR"
                 printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
         } >"$out/sandbox/etc/apt/sources.list.d/mkosi.sources"
-        case $profile in
-        production) install -D -m 0755 "$KATA_AGENT" "$out/extra/usr/bin/kata-agent" ;;
-        test) install -D -m 0755 "$PEERPOD_TREE/bin/busybox" "$out/extra/usr/lib/peerpod/tests/rootfs/bin/busybox" ;;
-        esac
+        [[ $profile != production ]] || install -D -m 0755 "$KATA_AGENT" "$out/extra/usr/bin/kata-agent"
 
         o=$TREE_OUT/image/work/$(basename "$out")
         TREE_BIND=$(image_build_dirs "$out") TREE_CWD=/work/src/podvm-mkosi tree_run mkosi --force --profile "$profile" \

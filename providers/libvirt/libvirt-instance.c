@@ -168,6 +168,9 @@ static int plan(Libvirt *l, virConnectPtr c, const PeerpodInstanceSpec *spec, Pl
         if (l->s390_pv && !streq(arch, "s390x"))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION,
                                          "A confidential VM is asked for (DISABLECVM=false), which is possible on s390x only, not on %s.", arch);
+        if (libvirt_is_embedded(l) && streq(arch, "x86_64") && !isempty(l->firmware) && access(l->firmware, R_OK) < 0)
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Firmware '%s' cannot be read: %s",
+                                         l->firmware, strerror(errno));
         r = make_mac(ret->mac, ret->mac_text, error);
         if (r < 0)
                 return r;
@@ -322,9 +325,14 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
                 if (virDomainIsActive(d) == 1) {
                         peerpod_log(call, LOG_INFO, "Instance '%s' runs already.", spec->name);
                         r = join_running(l, call, d, ret, error);
-                        if (r < 0)
+                        if (r == 0)
+                                return 0;
+                        if (r == -ECANCELED || r == -ETIMEDOUT) {
                                 undo(l, c, call, d, spec->name);
-                        return r;
+                                return r;
+                        }
+                        /* libvirt ends a VM at whose start it was itself cut off; that shows only after a while. */
+                        peerpod_log(call, LOG_INFO, "Instance '%s' is not usable, making it anew: %s", spec->name, error->text);
                 }
         }
         /* Remains of an attempt that was cut off. */

@@ -170,6 +170,7 @@ static int parse_addresses(json_object *o, SandboxRecord *record, char **ret_err
 }
 
 static int parse_pod_network(json_object *o, SandboxRecord *record, char **ret_error) {
+        _cleanup_(json_object_putp) json_object *again = NULL;
         json_object *network;
         int r;
 
@@ -180,7 +181,10 @@ static int parse_pod_network(json_object *o, SandboxRecord *record, char **ret_e
         record->pod_network = strdup(json_object_to_json_string_ext(network, JSON_C_TO_STRING_PLAIN) ?: "");
         if (isempty(record->pod_network))
                 return -ENOMEM;
-        return 0;
+
+        /* json-c reads and prints what is no JSON, NaN for one; this is text that others will parse. */
+        r = json_parse(record->pod_network, strlen(record->pod_network), &again, /* ret_error= */ NULL);
+        return r == -EBADMSG ? corrupt(ret_error, "pod-network") : r;
 }
 
 /* A state claims what the steps before it have found out. */

@@ -457,7 +457,8 @@ int sandbox_stop(Sandbox *s, const char *reason) {
 }
 
 /* ------------------------------------------------------------------------------------------------------------------------------------
- * Steps. Each start_…() returns 0 (under way), 1 (done) or negative with @error set; each finish_…() reads the answer. */
+ * Steps. Each start_…() returns 0 (under way), 1 (done) or negative with @error set; each finish_…() reads the answer, and returns 1 if the
+ * step has to be taken once more. */
 
 static void on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 static void on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata);
@@ -645,11 +646,42 @@ static int start_remove_files(Sandbox *s, sd_bus_error *error) {
         return r < 0 ? error_set_errno(error, r, "run-time files of the sandbox") : 1;
 }
 
+/* A sandbox whose record was lost knows its id only: its instance is looked up by the owner tag first. */
 static int start_delete(Sandbox *s, sd_bus_error *error) {
+        if (isempty(s->record.instance_name))
+                return provider_find_instances(s->manager->provider, s->manager->settings->node, on_answer, s, &s->call);
+
         return provider_delete_instance(s->manager->provider, &s->record, on_answer, s, &s->call);
 }
 
+static int find_own_instance(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        const char *sandbox_id, *name, *id;
+        int r;
+
+        r = sd_bus_message_enter_container(reply, 'a', "(sss)");
+        while (r >= 0) {
+                r = sd_bus_message_read(reply, "(sss)", &sandbox_id, &name, &id);
+                if (r <= 0)
+                        break;
+                if (!streq(sandbox_id, s->record.id) || !text_is_plain(name, REQUEST_TEXT_MAX) || !text_is_plain(id, REQUEST_TEXT_MAX))
+                        continue;
+
+                free(s->record.instance_name);
+                s->record.instance_name = strdup(name);
+                free(s->record.instance_id);
+                s->record.instance_id = strdup(id);
+                r = s->record.instance_name && s->record.instance_id ? sandbox_save(s) : -ENOMEM;
+                if (r >= 0)
+                        return 1;
+        }
+
+        return r < 0 ? error_set_errno(error, r, "answer of the provider service") : 0;
+}
+
 static int finish_delete(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        if (isempty(s->record.instance_name))
+                return find_own_instance(s, reply, error);
+
         log_sandbox(s, LOG_NOTICE, MSG_INSTANCE_DELETED, "Instance '%s' is gone.",
                     s->record.instance_id ?: strempty(s->record.instance_name));
         return 0;
@@ -733,14 +765,14 @@ static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *ans
         assert(step >= 0);
 
         if (answer)
-                r = sd_bus_error_copy(&error, answer);
+                (void) sd_bus_error_copy(&error, answer);
         else if (steps[step].finish)
                 r = steps[step].finish(s, reply, &error);
         drop_step(s);
 
-        if (r < 0 || sd_bus_error_is_set(&error))
+        if (answer || r < 0)
                 step_failed(s, step, &error);
-        else
+        else if (r == 0)
                 s->todo &= ~BIT(step);
 
         sandbox_advance(s);
@@ -791,10 +823,11 @@ static void finish_gone(Sandbox *s) {
                 return;
         }
 
+        /* First the signals, so that who gets an answer has heard them. */
         s->patience = sd_event_source_disable_unref(s->patience);
+        manager_sandbox_gone(s->manager, s);
         waiters_fail(s);
         waiters_notify(s, GOAL_GONE, NULL);
-        manager_sandbox_gone(s->manager, s);
 }
 
 /* No step of this state is left that could be taken now. */

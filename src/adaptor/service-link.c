@@ -196,7 +196,8 @@ static void service_link_schedule(ServiceLink *link, uint64_t delay_usec) {
         if (link->work)
                 return;
 
-        r = sd_event_add_time_relative(link->event, &link->work, CLOCK_MONOTONIC, delay_usec, 0, on_work, link);
+        /* Accuracy 0 would stand for 250 ms. */
+        r = sd_event_add_time_relative(link->event, &link->work, CLOCK_MONOTONIC, delay_usec, /* accuracy= */ 1, on_work, link);
         if (r < 0)              /* the calls' own deadlines end them */
                 log_error_errno(r, "Failed to set a timer for the %s: %m", link->name);
 }

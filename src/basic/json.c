@@ -27,20 +27,15 @@ static int refuse(char **ret_error, const char *format, ...) {
 
 DEFINE_CLEANUP(struct json_tokener*, json_tokener_free);
 
-int json_parse(const char *text, size_t size, json_object **ret, char **ret_error) {
+static int parse_text(const char *text, size_t size, int flags, json_object **ret, char **ret_error) {
         _cleanup_(json_tokener_freep) struct json_tokener *tokener = NULL;
         _cleanup_(json_object_putp) json_object *o = NULL;
         enum json_tokener_error error;
 
-        if (size >= INT_MAX)
-                return refuse(ret_error, "too big");
-        if (memchr(text, 0, size))
-                return refuse(ret_error, "NUL byte in the text");
-
         tokener = json_tokener_new_ex(DEPTH_MAX);
         if (!tokener)
                 return -ENOMEM;
-        json_tokener_set_flags(tokener, JSON_TOKENER_STRICT|JSON_TOKENER_VALIDATE_UTF8);
+        json_tokener_set_flags(tokener, flags);
 
         o = json_tokener_parse_ex(tokener, text, size);
         error = json_tokener_get_error(tokener);
@@ -57,6 +52,47 @@ int json_parse(const char *text, size_t size, json_object **ret, char **ret_erro
 
         *ret = TAKE_PTR(o);
         return 0;
+}
+
+static bool is_ascii(const char *text, size_t size) {
+        for (size_t i = 0; i < size; i++)
+                if ((unsigned char) text[i] >= 0x80)
+                        return false;
+        return true;
+}
+
+/* json-c 0.18 in strict mode takes each byte above 0x7f in a string for a control character (json-c: json_tokener.c compares a signed
+ * char with 0x1f). So the grammar of a text that has such bytes is checked on a copy that has letters in their place: in a string
+ * they are as good, and anywhere else as wrong. */
+static int check_grammar(const char *text, size_t size, char **ret_error) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        char *copy = malloc(size);
+        int r;
+
+        if (!copy)
+                return -ENOMEM;
+        for (size_t i = 0; i < size; i++)
+                copy[i] = (unsigned char) text[i] >= 0x80 ? 'x' : text[i];
+
+        r = parse_text(copy, size, JSON_TOKENER_STRICT, &o, ret_error);
+        erase_free(copy, size);
+        return r;
+}
+
+int json_parse(const char *text, size_t size, json_object **ret, char **ret_error) {
+        int r;
+
+        if (size >= INT_MAX)
+                return refuse(ret_error, "too big");
+        if (memchr(text, 0, size))
+                return refuse(ret_error, "NUL byte in the text");
+        if (is_ascii(text, size))
+                return parse_text(text, size, JSON_TOKENER_STRICT, ret, ret_error);
+
+        r = check_grammar(text, size, ret_error);
+        if (r < 0)
+                return r;
+        return parse_text(text, size, JSON_TOKENER_VALIDATE_UTF8, ret, ret_error);
 }
 
 static int get(json_object *o, const char *key, enum json_type type, json_object **ret, char **ret_error) {

@@ -18,18 +18,23 @@
 #define BUS_TIMEOUT_USEC (5 * USEC_PER_SEC)     /* the adaptor is asked for a path only */
 #define SHARED_DIRECTORY "/run/kata-containers/shared/containers/"      /* the agent writes no file elsewhere */
 
-int agent_connect(const CommandLine *line, sd_event *event, TtrpcClient **ret) {
-        _cleanup_(freep) char *path = NULL, *error = NULL;
+int agent_connect(const CommandLine *line, sd_event *event, TtrpcClient **ret, char **ret_id) {
+        _cleanup_(freep) char *path = NULL, *id = NULL, *error = NULL;
         int r;
 
-        if (arguments(line)->socket)
-                return rpc_connect(event, arguments(line)->socket, ret);
+        if (!arguments(line)->socket) {
+                r = podvm_agent_socket(line->target, BUS_TIMEOUT_USEC, &path, &id, &error);
+                if (r < 0)
+                        return error ? complain("%s", error) : r;
+        }
 
-        r = podvm_agent_socket(line->target, BUS_TIMEOUT_USEC, &path, &error);
-        if (r < 0)
-                return error ? complain("%s", error) : r;
+        r = rpc_connect(event, path ?: arguments(line)->socket, ret);
+        if (r != 0)
+                return r;
 
-        return rpc_connect(event, path, ret);
+        if (ret_id)
+                *ret_id = TAKE_PTR(id);
+        return 0;
 }
 
 static int call_service(const CommandLine *line, const ProtobufCServiceDescriptor *service, const char *method,
@@ -37,7 +42,7 @@ static int call_service(const CommandLine *line, const ProtobufCServiceDescripto
         _cleanup_(ttrpc_client_freep) TtrpcClient *client = NULL;
         int r;
 
-        r = agent_connect(line, /* event= */ NULL, &client);
+        r = agent_connect(line, /* event= */ NULL, &client, /* ret_id= */ NULL);
         if (r != 0)
                 return r;
 
@@ -144,6 +149,13 @@ int command_agent_create_sandbox(const CommandLine *line) {
         const Arguments *arg = arguments(line);
         Grpc__CreateSandboxRequest request = GRPC__CREATE_SANDBOX_REQUEST__INIT;
         Grpc__Storage shm = GRPC__STORAGE__INIT, *storages[] = { &shm };
+        _cleanup_(ttrpc_client_freep) TtrpcClient *client = NULL;
+        _cleanup_(freep) char *id = NULL;
+        int r;
+
+        r = agent_connect(line, /* event= */ NULL, &client, &id);
+        if (r != 0)
+                return r;
 
         shm.driver = (char*) "ephemeral";
         shm.source = (char*) "shm";
@@ -152,19 +164,20 @@ int command_agent_create_sandbox(const CommandLine *line) {
         shm.options = shm_options;
         shm.n_options = ELEMENTSOF(shm_options);
 
-        request.sandbox_id = line->n_words > 0 ? line->words[0] : line->target ? (char*) line->target : (char*) "";
+        request.sandbox_id = line->n_words > 0 ? line->words[0] : (char*) strempty(id);
         request.hostname = (char*) strempty(arg->hostname);
         request.dns = (char**) arg->dns.items;
         request.n_dns = arg->dns.n_items;
         request.storages = storages;
         request.n_storages = ELEMENTSOF(storages);
-        return call_agent(line, "CreateSandbox", &request.base, NULL);
+        return rpc_call(client, &grpc__agent_service__descriptor, "CreateSandbox", &request.base, command_timeout(line), NULL);
 }
 
 int command_agent_create_container(const CommandLine *line) {
         const Arguments *arg = arguments(line);
         _cleanup_(proto_freep) ProtobufCMessage *request = NULL;
-        _cleanup_(freep) char *config = NULL, *error = NULL;
+        _cleanup_(ttrpc_client_freep) TtrpcClient *client = NULL;
+        _cleanup_(freep) char *config = NULL, *id = NULL, *error = NULL;
         int r;
 
         if (arg->bundle_config) {
@@ -173,11 +186,15 @@ int command_agent_create_container(const CommandLine *line) {
                         return r;
         }
 
-        r = container_request_new(line->words[0], line->target, config, arg, line->words + 1, &request, &error);
+        r = agent_connect(line, /* event= */ NULL, &client, &id);
+        if (r != 0)
+                return r;
+
+        r = container_request_new(line->words[0], id, config, arg, line->words + 1, &request, &error);
         if (r < 0)
                 return error ? complain_usage("%s", error) : r;
 
-        return call_agent(line, "CreateContainer", request, NULL);
+        return rpc_call(client, &grpc__agent_service__descriptor, "CreateContainer", request, command_timeout(line), NULL);
 }
 
 /* All of these have a container id as their first and only field. */
@@ -279,7 +296,7 @@ int command_agent_read(const CommandLine *line) {
         char method[64];
         int r;
 
-        r = agent_connect(line, /* event= */ NULL, &client);
+        r = agent_connect(line, /* event= */ NULL, &client, /* ret_id= */ NULL);
         if (r != 0)
                 return r;
 
@@ -311,7 +328,7 @@ int command_agent_write_stdin(const CommandLine *line) {
         buffer = malloc(AGENT_STREAM_CHUNK);
         if (!buffer)
                 return -ENOMEM;
-        r = agent_connect(line, /* event= */ NULL, &client);
+        r = agent_connect(line, /* event= */ NULL, &client, /* ret_id= */ NULL);
         if (r != 0)
                 return r;
 
@@ -417,7 +434,7 @@ int command_agent_copy_file(const CommandLine *line) {
         request.uid = (int32_t) st.st_uid;
         request.gid = (int32_t) st.st_gid;
 
-        r = agent_connect(line, /* event= */ NULL, &client);
+        r = agent_connect(line, /* event= */ NULL, &client, /* ret_id= */ NULL);
         if (r != 0)
                 return r;
 
@@ -520,7 +537,7 @@ int command_agent_call(const CommandLine *line) {
 
         r = call_payload(line, m, &payload, &size);
         if (r == 0)
-                r = agent_connect(line, /* event= */ NULL, &client);
+                r = agent_connect(line, /* event= */ NULL, &client, /* ret_id= */ NULL);
         if (r != 0)
                 return r;
 

@@ -424,7 +424,7 @@ int command_agent_exec(const CommandLine *line) {
                 return r;
         e.event = event;
 
-        r = agent_connect(line, event, &client);
+        r = agent_connect(line, event, &client, /* ret_id= */ NULL);
         if (r != 0)
                 return r;
         e.client = client;
@@ -437,7 +437,7 @@ int command_agent_exec(const CommandLine *line) {
         if (e.timed_out && e.started) {
                 /* The loop has ended; the process is killed over a connection of its own. */
                 client = ttrpc_client_free(client);
-                if (agent_connect(line, /* event= */ NULL, &client) == 0) {
+                if (agent_connect(line, /* event= */ NULL, &client, /* ret_id= */ NULL) == 0) {
                         e.client = client;
                         kill_process(&e);
                 }

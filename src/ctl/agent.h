@@ -10,8 +10,13 @@
 #define AGENT_CHUNK (1U << 20)          /* of CopyFile, as Kata's runtime cuts files */
 #define AGENT_STREAM_CHUNK (32U << 10)  /* of ReadStdout, ReadStderr, WriteStdin */
 
-/* agent_connect() - to the line's SANDBOX or --socket=. 0, EXIT_FAILURE, -ENOMEM. */
-int agent_connect(const CommandLine *line, sd_event *event, TtrpcClient **ret);
+/**
+ * agent_connect() - to the line's SANDBOX or --socket=
+ * @ret_id: the sandbox' whole id, owned by the caller, NULL where only a socket is known; may be NULL
+ *
+ * Returns 0, EXIT_FAILURE (told why), -ENOMEM.
+ */
+int agent_connect(const CommandLine *line, sd_event *event, TtrpcClient **ret, char **ret_id);
 
 /* Agents end a stream with an empty answer, older ones with this error (kata-containers: src/agent/src/rpc.rs,
  * read_stream()), and know nothing of a process that has been waited for. */

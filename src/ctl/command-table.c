@@ -29,7 +29,7 @@ static const CommandOption options[] = {
         OPTION("hostname", 0, ARGUMENT_TEXT, "NAME", hostname, "Host name"),
         OPTION("dns", 0, ARGUMENT_LIST, "LINE", dns, "One more line of resolv.conf"),
         OPTION("bundle-config", 0, ARGUMENT_TEXT, "FILE", bundle_config, "OCI config.json to start from"),
-        OPTION("rootfs", 0, ARGUMENT_TEXT, "PATH", rootfs, "Root directory in the pod VM (default: \"/\")"),
+        OPTION("rootfs", 0, ARGUMENT_TEXT, "PATH", rootfs, "Root directory in the pod VM, not the bundle's"),
         OPTION("read-only", 0, ARGUMENT_FLAG, NULL, read_only, "Mount the root read-only"),
         OPTION("mount", 'm', ARGUMENT_LIST, "MOUNT", mounts, "TYPE:SOURCE:DESTINATION[:OPTION,…]"),
         OPTION("env", 'e', ARGUMENT_LIST, "K=V", env, "One more variable, or another value"),

@@ -27,9 +27,9 @@
         " \"capabilities\":{\"bounding\":" CAPABILITIES ",\"effective\":" CAPABILITIES ",\"permitted\":" CAPABILITIES "}," \
         " \"noNewPrivileges\":true}"
 
-/* What a CRI runtime gives a container that asks for nothing; the root is the pod VM's own, which is always there. */
+/* What a CRI runtime gives a container that asks for nothing; the root is the one in the bundle that the agent makes. */
 static const char default_config[] =
-        "{\"ociVersion\":\"1.1.0\",\"process\":" DEFAULT_PROCESS ",\"root\":{\"path\":\"/\",\"readonly\":false},"
+        "{\"ociVersion\":\"1.1.0\",\"process\":" DEFAULT_PROCESS ",\"root\":{},"
         " \"mounts\":["
         "{\"destination\":\"/proc\",\"type\":\"proc\",\"source\":\"proc\",\"options\":[\"nosuid\",\"noexec\",\"nodev\"]},"
         "{\"destination\":\"/dev\",\"type\":\"tmpfs\",\"source\":\"tmpfs\","
@@ -373,7 +373,8 @@ int container_request_new(const char *container_id, const char *sandbox_id, cons
         if (r >= 0 && asprintf(&bundle_root, "/run/kata-containers/%s/rootfs", container_id) < 0)
                 r = -ENOMEM;
         if (r >= 0)
-                r = set_root(config, arg->image ? bundle_root : arg->rootfs, arg->read_only, reterr);
+                r = set_root(config, arg->rootfs && !arg->image ? arg->rootfs : arg->image || !config_text ? bundle_root : NULL,
+                             arg->read_only, reterr);
         if (r >= 0 && arg->hostname)
                 r = json_set_string(config, "hostname", arg->hostname);
         if (r >= 0 && !config_text) {

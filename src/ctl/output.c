@@ -12,7 +12,7 @@
 #define FIELD_WIDTH 18   /* a longer name moves its value, no other */
 #define COLUMN_GAP 2
 
-static void complainv(const char *format, va_list ap) {
+static PRINTF(1, 0) void complainv(const char *format, va_list ap) {
         _cleanup_(freep) char *raw = NULL, *shown = NULL;
 
         if (vasprintf(&raw, format, ap) < 0)

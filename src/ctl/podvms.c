@@ -308,7 +308,7 @@ int podvm_find(json_object *podvms, const char *id, json_object **ret, char **re
         return 0;
 }
 
-static int socket_of_directory(const char *id, char **ret, char **reterr) {
+static int socket_of_directory(const char *id, char **ret, char **ret_id, char **reterr) {
         const char *directory = getenv("PEERPOD_PODS_DIR") ?: PEERPOD_PODS_DIR;
         _cleanup_(closedirp) DIR *d = NULL;
         _cleanup_(freep) char *found = NULL;
@@ -341,13 +341,17 @@ static int socket_of_directory(const char *id, char **ret, char **reterr) {
                 return -ENOENT;
         }
 
-        return asprintf(ret, "%s/%s/agent.ttrpc", directory, found) < 0 ? -ENOMEM : 0;
+        if (asprintf(ret, "%s/%s/agent.ttrpc", directory, found) < 0)
+                return -ENOMEM;
+        if (ret_id)
+                *ret_id = TAKE_PTR(found);
+        return 0;
 }
 
-int podvm_agent_socket(const char *id, uint64_t timeout_usec, char **ret, char **reterr) {
+int podvm_agent_socket(const char *id, uint64_t timeout_usec, char **ret, char **ret_id, char **reterr) {
         _cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
         _cleanup_(json_object_putp) json_object *podvms = NULL;
-        _cleanup_(freep) char *ignored = NULL;
+        _cleanup_(freep) char *ignored = NULL, *socket = NULL, *sandbox_id = NULL;
         json_object *podvm;
         int r;
 
@@ -355,7 +359,7 @@ int podvm_agent_socket(const char *id, uint64_t timeout_usec, char **ret, char *
         if (r >= 0)
                 r = podvms_read(bus, timeout_usec, &podvms, &ignored);
         if (r < 0)
-                return socket_of_directory(id, ret, reterr);
+                return socket_of_directory(id, ret, ret_id, reterr);
 
         r = podvm_find(podvms, id, &podvm, reterr);
         if (r < 0)
@@ -366,6 +370,13 @@ int podvm_agent_socket(const char *id, uint64_t timeout_usec, char **ret, char *
                 return -ENOTCONN;
         }
 
-        *ret = strdup(podvm_text(podvm, "AgentSocket"));
-        return *ret ? 0 : -ENOMEM;
+        socket = strdup(podvm_text(podvm, "AgentSocket"));
+        sandbox_id = strdup(podvm_text(podvm, "SandboxId"));
+        if (!socket || !sandbox_id)
+                return -ENOMEM;
+
+        *ret = TAKE_PTR(socket);
+        if (ret_id)
+                *ret_id = TAKE_PTR(sandbox_id);
+        return 0;
 }

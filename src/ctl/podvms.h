@@ -32,6 +32,12 @@ int podvm_find(json_object *podvms, const char *id, json_object **ret, char **re
 /* Text of a property, "" if there is none. */
 const char* podvm_text(json_object *podvm, const char *property);
 
-/* podvm_agent_socket() - where the agent of a sandbox is reached: by the bus, or by the sockets' directory when the adaptor
- * does not answer, since pods do not stop with it. @id may be the begin of an id. 0, -ENOENT, …, with @reterr. */
-int podvm_agent_socket(const char *id, uint64_t timeout_usec, char **ret, char **reterr);
+/**
+ * podvm_agent_socket() - where the agent of a sandbox is reached
+ * @id:     of the sandbox, or the begin of one
+ * @ret_id: the whole id, owned by the caller; may be NULL
+ *
+ * By the bus, or by the sockets' directory when the adaptor does not answer, since pods do not stop with it.
+ * 0, -ENOENT, -EEXIST, -ENOTCONN, with @reterr; -ENOMEM.
+ */
+int podvm_agent_socket(const char *id, uint64_t timeout_usec, char **ret, char **ret_id, char **reterr);

@@ -49,7 +49,7 @@ static void print_flat(const char *path, json_object *o) {
         _cleanup_(freep) char *below = NULL;
 
         switch (json_object_get_type(o)) {
-        case json_type_object:
+        case json_type_object: {
                 json_object_object_foreach(o, key, value) {
                         if (asprintf(&below, "%s%s%s", path, *path ? "." : "", key) < 0)
                                 return;
@@ -57,6 +57,7 @@ static void print_flat(const char *path, json_object *o) {
                         below = (free(below), NULL);
                 }
                 return;
+        }
         case json_type_array:
                 for (size_t i = 0; i < json_object_array_length(o); i++) {
                         if (asprintf(&below, "%s[%zu]", path, i) < 0)

@@ -202,11 +202,10 @@ int link_delete(Netlink *nl, int ifindex) {
         return r < 0 ? r : netlink_request(nl, m, NULL, NULL);
 }
 
-static int put_group(struct nl_msg *m, const IPAddress *group) {
-        if (!ip_address_is_set(group))
+static int put_address(struct nl_msg *m, int type, int type6, const IPAddress *a) {
+        if (!ip_address_is_set(a))
                 return 0;
-        return nla_put(m, group->family == AF_INET ? IFLA_VXLAN_GROUP : IFLA_VXLAN_GROUP6,
-                       (int) ip_address_size(group), group->bytes) < 0 ? -ENOMEM : 0;
+        return nla_put(m, a->family == AF_INET ? type : type6, (int) ip_address_size(a), a->bytes) < 0 ? -ENOMEM : 0;
 }
 
 int vxlan_create(Netlink *nl, const VxlanSettings *s) {
@@ -232,7 +231,8 @@ int vxlan_create(Netlink *nl, const VxlanSettings *s) {
             nla_put_u16(m, IFLA_VXLAN_PORT, htons(s->port)) < 0 ||
             /* One remote end, no bridge behind: there is nothing to learn, and a forged frame must not move the remote end. */
             nla_put_u8(m, IFLA_VXLAN_LEARNING, 0) < 0 ||
-            put_group(m, &s->group) < 0)
+            put_address(m, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, &s->group) < 0 ||
+            put_address(m, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, &s->local) < 0)
                 return -ENOMEM;
         nla_nest_end(m, data);
         nla_nest_end(m, info);
@@ -258,7 +258,7 @@ int vxlan_set_group(Netlink *nl, int ifindex, uint32_t vni, const IPAddress *gro
             nla_put_string(m, IFLA_INFO_KIND, "vxlan") < 0 ||
             !(data = nla_nest_start(m, IFLA_INFO_DATA)) ||
             nla_put_u32(m, IFLA_VXLAN_ID, vni) < 0 ||
-            put_group(m, group) < 0)
+            put_address(m, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, group) < 0)
                 return -ENOMEM;
         nla_nest_end(m, data);
         nla_nest_end(m, info);

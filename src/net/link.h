@@ -44,6 +44,7 @@ typedef struct VxlanSettings {
         uint32_t vni;
         uint16_t port;
         IPAddress group;                /* the remote end, or "none" */
+        IPAddress local;                /* source of the outer packets, or "none": as the route says */
         uint32_t mtu;                   /* 0: the kernel's */
         const MACAddress *mac;          /* NULL: random */
 } VxlanSettings;

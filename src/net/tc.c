@@ -183,19 +183,18 @@ static int filter_message(uint16_t type, uint16_t flags, int ifindex, IngressHoo
 
 int tc_redirect_add(Netlink *nl, int ifindex, IngressHook hook, int target) {
         _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
-        struct {
-                struct tc_u32_sel sel;
-                struct tc_u32_key key;
-        } match_all = { .sel = { .flags = TC_U32_TERMINAL, .nkeys = 1 } };
+        struct tc_u32_sel selector = { .flags = TC_U32_TERMINAL, .nkeys = 1 };
+        uint8_t match_all[sizeof(selector) + sizeof(struct tc_u32_key)] = {};   /* its key: mask 0, value 0, offset 0 */
         struct tc_mirred parms = { .action = TC_ACT_STOLEN, .eaction = TCA_EGRESS_REDIR, .ifindex = (uint32_t) target };
         struct nlattr *options, *actions, *action, *action_options;
         int r;
 
+        memcpy(match_all, &selector, sizeof(selector));
         r = filter_message(RTM_NEWTFILTER, NLM_F_CREATE|NLM_F_EXCL, ifindex, hook, REDIRECT_NODE, &m);
         if (r < 0)
                 return r;
         if (!(options = nla_nest_start(m, TCA_OPTIONS)) ||
-            nla_put(m, TCA_U32_SEL, sizeof(match_all), &match_all) < 0 ||
+            nla_put(m, TCA_U32_SEL, sizeof(match_all), match_all) < 0 ||
             !(actions = nla_nest_start(m, TCA_U32_ACT)) ||
             !(action = nla_nest_start(m, 1)) ||
             nla_put_string(m, TCA_ACT_KIND, "mirred") < 0 ||

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tunnel/tunnel.h"
 
+#include <limits.h>
 #include <sys/random.h>
 
 #include "basic/messages.h"
+#include "basic/parse.h"
 #include "net/link.h"
 #include "net/tc.h"
 #include "tunnel/inspect.h"
@@ -53,8 +55,8 @@ static int pod_netns_open(Manager *m, const char *path, PodNetns *ret, NetError 
         _cleanup_(pod_netns_done) PodNetns n = POD_NETNS_NULL;
         int r;
 
-        if (isempty(path) || path[0] != '/')
-                return net_error_set(e, -EINVAL, "path of the network namespace is not absolute");
+        if (isempty(path) || path[0] != '/' || !text_is_plain(path, PATH_MAX))
+                return net_error_set(e, -EINVAL, "path of the network namespace is not an absolute path");
         r = netns_open(path, &n.fd);
         if (r == -EMEDIUMTYPE)
                 return net_error_set(e, r, "'%.128s' is not a network namespace", path);
@@ -121,8 +123,13 @@ static int remove_redirect(PodNetns *n, const char *interface, bool own_ingress,
 }
 
 /* Make vxlan1, down and without remote end, which reserves its VNI on this host. */
-static int create_device(Manager *m, const Tunnel *t, PodNetns *n, uint32_t mtu, NetError *e) {
-        VxlanSettings s = { .name = TUNNEL_DEVICE, .netns_fd = n->fd, .vni = t->vni, .port = t->port, .mtu = mtu };
+static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetwork *pn, NetError *e) {
+        VxlanSettings s = {
+                .name = TUNNEL_DEVICE, .netns_fd = n->fd, .vni = t->vni, .port = t->port, .mtu = pn->mtu,
+                /* The VM's guard takes frames from this address only. Without it the kernel takes one by the route, which is another
+                 * one where the VM is not reached by the host's primary interface (a libvirt network on this host). */
+                .local = pn->worker_ip.address,
+        };
         Link l;
         int r;
 
@@ -145,7 +152,7 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, uint32_t mtu,
  * kernel knows, so the device itself is the reservation. The start is random, not the lowest free number: a sender who wants
  * to forge frames has to know it.
  */
-static int reserve_vni(Manager *m, Tunnel *t, PodNetns *n, uint32_t mtu, NetError *e) {
+static int reserve_vni(Manager *m, Tunnel *t, PodNetns *n, const PodNetwork *pn, NetError *e) {
         uint32_t min = m->settings->vxlan_min_id, range = VXLAN_VNI_MAX - min + 1, start;
         int r;
 
@@ -157,7 +164,7 @@ static int reserve_vni(Manager *m, Tunnel *t, PodNetns *n, uint32_t mtu, NetErro
                 r = tunnel_save(m, t, e);
                 if (r < 0)
                         return r;
-                r = create_device(m, t, n, mtu, e);
+                r = create_device(m, t, n, pn, e);
                 if (r != -EEXIST || !vxlan_vni_is_taken(m->host))
                         return r;
         }
@@ -196,7 +203,7 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
         r = remove_device(n, e);
         if (r < 0)
                 return r;
-        r = reserve_vni(m, t, n, pn.mtu, e);
+        r = reserve_vni(m, t, n, &pn, e);
         if (r < 0)
                 return r;
 
@@ -232,7 +239,7 @@ static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError
                 r = pod_network_from_json(o, &pn, NULL);
         if (r < 0)
                 return net_error_set(e, r, "record of the pod's network is unreadable");
-        r = create_device(m, t, n, pn.mtu, e);
+        r = create_device(m, t, n, &pn, e);
         if (r < 0)
                 return r;
         r = link_get(n->nl, TUNNEL_DEVICE, ret);
@@ -306,7 +313,7 @@ static int choose_peer(const Tunnel *t, char *const *addresses, IPAddress *ret, 
                 return net_error_set(e, -EINVAL, n == 0 ? "instance has no address" :
                                      "instance has no second address for the dedicated interface");
         if (ip_address_parse(addresses[i], &a) < 0)
-                return net_error_set(e, -EINVAL, "'%.64s' is not an IP address", addresses[i]);
+                return net_error_set(e, -EINVAL, "'%s' is not an IP address", text_is_plain(addresses[i], 64) ? addresses[i] : "?");
         if (a.family != AF_INET)
                 return net_error_set(e, -EINVAL, "'%s' is not an IPv4 address, and tunnels are IPv4 only", FORMAT_IP_ADDRESS(&a));
         if (!ip_address_is_host(&a))

@@ -65,6 +65,7 @@ static int command_exited(sd_event_source *source, int fd, uint32_t revents, voi
         read_error(c->log_path, error, sizeof(error));
         c->agent->n_commands--;
         c->done(status, error, c->userdata);
+        agent_reap_orphans(c->agent);
         return 0;
 }
 

@@ -125,7 +125,7 @@ static int install_pause(Container *c) {
 
         r = read_full_file_at(AT_FDCWD, c->agent->settings->pause, 16 << 20, &program, &size);
         if (r < 0)
-                return log_error_errno(r, "Failed to read '%s': %m", c->agent->settings->pause);
+                return r;
         if (asprintf(&path, "%s/rootfs/pause", c->bundle) < 0)
                 return -ENOMEM;
         return write_file_atomic(path, program, size, 0755);
@@ -211,8 +211,11 @@ static int container_prepare(Container *c, const Grpc__CreateContainerRequest *r
         }
         if (pause) {
                 r = install_pause(c);
-                if (r < 0)
+                if (r < 0) {
+                        if (asprintf(reterr, "Failed to install '%s': %s", c->agent->settings->pause, strerror(-r)) < 0)
+                                *reterr = NULL;
                         return r;
+                }
         }
 
         r = remember_termination_log(c, request->oci);

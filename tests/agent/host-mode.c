@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "basic/io.h"
@@ -29,12 +30,33 @@ static int private_tmpfs(const char *path) {
         return mount("tmpfs", path, "tmpfs", MS_NOSUID|MS_NODEV, "mode=0755") < 0 ? -errno : 0;
 }
 
+/* If we are in a chroot, it becomes the root of the mount namespace too: who enters a container's mount namespace, as "crun exec"
+ * does, gets that namespace's root, and a container's pivot_root() inside a chroot would have left it where it was. */
+static int make_root_the_root(void) {
+        _cleanup_(close_fdp) int root = open("/", O_PATH|O_DIRECTORY|O_CLOEXEC), cwd = open(".", O_PATH|O_DIRECTORY|O_CLOEXEC);
+        _cleanup_(close_fdp) int own = open("/proc/self/ns/mnt", O_RDONLY|O_CLOEXEC);
+
+        if (root < 0 || cwd < 0 || own < 0)
+                return -errno;
+        if (setns(own, CLONE_NEWNS) < 0 || fchdir(root) < 0)
+                return -errno;
+        if (syscall(SYS_pivot_root, ".", ".") >= 0) {
+                if (umount2(".", MNT_DETACH) < 0)
+                        return -errno;
+        } else if (errno != EBUSY)                      /* EBUSY: it is the root already (pivot_root(2)) */
+                return -errno;
+        return fchdir(cwd) < 0 ? -errno : 0;            /* options may name relative paths */
+}
+
 static int set_up(const Settings *s) {
         int r;
 
         /* Slave: namespaces that are pinned below /run/netns later on still come through. */
         if (mount(NULL, "/", NULL, MS_SLAVE|MS_REC, NULL) < 0)
                 return log_error_errno(errno, "Failed to make mounts private: %m");
+        r = make_root_the_root();
+        if (r < 0)
+                return log_error_errno(r, "Failed to take '/' as root of the mount namespace (it must be a mount point): %m");
         if (mount("proc", "/proc", "proc", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL) < 0)
                 return log_error_errno(errno, "Failed to mount /proc: %m");
         if (mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID|MS_NODEV|MS_NOEXEC, NULL) < 0)

@@ -407,7 +407,8 @@ const TtrpcMethod health_service_methods[] = {
         {}
 };
 
-/* As subreaper we inherit what containers leave behind. A process that we know is reaped by its own descriptor; while crun is at
+/* As subreaper we inherit what containers leave behind, such as the process of an exec that failed; as a zombie it would keep its pid
+ * namespace, and so the container's first process, from ending. A process that we know is reaped by its own descriptor; while crun is at
  * work one that we shall know may be among them, so nobody is touched then. */
 void agent_reap_orphans(Agent *a) {
         while (a->n_commands == 0) {

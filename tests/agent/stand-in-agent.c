@@ -2,9 +2,10 @@
 /* A stand-in for kata-agent in tests and in the demo: the same protocol, real processes by crun. Never part of a production
  * image: it has no policy, no attestation and pulls no images. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
 
 #include "agent.h"
@@ -107,6 +108,11 @@ static void agent_done(Agent *a) {
         sd_event_unref(a->event);
 }
 
+static int child_ended(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        agent_reap_orphans(userdata);
+        return 0;
+}
+
 static int serve(Agent *a, int listen_fd) {
         int r;
 
@@ -162,6 +168,9 @@ static int run(int argc, char *argv[]) {
         r = daemon_event_new(&a.event);
         if (r < 0)
                 return log_error_errno(r, "Failed to make an event loop: %m");
+        r = sd_event_add_signal(a.event, NULL, SIGCHLD|SD_EVENT_SIGNAL_PROCMASK, child_ended, &a);
+        if (r < 0)
+                return log_error_errno(r, "Failed to watch for children that end: %m");
         r = oom_init(&a);
         if (r < 0)
                 return log_error_errno(r, "Failed to watch for memory running out: %m");

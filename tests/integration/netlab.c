@@ -35,6 +35,7 @@ bool lab_enter(void) {
                 mkdir("/run/netns", 0755) >= 0 && mkdir(lab_dir, 0755) >= 0;
 }
 
+static char* format_command(const char *format, va_list ap) __attribute__((format(printf, 1, 0)));
 static char* format_command(const char *format, va_list ap) {
         char *s;
 

@@ -102,7 +102,7 @@ static const CreateArgs args1 = { "sandbox1", "podvm-a-sandbox1", "node1", "#clo
 static void created_found_deleted(void **state) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         const char *id, *type, *address, *sandbox, *name;
-        sd_bus_message *reply;
+        sd_bus_message *reply = NULL;
         Fixture *f = *state;
         int fds;
 

@@ -407,8 +407,8 @@ static void namespace_path_is_not_trusted(void **state) {
         static const struct {
                 const char *path, *error, *text;
         } cases[] = {
-                { "", "InvalidArgument", "not absolute" },
-                { "netns/wpod", "InvalidArgument", "not absolute" },
+                { "", "InvalidArgument", "not an absolute path" },
+                { "netns/wpod", "InvalidArgument", "not an absolute path" },
                 { "/run/netns/none", "NotFound", "No such file" },
                 { "/etc/passwd", "InvalidArgument", "not a network namespace" },
                 { "/run/lab/fifo", "InvalidArgument", "not a network namespace" },
@@ -550,6 +550,20 @@ static void forged_frames_are_dropped(void **state) {
         assert_false(forged_frame_arrives("other", "10.10.1.2", (uint32_t) vni, false, "podns"));
         assert_false(forged_frame_arrives("other", "10.10.1.2", (uint32_t) vni, true, "podns"));
 
+        /* nft can print what we wrote */
+        {
+                char vni_text[32];
+                char *list = lab_output("ip netns exec worker nft list table ip peerpod");
+
+                (void) snprintf(vni_text, sizeof(vni_text), "4789 . 0x%x . 10.10.1.2", (unsigned) vni);
+                assert_non_null(strstr(list, vni_text));
+                assert_non_null(strstr(list, "typeof udp dport . @th,96,24 . ip saddr"));
+                assert_non_null(strstr(list, "10.10.1.2 . 4789"));
+                assert_non_null(strstr(list, "ip saddr . udp dport @peers notrack"));
+                assert_non_null(strstr(list, "udp dport . @th,96,24 . ip saddr != @tunnels counter packets"));
+                free(list);
+        }
+
         /* on the worker likewise: counted by the guard, and without it delivered */
         char *s = lab_output("ip netns exec worker nft list chain ip peerpod input");
         assert_non_null(strstr(s, "packets 0"));
@@ -592,6 +606,23 @@ static void second_address_serves_a_dedicated_interface(void **state) {
         expect_success(call("Setup", NULL, "ssas", "s1", "/run/netns/wpod", 2, "10.10.1.2", "10.11.1.2"));
         s = lab_output("ip -n wpod -d link show vxlan1 | grep -o 'remote 10.11.1.2'");
         assert_string_equal(s, "remote 10.11.1.2\n");
+}
+
+/* As with libvirt's networks: the worker sends to its VM from another address than that of its primary interface. */
+static void vm_behind_a_bridge_of_the_worker(void **state) {
+        _cleanup_(freep) char *pn = NULL;
+
+        lab_sh("ip -n worker link add virbr0 type bridge && ip -n worker addr add 10.89.0.1/24 dev virbr0 && ip -n worker link set virbr0 up && "
+               "ip -n worker link add vnet0 type veth peer name enc1 netns vm && ip -n worker link set vnet0 master virbr0 up && "
+               "ip -n vm link del enc0 && ip -n vm addr add 10.89.0.7/24 dev enc1 && ip -n vm link set enc1 up && "
+               "ip -n vm route add default via 10.89.0.1");
+        start_daemon(NULL);
+        pn = inspect("s1");
+        assert_non_null(strstr(pn, "\"worker-node-ip\":\"10.10.0.1/16\""));
+        expect_success(try_setup("s1", "10.89.0.7"));
+        write_apf(pn);
+        assert_int_equal(pod_network("setup"), 0);
+        expect_traffic();
 }
 
 static void ipv6_goes_through(void **state) {
@@ -928,6 +959,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(forged_frames_are_dropped, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(existing_clsact_is_kept, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(second_address_serves_a_dedicated_interface, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(vm_behind_a_bridge_of_the_worker, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(ipv6_goes_through, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(pod_address_is_announced, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(pod_subnets_are_routed, lab_setup, lab_teardown),

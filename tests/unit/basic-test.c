@@ -191,6 +191,23 @@ static void json_that_is_not_exactly_one_object_is_refused(void **state) {
         }
 }
 
+static void json_strings_may_hold_utf8(void **state) {
+        static const char *const bad[] = {
+                "{\"s\":\"\xff\"}", "{\"s\":\"\xc3\"}", "{'s':'\xc3\xa4'}", "{\"s\":\"\xc3\xa4\",}", "{\"\xc3\xa4\":1}\xc3\xa4", "{\xc3\xa4:1}",
+                "{\"s\":\"\xc3\xa4\n\"}", "/**/{\"s\":\"\xc3\xa4\"}",
+        };
+        json_object *o = NULL;
+        const char *s;
+
+        assert_int_equal(json_parse("{\"s\":\"n\xc3\xa4 \xe2\x82\xac \xf0\x9f\x90\xa7\"}", 20, &o, NULL), 0);
+        assert_int_equal(json_get_string(o, "s", &s, NULL), 1);
+        assert_string_equal(s, "n\xc3\xa4 \xe2\x82\xac \xf0\x9f\x90\xa7");
+        json_object_put(o);
+
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+                assert_int_equal(json_parse(bad[i], strlen(bad[i]), &o, NULL), -EBADMSG);
+}
+
 static void json_getters_check_the_type_and_name_the_key(void **state) {
         static const char text[] = "{\"s\":\"x\",\"n\":5,\"neg\":-1,\"f\":1.5,\"b\":true,\"z\":null,\"l\":[\"a\",\"b\"],"
                                    "\"m\":[1],\"nul\":\"a\\u0000b\",\"big\":18446744073709551615}";
@@ -381,6 +398,7 @@ int main(void) {
                 cmocka_unit_test_teardown(an_ill_formed_variable_is_a_configuration_error, options_teardown),
                 cmocka_unit_test(unknown_and_incomplete_flags_are_usage_errors),
                 cmocka_unit_test(json_that_is_not_exactly_one_object_is_refused),
+                cmocka_unit_test(json_strings_may_hold_utf8),
                 cmocka_unit_test(json_getters_check_the_type_and_name_the_key),
                 cmocka_unit_test_setup_teardown(an_atomic_write_replaces_the_file_and_leaves_no_other, directory_setup, directory_teardown),
                 cmocka_unit_test_setup_teardown(reading_stops_at_the_limit_and_at_symlinks, directory_setup, directory_teardown),

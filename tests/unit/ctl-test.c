@@ -500,6 +500,16 @@ static void container_of_an_image_is_pulled_in_the_vm(void **state) {
         proto_free(&m->base);
 }
 
+static void container_without_a_root_has_the_bundle_s(void **state) {
+        const Arguments arg = {};
+        const char *argv[] = { "sh", NULL };
+        Grpc__CreateContainerRequest *m = request_of(NULL, &arg, argv, 0, NULL);
+
+        assert_string_equal(m->oci->root->path, "/run/kata-containers/web/rootfs");
+        assert_int_equal(m->n_storages, 0);
+        proto_free(&m->base);
+}
+
 static void container_of_a_bundle_is_constrained(void **state) {
         static const char config[] =
                 "{\"ociVersion\":\"1.0.2\",\"process\":{\"args\":[\"old\"],\"env\":[\"A=0\",\"AB=2\"],\"cwd\":\"/\"},\"root\":{\"path\":\"rootfs\"},"
@@ -517,6 +527,7 @@ static void container_of_a_bundle_is_constrained(void **state) {
         assert_int_equal(s->process->n_env, 2);
         assert_string_equal(s->process->env[0], "AB=2");
         assert_string_equal(s->process->env[1], "A=1");
+        assert_string_equal(s->root->path, "rootfs");
         assert_null(s->hooks);
         assert_null(s->linux->seccomp);
         assert_int_equal(s->linux->n_namespaces, 2);
@@ -614,6 +625,7 @@ int main(void) {
                 cmocka_unit_test(text_of_a_peer_is_valid_json),
                 cmocka_unit_test(container_of_options),
                 cmocka_unit_test(container_of_an_image_is_pulled_in_the_vm),
+                cmocka_unit_test(container_without_a_root_has_the_bundle_s),
                 cmocka_unit_test(container_of_a_bundle_is_constrained),
                 cmocka_unit_test(process_of_exec),
                 cmocka_unit_test(sandbox_is_found_by_the_begin_of_its_id),

@@ -309,6 +309,19 @@ static void answers_before_the_loss_count(void **state) {
         assert_int_equal(b->error, -ENOTCONN);
 }
 
+static void server_that_refuses_to_read(void **state) {
+        Fixture *f = *state;
+        Answer *a = call(f, "x", 0), *b;
+
+        /* It keeps the connection open, but what we write fails. */
+        peer_answer(&f->peer, 1, "an answer all the same");
+        assert_int_equal(shutdown(f->peer.fd, SHUT_RD), 0);
+        b = call(f, "y", 0);
+        RUN_UNTIL(f->event, f->n_closed == 1);
+        assert_int_equal(a->error, 0);
+        assert_int_equal(b->error, -ENOTCONN);
+}
+
 static void what_is_not_ttrpc_ends_the_connection(void **state) {
         Fixture *f = *state;
         Answer *a = call(f, "x", 0);
@@ -547,6 +560,7 @@ int main(void) {
                 TEST(slot_may_be_freed_after_client_and_answer),
                 TEST(lost_connection_fails_all_calls),
                 TEST(answers_before_the_loss_count),
+                TEST(server_that_refuses_to_read),
                 TEST(what_is_not_ttrpc_ends_the_connection),
                 TEST(broken_answers_fail_their_call_only),
                 TEST(too_big_a_request_fails_here),

@@ -26,7 +26,7 @@ typedef struct Fixture {
         unsigned n_calls;               /* handlers run */
         unsigned n_cancelled;
         int reason;
-        bool answer_when_cancelled;
+        bool answer_when_cancelled, answer_others_when_cancelled;
         bool drained;
         char text[256];
 } Fixture;
@@ -55,6 +55,9 @@ static void on_cancelled(TtrpcCall *call, int reason, void *userdata) {
         f->reason = reason;
         if (f->answer_when_cancelled)
                 assert_int_equal(ttrpc_call_reply_status(call, TTRPC_ABORTED, "gave up by itself"), 0);
+        if (f->answer_others_when_cancelled)
+                for (unsigned i = 0; i < f->n_kept; i++)
+                        assert_true(f->kept[i] == call || ttrpc_call_reply(f->kept[i], NULL, 0) <= 0);
 }
 
 static int method_keep(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
@@ -97,6 +100,15 @@ static int method_big(TtrpcCall *call, const void *payload, size_t size, void *u
         return r;
 }
 
+/* Answers much more than was asked. */
+static int method_inflate(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
+        static const uint8_t data[30000];
+        Fixture *f = userdata;
+
+        f->n_calls++;
+        return ttrpc_call_reply(call, data, sizeof(data));
+}
+
 static int method_metadata(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
         Fixture *f = userdata;
         char key[64];
@@ -131,6 +143,7 @@ static const TtrpcMethod methods[] = {
         { "Status", method_status },
         { "Twice", method_twice },
         { "Big", method_big },
+        { "Inflate", method_inflate },
         { "Metadata", method_metadata },
         { "Credentials", method_credentials },
         {}
@@ -529,13 +542,15 @@ static void message_that_would_eat_memory_is_refused(void **state) {
 static void deadline_is_answered_by_the_server(void **state) {
         Fixture *f = *state;
 
-        send_call_timeout(&f->peer, 1, "Keep", 20000000);
+        send_call_timeout(&f->peer, 5, "Keep", 3600000000000);          /* the timer moves to the earlier one */
         RUN_UNTIL(f->event, f->n_kept == 1);
-        assert_true(ttrpc_call_get_deadline_usec(f->kept[0]) <= now_usec(CLOCK_MONOTONIC) + 20000);
+        send_call_timeout(&f->peer, 1, "Keep", 20000000);
+        RUN_UNTIL(f->event, f->n_kept == 2);
+        assert_true(ttrpc_call_get_deadline_usec(f->kept[1]) <= now_usec(CLOCK_MONOTONIC) + 20000);
         peer_expect_status(&f->peer, 1, 4, "context deadline exceeded");
         assert_int_equal(f->n_cancelled, 1);
         assert_int_equal(f->reason, -ETIMEDOUT);
-        assert_int_equal(ttrpc_call_reply(f->kept[0], "late", 4), 0);
+        assert_int_equal(ttrpc_call_reply(f->kept[1], "late", 4), 0);
         peer_expect_nothing(&f->peer);
         expect_alive(&f->peer, 3);
 }
@@ -638,6 +653,19 @@ static void reply_to_a_peer_that_vanished_unseen(void **state) {
         /* The loop has not seen it: writing fails. No callback may run inside this call. */
         assert_int_equal(ttrpc_call_reply(f->kept[0], "x", 1), 0);
         assert_int_equal(f->n_cancelled, 0);
+        RUN_UNTIL(f->event, f->n_cancelled == 1);
+        assert_int_equal(ttrpc_server_get_n_connections(f->server), 0);
+}
+
+static void peer_that_refuses_to_read(void **state) {
+        Fixture *f = *state;
+
+        /* It keeps the connection open, but what we write fails. */
+        send_call(&f->peer, 1, "Keep", "");
+        send_call(&f->peer, 3, "Keep", "");
+        RUN_UNTIL(f->event, f->n_kept == 2);
+        assert_int_equal(shutdown(f->peer.fd, SHUT_RD), 0);
+        assert_int_equal(ttrpc_call_reply(f->kept[0], "x", 1), 0);
         RUN_UNTIL(f->event, f->n_cancelled == 1);
         assert_int_equal(ttrpc_server_get_n_connections(f->server), 0);
 }
@@ -753,6 +781,30 @@ static void slow_reader_stops_its_own_reading_only(void **state) {
                 peer_expect_ok(&f->second, 2 * i + 1, data, SIZE);
         }
         expect_alive(&f->second, 2 * N + 1);
+}
+
+static void frames_in_the_buffer_are_not_forgotten(void **state) {
+        enum { N = 40 };
+        TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;
+        static const uint8_t zeroes[30000];
+        uint8_t wire[N * 64], *p = wire;
+        Fixture *f = *state;
+
+        /* All requests come with one read. When output is above the limit there is nothing left to read that could wake us. */
+        limits.output_high = 64U << 10;
+        ttrpc_server_set_limits(f->server, &limits);
+        assert_int_equal(ttrpc_server_add_connection_fd(f->server, peer_init(&f->second, f->event)), 0);
+        for (uint32_t i = 0; i < N; i++) {
+                TtrpcRequest r = { .service = ttrpc_slice(SERVICE), .method = ttrpc_slice("Inflate") };
+
+                p = ttrpc_header_write(&(TtrpcHeader) { .length = ttrpc_request_size(&r), .stream_id = 2 * i + 1, .type = 1 }, p);
+                p = ttrpc_request_write(&r, p);
+        }
+        peer_send(&f->second, wire, p - wire);
+        run_idle(f->event);
+        assert_true(f->n_calls < N);
+        for (uint32_t i = 0; i < N; i++)
+                peer_expect_ok(&f->second, 2 * i + 1, zeroes, sizeof(zeroes));
 }
 
 static void late_answers_to_a_slow_reader_are_bounded(void **state) {
@@ -954,6 +1006,19 @@ static void drain_cuts_off_after_its_time(void **state) {
         peer_expect_closed(&f->peer);
 }
 
+static void callbacks_may_answer_others_while_draining(void **state) {
+        Fixture *f = *state;
+
+        /* Each answer could be the connection's last, which closes it: not while its calls are being cancelled. */
+        f->answer_others_when_cancelled = true;
+        for (unsigned i = 0; i < 3; i++)
+                send_call(&f->peer, 2 * i + 1, "Keep", "");
+        RUN_UNTIL(f->event, f->n_kept == 3);
+        assert_int_equal(ttrpc_server_drain(f->server, USEC_PER_MSEC, on_drained, f), 0);
+        RUN_UNTIL(f->event, f->drained);
+        assert_int_equal(f->n_cancelled, 1);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void) {
@@ -994,12 +1059,14 @@ int main(void) {
                 TEST(reset_cancels_the_calls),
                 TEST(callbacks_may_answer_other_calls_of_a_dying_connection),
                 TEST(reply_to_a_peer_that_vanished_unseen),
+                TEST(peer_that_refuses_to_read),
                 TEST(half_closed_peer_gets_what_was_answered),
                 TEST(half_closed_peer_that_reads_slowly),
                 TEST(half_closed_peer_that_does_not_read),
                 TEST(server_may_be_freed_with_calls_in_flight),
                 TEST(calls_in_flight_are_limited),
                 TEST(slow_reader_stops_its_own_reading_only),
+                TEST(frames_in_the_buffer_are_not_forgotten),
                 TEST(late_answers_to_a_slow_reader_are_bounded),
                 TEST(reading_stops_when_late_answers_pile_up),
                 TEST(connections_beyond_the_limit_wait),
@@ -1009,6 +1076,7 @@ int main(void) {
                 TEST(drain_closes_idle_connections_at_once),
                 TEST(drain_lets_calls_end),
                 TEST(drain_cuts_off_after_its_time),
+                TEST(callbacks_may_answer_others_while_draining),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
