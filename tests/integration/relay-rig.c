@@ -78,6 +78,7 @@ void rig_write_config(Rig *r) {
         write_text(r->credentials, "client.key", r->client.key);
         write_text(r->credentials, "client.crt", r->client.cert);
         write_text(r->credentials, "server-ca.crt", r->server.cert);
+        write_text(r->credentials, "server.key", r->server.key);
 }
 
 void rig_make(Rig *r) {
@@ -159,6 +160,24 @@ void rig_start_proxy(Rig *r) {
 
         check(argv[0], "$PROXY");
         r->proxy = start(r, r->proxy_listen, "agent", argv);
+}
+
+void rig_start_go_forwarder(Rig *r) {
+        const char *argv[] = { getenv("RELAY_GO"), "forwarder", r->credentials, NULL };
+
+        check(argv[0], "$RELAY_GO");
+        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", argv);
+}
+
+int rig_run_go_proxy(Rig *r) {
+        char port[8];
+        const char *argv[] = { getenv("RELAY_GO"), "proxy", r->credentials, port, RIG_SERVER_NAME, NULL };
+        pid_t pid;
+
+        check(argv[0], "$RELAY_GO");
+        (void) snprintf(port, sizeof(port), "%u", r->port);
+        pid = start(r, r->proxy_listen, "unused", argv);
+        return rig_wait(&pid, 30000);
 }
 
 void rig_wait_ready(Rig *r, int n) {
