@@ -302,7 +302,10 @@ int ttrpc_client_new(sd_event *event, int fd_taken, TtrpcClient **ret) {
                 if (r < 0)
                         return r;
         }
-        ttrpc_deadlines_init(&c->deadlines, c->event, on_deadline, c);
+
+        r = ttrpc_deadlines_init(&c->deadlines, c->event, on_deadline, c);
+        if (r < 0)
+                return r;
 
         r = sd_event_add_io(c->event, &c->source, c->fd, c->events, on_io, c);
         if (r < 0)

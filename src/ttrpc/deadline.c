@@ -7,15 +7,6 @@
 
 #define ACCURACY_USEC USEC_PER_MSEC     /* sd-event's default of 250 ms is too coarse for short deadlines */
 
-void ttrpc_deadlines_init(TtrpcDeadlines *ds, sd_event *event, void (*expired)(TtrpcDeadline *d, void *userdata), void *userdata) {
-        *ds = (TtrpcDeadlines) {
-                .event = event,
-                .armed_usec = USEC_INFINITY,
-                .expired = expired,
-                .userdata = userdata,
-        };
-}
-
 void ttrpc_deadlines_done(TtrpcDeadlines *ds) {
         if (ds->is_done)
                 *ds->is_done = true;
@@ -52,7 +43,15 @@ static void heap_move_down(TtrpcDeadlines *ds, size_t i) {
         heap_put(ds, i, d);
 }
 
-static int deadlines_arm(TtrpcDeadlines *ds, uint64_t usec);
+static void deadlines_arm(TtrpcDeadlines *ds, uint64_t usec) {
+        if (usec >= ds->armed_usec)
+                return;
+
+        /* Neither can fail for a timer that exists. */
+        (void) sd_event_source_set_time(ds->timer, usec);
+        (void) sd_event_source_set_enabled(ds->timer, SD_EVENT_ONESHOT);
+        ds->armed_usec = usec;
+}
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         TtrpcDeadlines *ds = userdata;
@@ -73,37 +72,27 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 
         ds->is_done = NULL;
         if (ds->n > 0)
-                (void) deadlines_arm(ds, ds->heap[0]->usec);    /* the source exists: this cannot fail */
+                deadlines_arm(ds, ds->heap[0]->usec);
         return 0;
 }
 
-static int deadlines_arm(TtrpcDeadlines *ds, uint64_t usec) {
+int ttrpc_deadlines_init(TtrpcDeadlines *ds, sd_event *event, void (*expired)(TtrpcDeadline *d, void *userdata), void *userdata) {
         int r;
 
-        if (usec >= ds->armed_usec)
-                return 0;
+        *ds = (TtrpcDeadlines) {
+                .armed_usec = USEC_INFINITY,
+                .expired = expired,
+                .userdata = userdata,
+        };
 
-        if (!ds->timer) {
-                r = sd_event_add_time(ds->event, &ds->timer, CLOCK_MONOTONIC, usec, ACCURACY_USEC, on_timer, ds);
-                if (r < 0)
-                        return r;
-                (void) sd_event_source_set_description(ds->timer, "ttrpc-deadline");
-        } else {
-                r = sd_event_source_set_time(ds->timer, usec);
-                if (r < 0)
-                        return r;
-                r = sd_event_source_set_enabled(ds->timer, SD_EVENT_ONESHOT);
-                if (r < 0)
-                        return r;
-        }
-
-        ds->armed_usec = usec;
-        return 0;
+        r = sd_event_add_time(event, &ds->timer, CLOCK_MONOTONIC, USEC_INFINITY, ACCURACY_USEC, on_timer, ds);
+        if (r < 0)
+                return r;
+        (void) sd_event_source_set_description(ds->timer, "ttrpc-deadline");
+        return sd_event_source_set_enabled(ds->timer, SD_EVENT_OFF);
 }
 
 int ttrpc_deadlines_add(TtrpcDeadlines *ds, TtrpcDeadline *d, uint64_t usec) {
-        int r;
-
         assert(d->index == 0);
 
         if (ds->n == ds->capacity) {
@@ -117,10 +106,7 @@ int ttrpc_deadlines_add(TtrpcDeadlines *ds, TtrpcDeadline *d, uint64_t usec) {
                 ds->capacity = capacity;
         }
 
-        r = deadlines_arm(ds, usec);
-        if (r < 0)
-                return r;
-
+        deadlines_arm(ds, usec);
         d->usec = usec;
         ds->heap[ds->n] = d;
         heap_move_up(ds, ds->n++);

@@ -19,7 +19,6 @@ typedef struct TtrpcDeadline {
 } TtrpcDeadline;
 
 typedef struct TtrpcDeadlines {
-        sd_event *event;        /* borrowed */
         sd_event_source *timer;
         uint64_t armed_usec;    /* USEC_INFINITY = off */
         TtrpcDeadline **heap;
@@ -30,14 +29,17 @@ typedef struct TtrpcDeadlines {
 } TtrpcDeadlines;
 
 /**
- * ttrpc_deadlines_init() - prepare for deadlines; nothing is allocated yet
+ * ttrpc_deadlines_init() - prepare for deadlines
  * @expired: called from the loop when the time of @d has come; @d is out of the heap then. May add and remove any, and even end
  *           the whole with ttrpc_deadlines_done() and free its memory
+ *
+ * The timer is made here, since it may need a descriptor, which later there might be none of. Returns 0 or what sd-event says;
+ * ttrpc_deadlines_done() is fine then too.
  */
-void ttrpc_deadlines_init(TtrpcDeadlines *ds, sd_event *event, void (*expired)(TtrpcDeadline *d, void *userdata), void *userdata);
+int ttrpc_deadlines_init(TtrpcDeadlines *ds, sd_event *event, void (*expired)(TtrpcDeadline *d, void *userdata), void *userdata);
 void ttrpc_deadlines_done(TtrpcDeadlines *ds);
 
-/* Returns 0, -ENOMEM, or what sd-event says. */
+/* Returns 0, -ENOMEM. */
 int ttrpc_deadlines_add(TtrpcDeadlines *ds, TtrpcDeadline *d, uint64_t usec);
 
 /* Fine if it is not in the heap. */

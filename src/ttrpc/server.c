@@ -654,12 +654,12 @@ static void connection_handle_frame(Connection *c, const TtrpcFrame *frame) {
 /* Connections */
 
 static void server_update_accepting(TtrpcServer *s) {
-        int paused = SD_EVENT_OFF;
         bool accepting;
 
-        if (s->accept_pause)
-                (void) sd_event_source_get_enabled(s->accept_pause, &paused);
-        accepting = paused == SD_EVENT_OFF && s->n_connections < s->limits.n_connections_max;
+        if (s->draining)
+                return;         /* the listeners are closed */
+
+        accepting = sd_event_source_get_enabled(s->accept_pause, NULL) == 0 && s->n_connections < s->limits.n_connections_max;
         if (accepting == s->accepting)
                 return;
 
@@ -680,6 +680,8 @@ static void connection_update_events(Connection *c) {
         events = c->broken || (!c->held && !c->ended) ? EPOLLIN : 0;
         if (c->blocked)
                 events |= EPOLLOUT;
+        if (c->held && !c->ended && !c->linger)
+                events |= EPOLLRDHUP;   /* the end of the stream is not read as long as nothing is */
         if (events == c->events)
                 return;
 
@@ -746,26 +748,25 @@ static int on_linger(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
+/* The peer has closed its side: what is queued for it shall not wait for ever. */
+static int connection_begin_linger(Connection *c) {
+        if (c->linger)
+                return 0;
+
+        return sd_event_add_time_relative(c->server->event, &c->linger, CLOCK_MONOTONIC, c->limits.linger_usec, 0, on_linger, c);
+}
+
 /* The peer sends no more. For the Go server this is the signal to cancel all of the connection's calls (containerd/ttrpc: server.go),
  * and the only one there is. Answers given before are still the peer's, if it has closed only its sending side. */
 static void connection_end(Connection *c) {
-        int r;
-
         c->ended = true;
         connection_cancel_calls(c);
 
         connection_flush(c);
-        if (c->broken || c->writer.n_bytes == 0) {
+        if (c->broken || c->writer.n_bytes == 0 || connection_begin_linger(c) < 0)
                 connection_close(c);
-                return;
-        }
-
-        r = sd_event_add_time_relative(c->server->event, &c->linger, CLOCK_MONOTONIC, c->limits.linger_usec, 0, on_linger, c);
-        if (r < 0) {
-                connection_close(c);
-                return;
-        }
-        connection_update_events(c);
+        else
+                connection_update_events(c);
 }
 
 /* Takes frames until there are no more, or too much is queued. Returns -EBADMSG for what is not ttrpc. */
@@ -818,6 +819,9 @@ static int on_connection_io(sd_event_source *source, int fd, uint32_t revents, v
 
         if (c->blocked && revents & (EPOLLOUT|EPOLLHUP|EPOLLERR))
                 connection_flush(c);
+
+        if (c->held && revents & EPOLLRDHUP && connection_begin_linger(c) >= 0)
+                connection_update_events(c);
 
         if (!c->ended && !c->broken) {
                 if (c->held && c->writer.n_bytes <= c->limits.output_high / 2)
@@ -918,21 +922,10 @@ static int on_accept_pause_over(sd_event_source *source, uint64_t usec, void *us
 }
 
 static void server_pause_accepting(TtrpcServer *s, int error) {
-        int r;
-
         log_debug_errno(error, "Failed to accept a ttrpc connection, trying again later: %m");
 
-        if (!s->accept_pause) {
-                r = sd_event_add_time_relative(s->event, &s->accept_pause, CLOCK_MONOTONIC, TTRPC_ACCEPT_PAUSE_USEC, 0,
-                                               on_accept_pause_over, s);
-                if (r < 0)
-                        return;         /* a busy loop for as long as memory is short, but not a deaf server */
-                (void) sd_event_source_set_description(s->accept_pause, "ttrpc-accept-pause");
-        } else {
-                (void) sd_event_source_set_time_relative(s->accept_pause, TTRPC_ACCEPT_PAUSE_USEC);
-                (void) sd_event_source_set_enabled(s->accept_pause, SD_EVENT_ONESHOT);
-        }
-
+        (void) sd_event_source_set_time_relative(s->accept_pause, TTRPC_ACCEPT_PAUSE_USEC);
+        (void) sd_event_source_set_enabled(s->accept_pause, SD_EVENT_ONESHOT);
         server_update_accepting(s);
 }
 
@@ -1007,7 +1000,8 @@ static void server_close_listeners(TtrpcServer *s) {
 /* The server */
 
 int ttrpc_server_new(sd_event *event, TtrpcServer **ret) {
-        TtrpcServer *s;
+        _cleanup_(ttrpc_server_freep) TtrpcServer *s = NULL;
+        int r;
 
         s = new(TtrpcServer);
         if (!s)
@@ -1017,9 +1011,21 @@ int ttrpc_server_new(sd_event *event, TtrpcServer **ret) {
                 .accepting = true,
                 .limits = TTRPC_SERVER_LIMITS_DEFAULT,
         };
-        ttrpc_deadlines_init(&s->deadlines, event, on_deadline, s);
 
-        *ret = s;
+        r = ttrpc_deadlines_init(&s->deadlines, event, on_deadline, s);
+        if (r < 0)
+                return r;
+
+        /* Made now, as a timer may need a descriptor: it is for when there are none left. */
+        r = sd_event_add_time(event, &s->accept_pause, CLOCK_MONOTONIC, USEC_INFINITY, 0, on_accept_pause_over, s);
+        if (r < 0)
+                return r;
+        (void) sd_event_source_set_description(s->accept_pause, "ttrpc-accept-pause");
+        r = sd_event_source_set_enabled(s->accept_pause, SD_EVENT_OFF);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(s);
         return 0;
 }
 

@@ -43,8 +43,21 @@ static int setup_all(void **state) {
         return 0;
 }
 
+/* SIGTERM and status 0, so that a leak checker in the daemons has its say. */
+static bool ends_well(pid_t *pid) {
+        int status = rig_stop(pid, SIGTERM);
+
+        if (status != 0)
+                print_error("A daemon ended with wait status 0x%x.\n", status);
+        return status == 0;
+}
+
 static int teardown(void **state) {
+        bool ok = ends_well(&rig.proxy) & ends_well(&rig.forwarder);
+
         rig_done(&rig);
+        if (!ok)
+                return -1;
         return rig_count_fds(getpid()) == own_fds ? 0 : -1;
 }
 
@@ -212,7 +225,9 @@ static void one_that_does_not_read_stops_nobody(void **state) {
                 ttrpc_result_done(&result);
         }
         after = rig_memory_kib(rig.proxy, "Rss:");
+#ifndef __SANITIZE_ADDRESS__    /* which keeps what was freed */
         assert_true(after < before + RELAY_CONNECTION_MEMORY_MAX / 1024 + 8192);
+#endif
         print_message("proxy's RSS with a client that does not read: %zu KiB, before %zu KiB\n", after, before);
         close_fd(fd);
 }

@@ -428,6 +428,11 @@ func runGolden(dir string) error {
 				return err
 			}
 		}
+		// Go's protobuf puts a blank or a no-break space into its error texts, by the build (google.golang.org/protobuf:
+		// internal/errors), so that nobody compares them.
+		if bytes.Contains(response, []byte("wire-format")) {
+			continue
+		}
 		if err := put("response-"+r.name, response); err != nil {
 			return err
 		}

@@ -1,0 +1,1061 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real peerpod-adaptor and peerpod-providerd (with the module whose instances are files) on a private bus, between a client that
+ * plays kata's shim and doubles of systemd, polkit and the tunnel service (adaptor-fakes.c).
+ *
+ * Every test ends with a look at what is left: records, run-time files, instances, tunnels. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <systemd/sd-bus.h>
+
+#include <cmocka.h>
+
+#include "basic/io.h"
+#include "basic/strv.h"
+#include "basic/util.h"
+#include "proto/hypervisor.pb-c.h"
+#include "proto/podvminfo.pb-c.h"
+#include "ttrpc/client.h"
+
+#define NAME "org.confidentialcontainers.PeerPod1"
+#define ROOT "/org/confidentialcontainers/PeerPod1"
+#define ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define INSTANCE "podvm-web-01234567"
+#define NETNS "/run/netns/cni-test"
+#define P "io.katacontainers.config.hypervisor."
+#define PATIENCE_USEC (20 * USEC_PER_SEC)
+
+extern char **environ;
+
+static const char *adaptor_program, *providerd_program, *module_directory, *fakes_program, *xml_directory;
+
+typedef struct Test {
+        char dir[64];
+        pid_t dbus, fakes, provider, adaptor;
+        sd_event *event;
+        sd_bus *bus;
+} Test;
+
+/* ---- processes and files ---------------------------------------------------------------------------------------------------------- */
+
+static char* path_of(const Test *t, const char *name) {
+        static char paths[8][256];
+        static unsigned n;
+        char *p = paths[n++ % 8];
+
+        (void) snprintf(p, 256, "%s/%s", t->dir, name);
+        return p;
+}
+
+static pid_t spawn(const char *program, const char *const *args) {
+        char *argv[32] = { (char*) program };
+        pid_t pid;
+        size_t n = 1;
+
+        for (; args && *args; args++)
+                argv[n++] = (char*) *args;
+        assert_int_equal(posix_spawnp(&pid, program, NULL, NULL, argv, environ), 0);
+        return pid;
+}
+
+static int end(pid_t *pid, int sig) {
+        int status = 0;
+
+        if (*pid > 0) {
+                (void) kill(*pid, sig);
+                while (waitpid(*pid, &status, 0) < 0 && errno == EINTR)
+                        ;
+                *pid = 0;
+        }
+        return status;
+}
+
+static bool can_connect(const char *path) {
+        struct sockaddr_un sa = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0), r;
+
+        (void) snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+        r = connect(fd, (struct sockaddr*) &sa, sizeof(sa));
+        close_fd(fd);
+        return r == 0;
+}
+
+/* Turns the client's loop until a thing is so. */
+#define wait_until(t, condition)                                                                        \
+        do {                                                                                            \
+                uint64_t _end = now_usec(CLOCK_MONOTONIC) + PATIENCE_USEC;                              \
+                                                                                                        \
+                while (!(condition)) {                                                                  \
+                        if (now_usec(CLOCK_MONOTONIC) > _end)                                           \
+                                fail_msg("never came true: %s", #condition);                            \
+                        (void) sd_event_run((t)->event, 10 * USEC_PER_MSEC);                            \
+                }                                                                                       \
+        } while (false)
+
+static void write_text(const char *path, const char *text) {
+        assert_int_equal(write_file_atomic(path, text, strlen(text), 0600), 0);
+}
+
+static void control_fakes(const Test *t, const char *text) {
+        write_text(path_of(t, "control"), text);
+}
+
+static void control_provider(const Test *t, const char *text) {
+        write_text(path_of(t, "provider/control"), text);
+}
+
+static char* read_text(const char *path) {
+        char *text = NULL;
+
+        if (read_full_file_at(AT_FDCWD, path, 1 << 20, &text, NULL) < 0)
+                return strdup("");
+        return text;
+}
+
+static unsigned count(const char *path, const char *needle) {
+        _cleanup_(freep) char *text = read_text(path);
+        unsigned n = 0;
+
+        for (char *p = text; (p = strstr(p, needle)); p++)
+                n++;
+        return n;
+}
+
+static bool called(const Test *t, const char *line) {
+        return count(path_of(t, "calls"), line) > 0;
+}
+
+static unsigned entries(const char *path) {
+        _cleanup_(closedirp) DIR *d = opendir(path);
+        unsigned n = 0;
+
+        if (!d)
+                return 0;
+        for (struct dirent *e; (e = readdir(d));)
+                n += e->d_name[0] != '.';
+        return n;
+}
+
+static bool exists(const char *path) {
+        return access(path, F_OK) == 0;
+}
+
+static bool instance_exists(const Test *t) {
+        return exists(path_of(t, "provider/" INSTANCE));
+}
+
+/* Nothing of any sandbox is left anywhere. */
+static bool all_gone(const Test *t) {
+        return entries(path_of(t, "state/sandboxes")) == 0 && entries(path_of(t, "run")) == 0 && entries(path_of(t, "pods")) == 0 &&
+               !instance_exists(t) && !exists(path_of(t, "provider/" INSTANCE ".tmp"));
+}
+
+static void start_provider(Test *t) {
+        const char *const args[] = { "--provider", "fake", "--module-directory", module_directory, "--state-directory",
+                                     path_of(t, "provider"), "--socket", path_of(t, "provider.sock"), "--peer-user", "root", NULL };
+
+        t->provider = spawn(providerd_program, args);
+        wait_until(t, can_connect(path_of(t, "provider.sock")));
+}
+
+static void start_fakes(Test *t) {
+        const char *const args[] = { t->dir, NULL };
+
+        t->fakes = spawn(fakes_program, args);
+        wait_until(t, sd_bus_get_name_creds(t->bus, "org.freedesktop.systemd1", 0, NULL) >= 0);
+}
+
+static void start_adaptor(Test *t) {
+        char socket[256], state[256], runtime[256], pods[256], tunnel[256], provider[256];
+        const char *const args[] = { socket, state, runtime, pods, tunnel, provider, "--node-name=node-1", "--start-timeout=15s", NULL };
+
+        (void) snprintf(socket, sizeof(socket), "--socket=%s", path_of(t, "hypervisor.sock"));
+        (void) snprintf(state, sizeof(state), "--state-dir=%s", path_of(t, "state"));
+        (void) snprintf(runtime, sizeof(runtime), "--runtime-dir=%s", path_of(t, "run"));
+        (void) snprintf(pods, sizeof(pods), "--pods-dir=%s", path_of(t, "pods"));
+        (void) snprintf(tunnel, sizeof(tunnel), "--tunnel-socket=%s", path_of(t, "tunnel.sock"));
+        (void) snprintf(provider, sizeof(provider), "--provider-socket=%s", path_of(t, "provider.sock"));
+        t->adaptor = spawn(adaptor_program, args);
+        wait_until(t, sd_bus_get_name_creds(t->bus, NAME, 0, NULL) >= 0);
+}
+
+static void end_adaptor(Test *t, int sig) {
+        (void) end(&t->adaptor, sig);
+        wait_until(t, sd_bus_get_name_creds(t->bus, NAME, 0, NULL) < 0);
+}
+
+static void restart_adaptor(Test *t, int sig) {
+        end_adaptor(t, sig);
+        start_adaptor(t);
+}
+
+static int setup(void **state) {
+        static const char config[] =
+                "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" "
+                "\"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n"
+                "<busconfig><type>system</type><listen>unix:path=%s/bus</listen><auth>EXTERNAL</auth>"
+                "<policy context=\"default\"><allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\" eavesdrop=\"true\"/>"
+                "<allow receive_sender=\"*\" eavesdrop=\"true\"/></policy></busconfig>\n";
+        _cleanup_(freep) char *text = NULL;
+        Test *t = calloc(1, sizeof(Test));
+        char argument[256], address[256];
+
+        assert_non_null(t);
+        *state = t;
+        strcpy(t->dir, "/tmp/pp-XXXXXX");
+        assert_non_null(mkdtemp(t->dir));
+        assert_int_equal(chmod(t->dir, 0755), 0);
+        assert_int_equal(mkdir(path_of(t, "provider"), 0700), 0);
+        assert_int_equal(sd_event_new(&t->event), 0);
+
+        assert_true(asprintf(&text, config, t->dir) > 0);
+        write_text(path_of(t, "dbus.conf"), text);
+        (void) snprintf(argument, sizeof(argument), "--config-file=%s", path_of(t, "dbus.conf"));
+        const char *const args[] = { argument, "--nofork", "--nopidfile", NULL };
+        t->dbus = spawn("dbus-daemon", args);
+        wait_until(t, can_connect(path_of(t, "bus")));
+        (void) snprintf(address, sizeof(address), "unix:path=%s", path_of(t, "bus"));
+        assert_int_equal(setenv("DBUS_SYSTEM_BUS_ADDRESS", address, 1), 0);
+        assert_true(sd_bus_open_system(&t->bus) >= 0);
+
+        start_fakes(t);
+        start_provider(t);
+        start_adaptor(t);
+        return 0;
+}
+
+static int teardown(void **state) {
+        Test *t = *state;
+        int status = end(&t->adaptor, SIGTERM);
+
+        (void) end(&t->provider, SIGTERM);
+        (void) end(&t->fakes, SIGTERM);
+        sd_bus_flush_close_unref(t->bus);
+        (void) end(&t->dbus, SIGTERM);
+        sd_event_unref(t->event);
+        (void) remove_tree(t->dir);
+        free(t);
+        return status == 0 ? 0 : -1;            /* a crash, a sanitizer's report */
+}
+
+/* ---- the shim ---------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Call {
+        bool done;
+        int32_t code;
+        char text[512];
+        char value[256];                /* the one string of the answer */
+        const ProtobufCMessageDescriptor *type;
+} Call;
+
+static TtrpcClient* connect_shim(Test *t) {
+        TtrpcClient *c;
+
+        assert_int_equal(ttrpc_client_new_unix(t->event, path_of(t, "hypervisor.sock"), &c), 0);
+        return c;
+}
+
+static void on_reply(TtrpcClient *client, const TtrpcReply *reply, void *userdata) {
+        Call *c = userdata;
+
+        c->done = true;
+        c->code = reply->code;
+        (void) snprintf(c->text, sizeof(c->text), "%s", reply->message);
+        if (reply->error == 0 && c->type == &hypervisor__create_vmresponse__descriptor) {
+                Hypervisor__CreateVMResponse *m = hypervisor__create_vmresponse__unpack(NULL, reply->size, reply->payload);
+                assert_non_null(m);
+                (void) snprintf(c->value, sizeof(c->value), "%s", m->agentsocketpath);
+                hypervisor__create_vmresponse__free_unpacked(m, NULL);
+        }
+        if (reply->error == 0 && c->type == &podvminfo__get_info_response__descriptor) {
+                Podvminfo__GetInfoResponse *m = podvminfo__get_info_response__unpack(NULL, reply->size, reply->payload);
+                assert_non_null(m);
+                (void) snprintf(c->value, sizeof(c->value), "%s", m->vmid);
+                podvminfo__get_info_response__free_unpacked(m, NULL);
+        }
+}
+
+typedef struct Annotation {
+        const char *key, *value;
+} Annotation;
+
+/* What kata's Go runtime sends, with values of a small pod (kata-containers: src/runtime/virtcontainers/remote.go). */
+static void begin_create(TtrpcClient *client, Call *c, const char *id, const char *netns, const char *pod, const Annotation *extra) {
+        Hypervisor__CreateVMRequest m = HYPERVISOR__CREATE_VMREQUEST__INIT;
+        const Annotation base[] = {
+                { "io.kubernetes.cri.sandbox-name", pod }, { "io.kubernetes.cri.sandbox-namespace", "default" },
+                { P "machine_type", "" }, { P "image", "" }, { P "default_vcpus", "1.5" }, { P "default_memory", "2048" },
+                { P "default_gpus", "0" }, { P "default_gpu_model", "" }, { P "cc_init_data", "" },
+        };
+        Hypervisor__CreateVMRequest__AnnotationsEntry list[16], *pointers[16];
+        size_t n = 0;
+
+        for (size_t i = 0; i < ELEMENTSOF(base) + (extra ? 1 : 0); i++) {
+                const Annotation *a = i < ELEMENTSOF(base) ? base + i : extra;
+
+                hypervisor__create_vmrequest__annotations_entry__init(list + n);
+                list[n].key = (char*) a->key;
+                list[n].value = (char*) a->value;
+                pointers[n] = list + n;
+                n++;
+        }
+        m.id = (char*) id;
+        m.networknamespacepath = (char*) netns;
+        m.annotations = pointers;
+        m.n_annotations = n;
+        *c = (Call) { .type = &hypervisor__create_vmresponse__descriptor };
+        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "CreateVM", &m.base, 0, NULL, on_reply, c, NULL), 0);
+}
+
+static void begin_start(TtrpcClient *client, Call *c, const char *id, uint64_t timeout_usec) {
+        Hypervisor__StartVMRequest m = HYPERVISOR__START_VMREQUEST__INIT;
+
+        m.id = (char*) id;
+        *c = (Call) {};
+        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "StartVM", &m.base, timeout_usec, NULL, on_reply, c, NULL), 0);
+}
+
+static void begin_stop(TtrpcClient *client, Call *c, const char *id) {
+        Hypervisor__StopVMRequest m = HYPERVISOR__STOP_VMREQUEST__INIT;
+
+        m.id = (char*) id;
+        *c = (Call) {};
+        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "StopVM", &m.base, USEC_PER_SEC, NULL, on_reply, c, NULL), 0);
+}
+
+static void begin_get_info(TtrpcClient *client, Call *c, const char *pod, bool wait, uint64_t timeout_usec) {
+        Podvminfo__GetInfoRequest m = PODVMINFO__GET_INFO_REQUEST__INIT;
+
+        m.podname = (char*) pod;
+        m.podnamespace = (char*) "default";
+        m.wait = wait;
+        *c = (Call) { .type = &podvminfo__get_info_response__descriptor };
+        assert_int_equal(ttrpc_client_call_message(client, "podvminfo.PodVMInfo", "GetInfo", &m.base, timeout_usec, NULL, on_reply, c, NULL), 0);
+}
+
+static void finish(Test *t, Call *c, int32_t code) {
+        wait_until(t, c->done);
+        if (c->code != code)
+                fail_msg("code %i instead of %i: %s", c->code, code, c->text);
+}
+
+static void create_ok(Test *t, TtrpcClient *client) {
+        Call c;
+
+        begin_create(client, &c, ID, NETNS, "web", NULL);
+        finish(t, &c, TTRPC_OK);
+        assert_string_equal(c.value, path_of(t, "pods/" ID "/agent.ttrpc"));
+}
+
+static void start_ok(Test *t, TtrpcClient *client) {
+        Call c;
+
+        begin_start(client, &c, ID, 0);
+        finish(t, &c, TTRPC_OK);
+}
+
+static void stop_ok(Test *t, TtrpcClient *client) {
+        Call c;
+
+        begin_stop(client, &c, ID);
+        finish(t, &c, TTRPC_OK);
+}
+
+/* ---- the bus ----------------------------------------------------------------------------------------------------------------------- */
+
+static const char* property(Test *t, const char *name) {
+        static char value[512];
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+
+        assert_true(sd_bus_path_encode(ROOT "/podvm", ID, &path) >= 0);
+        if (sd_bus_get_property_string(t->bus, NAME, path, NAME ".PodVM", name, &error, &text) < 0)
+                return "";
+        (void) snprintf(value, sizeof(value), "%s", text);
+        return value;
+}
+
+/* ---- tests ------------------------------------------------------------------------------------------------------------------------- */
+
+static void a_pod_vm_lives_and_leaves_nothing(void **state) {
+        Test *t = *state;
+        TtrpcClient *c = connect_shim(t);
+        _cleanup_(freep) char *user_data = NULL, *calls = NULL;
+        struct stat st;
+
+        create_ok(t, c);
+        assert_string_equal(property(t, "State"), "planned");
+        assert_false(instance_exists(t));
+        assert_int_equal(stat(path_of(t, "run/" ID), &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0700);
+        assert_int_equal(stat(path_of(t, "run/" ID "/user-data"), &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0600);
+        user_data = read_text(path_of(t, "run/" ID "/user-data"));
+        assert_true(startswith(user_data, "#cloud-config\n\nwrite_files:\n  - path: /run/peerpod/apf.json\n    content: |\n") != NULL);
+        assert_non_null(strstr(user_data, "\"tls-server-key\": \"-----BEGIN PRIVATE KEY-----"));
+        assert_non_null(strstr(user_data, "\"vxlan-id\": 555007"));
+
+        start_ok(t, c);
+        assert_string_equal(property(t, "State"), "running");
+        assert_string_equal(property(t, "InstanceName"), INSTANCE);
+        assert_string_equal(property(t, "TunnelType"), "vxlan");
+        assert_string_equal(property(t, "LastError"), "");
+        assert_true(instance_exists(t));
+        assert_false(exists(path_of(t, "run/" ID "/user-data")));
+        assert_true(exists(path_of(t, "run/" ID "/proxy.json")));
+        start_ok(t, c);                         /* again: the same answer, and no second instance */
+        create_ok(t, c);
+        assert_int_equal(count(path_of(t, "provider/calls"), "create "), 1);
+
+        stop_ok(t, c);
+        wait_until(t, all_gone(t));
+        assert_string_equal(property(t, "State"), "");
+
+        calls = read_text(path_of(t, "calls"));
+        const char *const order[] = {
+                "Inspect " ID, "Setup " ID, "SetUnitProperties 192.0.2.10/32 peerpod-agent-proxy@" ID ".service",
+                "StartUnit peerpod-agent-proxy@" ID ".socket", "StartUnit peerpod-agent-proxy@" ID ".service",
+                "StopUnit peerpod-agent-proxy@" ID ".socket", "StopUnit peerpod-agent-proxy@" ID ".service", "Teardown " ID,
+        };
+        const char *p = calls;
+        for (size_t i = 0; i < ELEMENTSOF(order); i++) {
+                p = strstr(p, order[i]);
+                if (!p)
+                        fail_msg("'%s' is not in its place in:\n%s", order[i], calls);
+        }
+        ttrpc_client_free(c);
+}
+
+static void bad_requests_are_refused_with_their_reason(void **state) {
+        static const struct {
+                const char *id, *netns, *pod;
+                Annotation extra;
+                const char *text;
+        } cases[] = {
+                { "", NETNS, "web", {}, "empty sandbox id" },
+                { "../x", NETNS, "web", {}, "sandbox id is not" },
+                { ID, "", "web", {}, "network namespace path is empty" },
+                { ID, "netns", "web", {}, "not an absolute path" },
+                { ID, NETNS, "", {}, "pod name io.kubernetes.cri.sandbox-name is missing" },
+                { ID, NETNS, "web", { P "default_vcpus", "many" }, "default_vcpus' is not a decimal number" },
+                { ID, NETNS, "web", { P "default_memory", "99999999999999" }, "default_memory' is larger than" },
+        };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                Call c;
+
+                begin_create(client, &c, cases[i].id, cases[i].netns, cases[i].pod, cases[i].extra.key ? &cases[i].extra : NULL);
+                finish(t, &c, TTRPC_INVALID_ARGUMENT);
+                if (!strstr(c.text, cases[i].text))
+                        fail_msg("'%s' does not say '%s'", c.text, cases[i].text);
+        }
+        assert_true(all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_conflicting_create_is_refused(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        create_ok(t, client);
+        begin_create(client, &c, ID, "/run/netns/other", "web", NULL);
+        finish(t, &c, TTRPC_ALREADY_EXISTS);
+        begin_create(client, &c, ID, NETNS, "other", NULL);
+        finish(t, &c, TTRPC_ALREADY_EXISTS);
+        create_ok(t, client);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        assert_int_equal(count(path_of(t, "provider/calls"), "delete "), 0);   /* the cloud was never asked for anything */
+        ttrpc_client_free(client);
+}
+
+static void unknown_sandboxes(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        begin_start(client, &c, ID, 0);
+        finish(t, &c, TTRPC_NOT_FOUND);
+        assert_string_equal(c.text, "getting sandbox: sandbox " ID " does not exist");
+        stop_ok(t, client);
+        begin_stop(client, &c, "../../etc");
+        finish(t, &c, TTRPC_OK);
+        begin_stop(client, &c, "");
+        finish(t, &c, TTRPC_INVALID_ARGUMENT);
+        ttrpc_client_free(client);
+}
+
+static void a_second_start_joins_the_first(void **state) {
+        Test *t = *state;
+        TtrpcClient *one = connect_shim(t), *two = connect_shim(t);
+        Call a, b;
+
+        control_provider(t, "create=delay:300\n");
+        create_ok(t, one);
+        begin_start(one, &a, ID, 0);
+        begin_start(two, &b, ID, 0);
+        finish(t, &a, TTRPC_OK);
+        finish(t, &b, TTRPC_OK);
+        assert_int_equal(count(path_of(t, "provider/calls"), "create "), 1);
+        stop_ok(t, one);
+        stop_ok(t, two);
+        wait_until(t, all_gone(t));
+        stop_ok(t, one);
+        ttrpc_client_free(one);
+        ttrpc_client_free(two);
+}
+
+static void a_stop_cancels_the_start(void **state) {
+        Test *t = *state;
+        TtrpcClient *one = connect_shim(t), *two = connect_shim(t);
+        Call a;
+
+        control_provider(t, "create=hang\n");
+        create_ok(t, one);
+        begin_start(one, &a, ID, 0);
+        wait_until(t, count(path_of(t, "provider/calls"), "create ") == 1);
+        stop_ok(t, two);
+        finish(t, &a, TTRPC_CANCELLED);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(one);
+        ttrpc_client_free(two);
+}
+
+static void the_last_caller_who_leaves_cancels_the_start(void **state) {
+        Test *t = *state;
+        TtrpcClient *one = connect_shim(t), *two = connect_shim(t);
+        Call a, b;
+
+        control_provider(t, "create=hang\n");
+        create_ok(t, one);
+        begin_start(one, &a, ID, 0);
+        begin_start(two, &b, ID, 0);
+        wait_until(t, count(path_of(t, "provider/calls"), "create ") == 1);
+        ttrpc_client_free(one);
+        assert_string_equal(property(t, "State"), "creating");
+        ttrpc_client_free(two);
+        wait_until(t, all_gone(t));
+}
+
+static void a_start_ends_with_its_callers_deadline(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call a;
+
+        control_fakes(t, "start-proxy=hang\n");
+        create_ok(t, client);
+        begin_start(client, &a, ID, 500 * USEC_PER_MSEC);
+        finish(t, &a, TTRPC_DEADLINE_EXCEEDED);
+        wait_until(t, all_gone(t));
+        assert_true(called(t, "StopUnit peerpod-agent-proxy@" ID ".service"));
+        ttrpc_client_free(client);
+}
+
+static void failures_of_each_step_are_undone_and_told(void **state) {
+        static const struct {
+                const char *fakes, *provider;
+                int32_t code;
+                const char *text;
+        } cases[] = {
+                { "", "create=fail:Exhausted:quota of 10 instances is used up\n", TTRPC_RESOURCE_EXHAUSTED, "quota of 10 instances" },
+                { "", "create=leak\n", -1, "creating an instance: " },
+                { "setup=FailedPrecondition:no route to 192.0.2.10\n", "", TTRPC_FAILED_PRECONDITION,
+                  "setting up pod network tunnel: no route to 192.0.2.10" },
+                { "start-socket=fail\n", "", TTRPC_UNAVAILABLE, "opening the agent's socket: " },
+                { "start-proxy=fail\n", "", TTRPC_UNAVAILABLE, "error connecting to agent: no answer from 192.0.2.7" },
+        };
+        Test *t = *state;
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                TtrpcClient *client = connect_shim(t);
+                Call c;
+
+                control_fakes(t, cases[i].fakes);
+                control_provider(t, cases[i].provider);
+                create_ok(t, client);
+                begin_start(client, &c, ID, 0);
+                wait_until(t, c.done);
+                if (cases[i].code >= 0)
+                        assert_int_equal(c.code, cases[i].code);
+                assert_int_not_equal(c.code, TTRPC_OK);
+                if (!strstr(c.text, cases[i].text))
+                        fail_msg("'%s' does not say '%s'", c.text, cases[i].text);
+                assert_true(all_gone(t));       /* told only when all is undone */
+                stop_ok(t, client);             /* as the shim does */
+                ttrpc_client_free(client);
+        }
+}
+
+static void an_unusable_network_namespace_ends_create(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        control_fakes(t, "inspect=NotFound:no such file\n");
+        begin_create(client, &c, ID, NETNS, "web", NULL);
+        finish(t, &c, TTRPC_NOT_FOUND);
+        assert_string_equal(c.text, "failed to inspect netns: no such file");
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_delete_is_tried_until_the_cloud_says_gone(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        control_provider(t, "delete=fail:Unavailable:the cloud is down\n");
+        stop_ok(t, client);
+        wait_until(t, count(path_of(t, "provider/calls"), "delete ") >= 2);
+        assert_string_equal(property(t, "State"), "deleting");
+        assert_string_equal(property(t, "LastError"), "deleting the instance: the cloud is down");
+        assert_false(called(t, "Teardown"));    /* its VNI stays taken while the VM lives */
+        assert_int_equal(entries(path_of(t, "run")), 0);
+        control_provider(t, "");
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_restart_keeps_what_is_planned(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        ttrpc_client_free(client);
+        restart_adaptor(t, SIGKILL);
+        assert_string_equal(property(t, "State"), "planned");
+        client = connect_shim(t);
+        create_ok(t, client);
+        start_ok(t, client);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_restart_drops_what_is_planned_without_its_files(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        ttrpc_client_free(client);
+        end_adaptor(t, SIGKILL);
+        assert_int_equal(remove_tree(path_of(t, "run/" ID)), 0);
+        start_adaptor(t);
+        wait_until(t, all_gone(t));
+}
+
+static void a_restart_cleans_up_a_start(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        /* At each of its long steps. */
+        for (unsigned i = 0; i < 2; i++) {
+                control_provider(t, i == 0 ? "create=hang\n" : "");
+                control_fakes(t, i == 0 ? "" : "start-proxy=hang\n");
+                create_ok(t, client);
+                begin_start(client, &c, ID, 0);
+                wait_until(t, i == 0 ? count(path_of(t, "provider/calls"), "create ") == 1 :
+                                       called(t, "StartUnit peerpod-agent-proxy@" ID ".service"));
+                restart_adaptor(t, i == 0 ? SIGKILL : SIGTERM);
+                finish(t, &c, TTRPC_UNAVAILABLE);
+                wait_until(t, all_gone(t));
+                ttrpc_client_free(client);
+                client = connect_shim(t);
+        }
+        ttrpc_client_free(client);
+}
+
+static void a_restart_does_not_disturb_what_runs(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        static const int signals[] = { SIGTERM, SIGKILL };
+
+        create_ok(t, client);
+        start_ok(t, client);
+        ttrpc_client_free(client);
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+                control_fakes(t, "");
+                restart_adaptor(t, signals[i]);
+                assert_string_equal(property(t, "State"), "running");
+                /* adopted: tunnel and proxy were looked after */
+                wait_until(t, count(path_of(t, "calls"), "StartUnit peerpod-agent-proxy@" ID ".service") == 2 + i);
+                wait_until(t, count(path_of(t, "provider/calls"), "find ") >= 2 + i);
+        }
+        assert_true(instance_exists(t));
+        assert_false(called(t, "StopUnit"));
+        assert_false(called(t, "Teardown"));
+        assert_string_equal(property(t, "LastError"), "");
+
+        client = connect_shim(t);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_restart_after_the_node_was_booted_cleans_up(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        ttrpc_client_free(client);
+        end_adaptor(t, SIGKILL);
+        control_fakes(t, "setup=NotFound:network namespace is gone\n");
+        start_adaptor(t);
+        wait_until(t, all_gone(t));
+}
+
+static void a_restart_goes_on_with_a_delete(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        control_provider(t, "delete=fail:Unavailable:the cloud is down\n");
+        stop_ok(t, client);
+        ttrpc_client_free(client);
+        end_adaptor(t, SIGKILL);
+        control_provider(t, "");
+        start_adaptor(t);
+        wait_until(t, all_gone(t));
+}
+
+static void a_record_that_is_unreadable_is_set_aside(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        ttrpc_client_free(client);
+        end_adaptor(t, SIGTERM);
+        write_text(path_of(t, "state/sandboxes/" ID ".json"), "{\"version\": 1, \"sta");
+        start_adaptor(t);
+        assert_true(exists(path_of(t, "state/sandboxes/" ID ".json.unreadable")));
+        wait_until(t, count(path_of(t, "provider/calls"), "find ") >= 2);
+        assert_true(instance_exists(t));        /* left alone: its pod may be well */
+
+        client = connect_shim(t);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void an_instance_without_a_record_is_reaped(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        ttrpc_client_free(client);
+        end_adaptor(t, SIGKILL);
+        assert_int_equal(unlink(path_of(t, "state/sandboxes/" ID ".json")), 0);
+        start_adaptor(t);
+        wait_until(t, all_gone(t));
+        assert_true(called(t, "Teardown " ID));
+}
+
+static void calls_survive_a_restart_of_the_services(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        control_provider(t, "create=hang\n");
+        create_ok(t, client);
+        begin_start(client, &c, ID, 0);
+        wait_until(t, count(path_of(t, "provider/calls"), "create ") == 1);
+        (void) end(&t->provider, SIGKILL);
+        control_provider(t, "");
+        start_provider(t);
+        finish(t, &c, TTRPC_OK);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void get_info_waits_for_the_instance(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t), *other = connect_shim(t);
+        Call none, late, waiting, known, s;
+
+        begin_get_info(other, &none, "web", false, 0);
+        finish(t, &none, TTRPC_NOT_FOUND);
+        assert_string_equal(none.text, "VM ID for default:web was not found");
+        begin_get_info(other, &late, "web", true, 100 * USEC_PER_MSEC);
+        finish(t, &late, TTRPC_DEADLINE_EXCEEDED);
+
+        begin_get_info(other, &waiting, "web", true, 0);
+        create_ok(t, client);
+        assert_false(waiting.done);
+        begin_start(client, &s, ID, 0);
+        finish(t, &waiting, TTRPC_OK);
+        finish(t, &s, TTRPC_OK);
+        assert_string_equal(waiting.value, property(t, "InstanceId"));
+        begin_get_info(other, &known, "web", false, 0);
+        finish(t, &known, TTRPC_OK);
+        assert_string_equal(known.value, waiting.value);
+
+        control_provider(t, "create=hang\n");
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        create_ok(t, client);
+        begin_start(client, &s, ID, 0);
+        begin_get_info(other, &waiting, "web", true, 0);
+        wait_until(t, count(path_of(t, "provider/calls"), "create ") == 2);
+        stop_ok(t, client);
+        finish(t, &waiting, TTRPC_NOT_FOUND);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+        ttrpc_client_free(other);
+}
+
+static void a_proxy_that_fails_later_is_shown(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        int r;
+
+        create_ok(t, client);
+        start_ok(t, client);
+        r = sd_bus_call_method(t->bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
+                               "FailUnit", NULL, NULL, "s", "peerpod-agent-proxy@" ID ".service");
+        assert_true(r >= 0);
+        wait_until(t, streq(property(t, "LastError"), "agent proxy has failed: lost its VM"));
+        assert_string_equal(property(t, "State"), "running");
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static unsigned n_descriptors(pid_t pid) {
+        char path[64];
+
+        (void) snprintf(path, sizeof(path), "/proc/%i/fd", pid);
+        return entries(path);
+}
+
+static void no_descriptor_is_left(void **state) {
+        Test *t = *state;
+        unsigned before = 0;
+
+        for (unsigned i = 0; i < 4; i++) {
+                TtrpcClient *client = connect_shim(t);
+
+                control_fakes(t, i % 2 ? "start-proxy=fail\n" : "");
+                create_ok(t, client);
+                if (i % 2) {
+                        Call c;
+
+                        begin_start(client, &c, ID, 0);
+                        finish(t, &c, TTRPC_UNAVAILABLE);
+                } else
+                        start_ok(t, client);
+                stop_ok(t, client);
+                ttrpc_client_free(client);
+                wait_until(t, all_gone(t));
+                /* the first rounds make what lasts: links to the services */
+                if (i == 1)
+                        before = n_descriptors(t->adaptor);
+        }
+        wait_until(t, n_descriptors(t->adaptor) <= before);
+}
+
+static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        char *log = userdata;
+        const char *id, *path;
+
+        if (sd_bus_message_read(m, "so", &id, &path) >= 0)
+                (void) snprintf(log + strlen(log), 256 - strlen(log), "%s(%.4s) ", sd_bus_message_get_member(m), id);
+        return 0;
+}
+
+static void stop_on_the_bus_asks_polkit(void **state) {
+        static const struct {
+                const char *control;
+                const char *error;      /* NULL: allowed */
+        } cases[] = {
+                { "polkit=no\n", SD_BUS_ERROR_ACCESS_DENIED },
+                { "polkit=challenge\n", SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED },
+                { "", NULL },
+        };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        char log[256] = "";
+
+        assert_true(sd_bus_match_signal(t->bus, NULL, NAME, ROOT, NAME ".Manager", NULL, on_signal, log) >= 0);
+        create_ok(t, client);
+        start_ok(t, client);
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                int status;
+                pid_t pid;
+
+                control_fakes(t, cases[i].control);
+                pid = fork();
+                assert_true(pid >= 0);
+                if (pid == 0) {
+                        /* somebody whom our own checks do not let pass */
+                        sd_bus_error error = SD_BUS_ERROR_NULL;
+                        sd_bus *bus;
+                        int r;
+
+                        if (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0 || sd_bus_open_system(&bus) < 0)
+                                _exit(2);
+                        r = sd_bus_call_method(bus, NAME, ROOT, NAME ".Manager", "StopPodVM", &error, NULL, "s", ID);
+                        if (cases[i].error)
+                                _exit(r < 0 && sd_bus_error_has_name(&error, cases[i].error) ? 0 : 1);
+                        _exit(r >= 0 ? 0 : 1);
+                }
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_int_equal(status, 0);
+                assert_int_equal(count(path_of(t, "calls"), "CheckAuthorization org.confidentialcontainers.peerpod.manage"), i + 1);
+                if (cases[i].error)
+                        assert_string_equal(property(t, "State"), "running");
+        }
+
+        assert_true(all_gone(t));               /* answered when it was gone */
+        while (sd_bus_process(t->bus, NULL) > 0)
+                ;
+        assert_string_equal(log, "PodVMNew(0123) PodVMRemoved(0123) ");
+        ttrpc_client_free(client);
+}
+
+/* The lines of a document without comments, blanks and what libsystemd says of its own interfaces. */
+static void normalize(char *text, const char *interface) {
+        char *out = text, *p = text, *begin;
+        _cleanup_(freep) char *copy = NULL, *head = NULL;
+
+        for (char *c; (c = strstr(text, "<!--"));) {
+                char *e = strstr(c, "-->");
+
+                assert_non_null(e);
+                memmove(c, e + 3, strlen(e + 3) + 1);
+        }
+        assert_true(asprintf(&head, "<interface name=\"%s\">", interface) > 0);
+        begin = strstr(text, head);
+        assert_non_null(begin);
+        *(strstr(begin, "</interface>")) = '\0';
+        copy = strdup(begin);
+        for (p = strtok(copy, "\n"); p; p = strtok(NULL, "\n")) {
+                p += strspn(p, " \t");
+                if (*p)
+                        out += sprintf(out, "%s\n", p);
+        }
+        *out = '\0';
+}
+
+static void the_installed_xml_is_what_the_bus_shows(void **state) {
+        static const struct {
+                const char *path, *interface;
+        } cases[] = {
+                { ROOT, NAME ".Manager" },
+                { ROOT "/podvm/_30123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NAME ".PodVM" },
+        };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+                _cleanup_(freep) char *file = NULL, *live = NULL, *installed = NULL;
+                const char *text;
+
+                assert_true(sd_bus_call_method(t->bus, NAME, cases[i].path, "org.freedesktop.DBus.Introspectable", "Introspect", NULL, &m,
+                                               NULL) >= 0);
+                assert_true(sd_bus_message_read(m, "s", &text) >= 0);
+                live = strdup(text);
+                assert_true(asprintf(&file, "%s/%s.xml", xml_directory, cases[i].interface) > 0);
+                installed = read_text(file);
+                normalize(live, cases[i].interface);
+                normalize(installed, cases[i].interface);
+                assert_string_equal(live, installed);
+        }
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void bad_configuration_ends_with_status_78(void **state) {
+        static const struct {
+                const char *variable, *value;
+                int status;
+        } cases[] = {
+                { "TLS_MIN_VERSION", "VersionTLS11", 78 },
+                { "TLS_SKIP_VERIFY", "true", 78 },
+                { "PROXY_TIMEOUT", "soon", 78 },
+                { "INITDATA", "AAAA", 78 },
+                { "CACERT_FILE", "/nonexistent", 78 },
+                { "FORWARDER_PORT", "0", 78 },
+        };
+        Test *t = *state;
+
+        end_adaptor(t, SIGTERM);
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                int status;
+                pid_t pid;
+
+                assert_int_equal(setenv(cases[i].variable, cases[i].value, 1), 0);
+                pid = spawn(adaptor_program, NULL);
+                assert_int_equal(waitpid(pid, &status, 0), pid);
+                assert_int_equal(unsetenv(cases[i].variable), 0);
+                assert_true(WIFEXITED(status));
+                assert_int_equal(WEXITSTATUS(status), cases[i].status);
+        }
+}
+
+int main(int argc, char *argv[]) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+        const struct CMUnitTest tests[] = {
+                TEST(a_pod_vm_lives_and_leaves_nothing),
+                TEST(bad_requests_are_refused_with_their_reason),
+                TEST(a_conflicting_create_is_refused),
+                TEST(unknown_sandboxes),
+                TEST(a_second_start_joins_the_first),
+                TEST(a_stop_cancels_the_start),
+                TEST(the_last_caller_who_leaves_cancels_the_start),
+                TEST(a_start_ends_with_its_callers_deadline),
+                TEST(failures_of_each_step_are_undone_and_told),
+                TEST(an_unusable_network_namespace_ends_create),
+                TEST(a_delete_is_tried_until_the_cloud_says_gone),
+                TEST(a_restart_keeps_what_is_planned),
+                TEST(a_restart_drops_what_is_planned_without_its_files),
+                TEST(a_restart_cleans_up_a_start),
+                TEST(a_restart_does_not_disturb_what_runs),
+                TEST(a_restart_after_the_node_was_booted_cleans_up),
+                TEST(a_restart_goes_on_with_a_delete),
+                TEST(a_record_that_is_unreadable_is_set_aside),
+                TEST(an_instance_without_a_record_is_reaped),
+                TEST(calls_survive_a_restart_of_the_services),
+                TEST(get_info_waits_for_the_instance),
+                TEST(a_proxy_that_fails_later_is_shown),
+                TEST(no_descriptor_is_left),
+                TEST(stop_on_the_bus_asks_polkit),
+                TEST(the_installed_xml_is_what_the_bus_shows),
+                TEST(bad_configuration_ends_with_status_78),
+        };
+
+        if (argc != 6)
+                return 2;
+        adaptor_program = argv[1];
+        providerd_program = argv[2];
+        module_directory = argv[3];
+        fakes_program = argv[4];
+        xml_directory = argv[5];
+        /* tests of one at a time: test-adaptor … with CMOCKA_TEST_FILTER= */
+        if (getenv("CMOCKA_TEST_FILTER"))
+                cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
+
+        return cmocka_run_group_tests_name("adaptor", tests, NULL, NULL);
+}
