@@ -70,9 +70,9 @@ leftovers() {
                         find /run/systemd/system.control -mindepth 1 -name "peerpod-*" 2>/dev/null | found "drop-in"
                         find /run/credentials -mindepth 1 -name "peerpod-agent-proxy@*" 2>/dev/null | found "credentials"
                         for p in /proc/[0-9]*; do
-                                case $(tr "\0" " " <"$p/cmdline" 2>/dev/null) in
-                                *qemu-system*podvm-*) echo "${p#/proc/}" | found "QEMU process" ;;
-                                *peerpod-agent-proxy*) echo "${p#/proc/}" | found "agent proxy process" ;;
+                                case $(readlink "$p/exe") in
+                                */qemu-system-*) echo "${p#/proc/}" | found "QEMU process" ;;
+                                */peerpod-agent-proxy) echo "${p#/proc/}" | found "agent proxy process" ;;
                                 esac
                         done
                         ip -o link show type vxlan | found "link of the host"
