@@ -246,6 +246,7 @@ static void drop_step(Sandbox *s) {
 }
 
 Sandbox* sandbox_free(Sandbox *s) {
+        static const sd_bus_error stopping = SD_BUS_ERROR_MAKE_CONST(PEERPOD_ERROR_UNAVAILABLE, "the adaptor is being stopped");
         SandboxWaiter *w;
 
         if (!s)
@@ -258,6 +259,8 @@ Sandbox* sandbox_free(Sandbox *s) {
         sd_event_source_disable_unref(s->patience);
         while ((w = TAILQ_FIRST(&s->waiters))) {
                 TAILQ_REMOVE(&s->waiters, w, waiters);
+                w->sandbox = NULL;
+                w->done(s, &stopping, w->userdata);
                 free(w);
         }
         if (s->manager)

@@ -94,7 +94,8 @@ int sandbox_new(Manager *m, const char *id, const char *netns_path, CreateReques
  */
 int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret);
 
-/* sandbox_free() - forget it without a word to anybody, as at the end of the process; takes it out of the table */
+/* sandbox_free() - forget it, as at the end of the process: nothing out there changes; who still waits is told. Takes it out of the
+ * table. */
 Sandbox* sandbox_free(Sandbox *s);
 DEFINE_CLEANUP(Sandbox*, sandbox_free);
 

@@ -96,6 +96,14 @@ static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *erro
         return 1;
 }
 
+static int on_connected(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        ServiceLink *link = userdata;
+
+        if (sd_bus_message_get_bus(m) == link->bus)
+                service_link_schedule(link, 0);
+        return 1;
+}
+
 static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         ServiceCall *call = userdata;
         const sd_bus_error *e = sd_bus_message_get_error(m);
@@ -126,6 +134,10 @@ static int service_link_connect(ServiceLink *link) {
                 return r;
         r = sd_bus_match_signal(bus, /* ret= */ NULL, /* sender= */ NULL, "/org/freedesktop/DBus/Local",
                                 "org.freedesktop.DBus.Local", "Disconnected", on_disconnected, link);
+        if (r < 0)
+                return r;
+        r = sd_bus_match_signal(bus, /* ret= */ NULL, /* sender= */ NULL, "/org/freedesktop/DBus/Local",
+                                "org.freedesktop.DBus.Local", "Connected", on_connected, link);
         if (r < 0)
                 return r;
 
@@ -167,6 +179,10 @@ static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
                 service_link_schedule(link, service_link_pause(link));
                 return 0;
         }
+        /* A service that is being started has not answered yet. A message with a descriptor would make sd-bus wait for that, and
+         * all of us with it. */
+        if (sd_bus_is_ready(link->bus) <= 0)
+                return 0;
 
         for (call = TAILQ_FIRST(&link->calls); call; call = next) {
                 next = TAILQ_NEXT(call, calls);

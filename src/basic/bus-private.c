@@ -201,6 +201,9 @@ int bus_private_connect(sd_event *event, const char *path, sd_bus **ret) {
         r = sd_bus_negotiate_fds(bus, true);
         if (r < 0)
                 return r;
+        r = sd_bus_set_connected_signal(bus, true);
+        if (r < 0)
+                return r;
         r = sd_bus_start(bus);
         if (r < 0)
                 return r;

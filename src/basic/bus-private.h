@@ -41,6 +41,7 @@ DEFINE_CLEANUP(BusServer*, bus_server_free);
  * bus_private_connect() - connect to such a server
  *
  * connect() waits in the socket's backlog while the service starts, so this does not block on it. The returned bus is attached
- * to @event; a "Disconnected" signal of org.freedesktop.DBus.Local ends it. File descriptors can be passed. Returns 0 or -errno.
+ * to @event; a "Disconnected" signal of org.freedesktop.DBus.Local ends it. File descriptors can be passed, but not before the
+ * "Connected" signal from there: sd-bus waits inside sd_bus_send() until it knows that the peer takes them. Returns 0 or -errno.
  */
 int bus_private_connect(sd_event *event, const char *path, sd_bus **ret);

@@ -786,6 +786,41 @@ static void calls_survive_a_restart_of_the_services(void **state) {
         ttrpc_client_free(client);
 }
 
+/* systemd holds the socket while it starts the service, which may have to wait for the network first. */
+static void a_service_that_is_slow_to_start_holds_up_nobody(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        struct sockaddr_un sa = { .sun_family = AF_UNIX };
+        uint64_t begin;
+        Call c, version;
+        int fd;
+
+        create_ok(t, client);
+        (void) end(&t->provider, SIGKILL);
+        (void) unlink(path_of(t, "provider.sock"));
+        fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        (void) snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path_of(t, "provider.sock"));
+        assert_int_equal(bind(fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(listen(fd, 8), 0);
+
+        begin_start(client, &c, ID, 0);
+        wait_until(t, poll(&(struct pollfd) { .fd = fd, .events = POLLIN }, 1, 0) == 1);
+        begin = now_usec(CLOCK_MONOTONIC);
+        for (unsigned i = 0; i < 5; i++) {
+                begin_get_info(client, &version, "other", false, 0);
+                finish(t, &version, TTRPC_NOT_FOUND);
+                assert_string_equal(property(t, "State"), "creating");
+        }
+        assert_true(now_usec(CLOCK_MONOTONIC) < begin + 5 * USEC_PER_SEC);
+
+        close_fd(fd);
+        start_provider(t);
+        finish(t, &c, TTRPC_OK);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void get_info_waits_for_the_instance(void **state) {
         Test *t = *state;
         TtrpcClient *client = connect_shim(t), *other = connect_shim(t);
@@ -1037,6 +1072,7 @@ int main(int argc, char *argv[]) {
                 TEST(a_record_that_is_unreadable_is_set_aside),
                 TEST(an_instance_without_a_record_is_reaped),
                 TEST(calls_survive_a_restart_of_the_services),
+                TEST(a_service_that_is_slow_to_start_holds_up_nobody),
                 TEST(get_info_waits_for_the_instance),
                 TEST(a_proxy_that_fails_later_is_shown),
                 TEST(no_descriptor_is_left),
