@@ -160,6 +160,7 @@ worker_up() {
         step "installing the product into the worker host '$name'" "$PEERPOD_CACHE/log/worker-$name-install.log" \
                 worker_install "$dir" "$name" "$(build_dir)"
 
+        echo "$images" >"$dir/images"           # keeps it from being pruned
         say "booting the worker host '$name' …"
         t=$(now_ms)
         worker_start "$dir" "$name" "$images"
