@@ -37,6 +37,9 @@ in_pod() { local pod=$1; shift; in_worker ip netns exec "cni-$pod" "$@"; }
 
 # ---- sandboxes ----
 
+# Root file system of containers in the test image (podvm-mkosi/mkosi.build)
+ROOTFS=/usr/lib/peerpod/tests/rootfs
+
 # new_sandbox_id: 64 hexadecimal digits, as CRI runtimes name them
 new_sandbox_id() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 

@@ -209,6 +209,7 @@ static void write_console(Writer *w, const DomainSpec *s) {
 
 static void write_devices(Writer *w, const DomainSpec *s) {
         begin(w, "devices");
+        empty(w, "controller", "type", "usb", "model", "none", NULL);   /* the firmware would look for keyboards */
         write_disks(w, s);
         write_interface(w, s);
         write_console(w, s);

@@ -108,7 +108,7 @@ static int create_seed_file(Storage *s, const uint8_t *data, size_t size, Peerpo
 }
 
 static int remove_files(Storage *s, PeerpodError *error) {
-        const char *files[] = { s->seed, s->root, s->nvram, s->serial_log };
+        const char *files[] = { s->seed, s->root, s->nvram, s->serial_log, s->libvirt_log };
 
         for (size_t i = 0; i < ELEMENTSOF(files); i++)
                 if (unlink(files[i]) < 0 && errno != ENOENT && errno != ENOTDIR)
@@ -123,7 +123,8 @@ static int init_files(Storage *s, const char *name, PeerpodError *error) {
             asprintf(&s->root, "%s/root.qcow2", s->directory) < 0 ||
             asprintf(&s->seed, "%s/seed.iso", s->directory) < 0 ||
             asprintf(&s->nvram, "%s/nvram.fd", s->directory) < 0 ||
-            asprintf(&s->serial_log, "%s/console.log", s->directory) < 0)
+            asprintf(&s->serial_log, "%s/console.log", s->directory) < 0 ||
+            asprintf(&s->libvirt_log, "%s/log/qemu/%s.log", s->libvirt->embed_root, name) < 0)
                 return libvirt_oom(error);
         return 0;
 }
@@ -331,6 +332,7 @@ void storage_done(Storage *s) {
         free(s->seed);
         free(s->nvram);
         free(s->serial_log);
+        free(s->libvirt_log);
         *s = (Storage) {};
 }
 

@@ -12,6 +12,7 @@ typedef struct Storage {
         char *directory;                /* files: the instance's */
         char *root, *seed;              /* names of the volumes, or paths */
         char *nvram, *serial_log;       /* files only, else NULL */
+        char *libvirt_log;              /* what libvirt writes for the domain; likewise */
 } Storage;
 
 /* storage_init() - names only; nothing is made yet. Returns 0, or negative with @error. */

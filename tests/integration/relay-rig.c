@@ -78,6 +78,7 @@ void rig_write_config(Rig *r) {
         write_text(r->credentials, "client.key", r->client.key);
         write_text(r->credentials, "client.crt", r->client.cert);
         write_text(r->credentials, "server-ca.crt", r->server.cert);
+        write_text(r->credentials, "server.key", r->server.key);
 }
 
 void rig_make(Rig *r) {
@@ -159,6 +160,24 @@ void rig_start_proxy(Rig *r) {
 
         check(argv[0], "$PROXY");
         r->proxy = start(r, r->proxy_listen, "agent", argv);
+}
+
+void rig_start_go_forwarder(Rig *r) {
+        const char *argv[] = { getenv("RELAY_GO"), "forwarder", r->credentials, NULL };
+
+        check(argv[0], "$RELAY_GO");
+        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", argv);
+}
+
+int rig_run_go_proxy(Rig *r) {
+        char port[8];
+        const char *argv[] = { getenv("RELAY_GO"), "proxy", r->credentials, port, RIG_SERVER_NAME, NULL };
+        pid_t pid;
+
+        check(argv[0], "$RELAY_GO");
+        (void) snprintf(port, sizeof(port), "%u", r->port);
+        pid = start(r, r->proxy_listen, "unused", argv);
+        return rig_wait(&pid, 30000);
 }
 
 void rig_wait_ready(Rig *r, int n) {
@@ -254,8 +273,8 @@ void rig_run_agent(const char *path, int ready_fd) {
                 { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled }, {}
         }, health[] = { { "Check", method_check }, {} };
         TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;
-        sd_event *event;
-        TtrpcServer *server;
+        sd_event *event = NULL;
+        TtrpcServer *server = NULL;
 
         limits.n_calls_max = 8192;
         limits.output_max = 256U << 20;

@@ -53,10 +53,10 @@ static bool ends_well(pid_t *pid) {
 }
 
 static int teardown(void **state) {
-        bool ok = ends_well(&rig.proxy) & ends_well(&rig.forwarder);
+        bool proxy_ok = ends_well(&rig.proxy), forwarder_ok = ends_well(&rig.forwarder);
 
         rig_done(&rig);
-        if (!ok)
+        if (!proxy_ok || !forwarder_ok)
                 return -1;
         return rig_count_fds(getpid()) == own_fds ? 0 : -1;
 }
@@ -545,6 +545,47 @@ static void tls_may_be_off(void **state) {
         ttrpc_result_done(&result);
 }
 
+static void an_upstream_forwarder_serves_our_proxy(void **state) {
+        static const char *const versions[] = { "VersionTLS13", "VersionTLS12" };
+        uint8_t *payload = calloc(1, 3 << 20);
+
+        /* BytesValue { value: 3 MiB - 5 } */
+        memcpy(payload, "\x0a\xfb\xff\xbf\x01", 5);
+        for (size_t i = 0; i < ELEMENTSOF(versions); i++) {
+                _cleanup_(ttrpc_client_freep) TtrpcClient *c = NULL;
+                TtrpcResult result;
+
+                rig.tls_min_version = versions[i];
+                rig_write_config(&rig);
+                rig_start_go_forwarder(&rig);
+                rig_start_proxy(&rig);
+                rig_wait_ready(&rig, 1);
+                c = connect_client(NULL);
+                for (size_t k = 0; k < 20; k++) {
+                        assert_int_equal(call(c, "Echo", payload, 3 << 20, &result), 0);
+                        assert_int_equal(result.size, 3 << 20);
+                        assert_memory_equal(result.payload, payload, 3 << 20);
+                        ttrpc_result_done(&result);
+                }
+                assert_int_equal(rig_stop(&rig.proxy, SIGTERM), 0);
+                (void) rig_stop(&rig.forwarder, SIGKILL);
+        }
+        free(payload);
+}
+
+static void an_upstream_worker_uses_our_forwarder(void **state) {
+        static const char *const versions[] = { "VersionTLS13", "VersionTLS12" };
+
+        for (size_t i = 0; i < ELEMENTSOF(versions); i++) {
+                rig.tls_min_version = versions[i];
+                rig_write_config(&rig);
+                rig_start_forwarder(&rig);
+                rig_wait_ready(&rig, 1);
+                assert_int_equal(rig_run_go_proxy(&rig), 0);
+                assert_int_equal(rig_stop(&rig.forwarder, SIGTERM), 0);
+        }
+}
+
 static void the_forwarder_needs_a_client_ca(void **state) {
         char path[160];
         int status;
@@ -575,6 +616,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(tls_may_be_off, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_upstream_forwarder_serves_our_proxy, setup, teardown),
+                cmocka_unit_test_setup_teardown(an_upstream_worker_uses_our_forwarder, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_forwarder_needs_a_client_ca, setup, teardown),
         };
 

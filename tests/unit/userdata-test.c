@@ -593,6 +593,11 @@ static void apf_json_is_read_back(void **state) {
         assert_true(strv_equal(f->apf.tls_cipher_suites, c.tls_cipher_suites));
         clear(f);
 
+        /* found by the fuzz target: json-c's strict mode refused whatever was not ASCII */
+        assert_int_equal(apf_config_parse(TEXT("{\"pod-name\":\"a\\u2000b \xe2\x82\xac\"}"), &f->apf, &f->error), 0);
+        assert_string_equal(f->apf.pod_name, "a\xe2\x80\x80" "b \xe2\x82\xac");
+        clear(f);
+
         /* unknown keys, null, a final newline as a block scalar adds it */
         assert_int_equal(apf_config_parse(TEXT("{\"pod-network\":null,\"pod-name\":null,\"sc-pp-prv\":\"AA==\",\"new\":[1]}\n"),
                                           &f->apf, &f->error), 0);

@@ -332,17 +332,21 @@ func recordServer(talk func(conn net.Conn) error) ([]byte, error) {
 	return append([]byte(nil), r.written.Bytes()...), nil
 }
 
-// Sends raw bytes and reads one frame.
-func raw(request []byte) func(conn net.Conn) error {
+// Sends raw bytes and reads as many frames as are to be recorded.
+func raw(request []byte, frames int) func(conn net.Conn) error {
 	return func(conn net.Conn) error {
 		go conn.Write(request)
-		header := make([]byte, 10)
-		if _, err := io.ReadFull(conn, header); err != nil {
-			return err
+		for ; frames > 0; frames-- {
+			header := make([]byte, 10)
+			if _, err := io.ReadFull(conn, header); err != nil {
+				return err
+			}
+			n := int64(header[0])<<24 | int64(header[1])<<16 | int64(header[2])<<8 | int64(header[3])
+			if _, err := io.CopyN(io.Discard, conn, n); err != nil {
+				return err
+			}
 		}
-		n := int64(header[0])<<24 | int64(header[1])<<16 | int64(header[2])<<8 | int64(header[3])
-		_, err := io.CopyN(io.Discard, conn, n)
-		return err
+		return nil
 	}
 }
 
@@ -410,16 +414,17 @@ func runGolden(dir string) error {
 	}
 	raws := []struct {
 		name    string
+		frames  int
 		request []byte
 	}{
-		{"even-id", frame(0, 2, 1, 0, nil)},
-		{"bad-request", frame(3, 1, 1, 0, []byte{0x0a, 0x05, 'x'})},
-		{"bad-payload", append(frame(uint32(len(service)+13), 1, 1, 0, append([]byte{0x0a, byte(len(service))}, service...)),
+		{"even-id", 1, frame(0, 2, 1, 0, nil)},
+		{"bad-request", 1, frame(3, 1, 1, 0, []byte{0x0a, 0x05, 'x'})},
+		{"bad-payload", 1, append(frame(uint32(len(service)+13), 1, 1, 0, append([]byte{0x0a, byte(len(service))}, service...)),
 			0x12, 4, 'E', 'c', 'h', 'o', 0x1a, 3, 0x0a, 0x05, 'x')},
-		{"oversize", append(frame(4<<20+1, 7, 1, 0, make([]byte, 4<<20+1)), good...)},
+		{"oversize", 2, append(frame(4<<20+1, 7, 1, 0, make([]byte, 4<<20+1)), good...)},
 	}
 	for _, r := range raws {
-		response, err := recordServer(raw(r.request))
+		response, err := recordServer(raw(r.request, r.frames))
 		if err != nil {
 			return err
 		}

@@ -180,6 +180,7 @@ static int setup_go_server(void **state) {
         Fixture *f = fixture_new();
         int in[2], out[2];
         char ready[6];
+        bool good;
 
         assert_int_equal(pipe2(in, O_CLOEXEC), 0);
         assert_int_equal(pipe2(out, O_CLOEXEC), 0);
@@ -187,10 +188,13 @@ static int setup_go_server(void **state) {
         close(in[0]);
         close(out[1]);
         f->stdin_fd = in[1];
-        assert_int_equal(read(out[0], ready, sizeof(ready)), 6);
+        good = read(out[0], ready, sizeof(ready)) == sizeof(ready) && memcmp(ready, "ready\n", sizeof(ready)) == 0;
         close(out[0]);
-        assert_memory_equal(ready, "ready\n", 6);
-        assert_int_equal(ttrpc_client_new_unix(f->event, f->path, &f->client), 0);
+        if (!good || ttrpc_client_new_unix(f->event, f->path, &f->client) < 0) {
+                print_error("Go's server did not start\n");
+                fixture_free(f);        /* without a teardown: cmocka runs none for a set-up that failed */
+                return -1;
+        }
         *state = f;
         return 0;
 }
@@ -460,6 +464,10 @@ int main(int argc, char *argv[]) {
         }
         ttrpc_go = argv[1];
         golden_dir = argv[2];
+        if (access(ttrpc_go, X_OK) < 0) {
+                perror(ttrpc_go);
+                return 1;
+        }
 
         n_fds = count_fds();
         r = cmocka_run_group_tests(tests, NULL, NULL);
