@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "basic/bus-private.h"
 #include "basic/io.h"
 #include "basic/strv.h"
 #include "basic/util.h"
@@ -966,6 +967,67 @@ static void stop_on_the_bus_asks_polkit(void **state) {
         ttrpc_client_free(client);
 }
 
+/* As somebody whom our own checks do not let pass: @n calls at once, which are to end with this error, or NULL. */
+static pid_t begin_foreign_stops(unsigned n, const char *expected) {
+        pid_t pid = fork();
+        sd_bus *bus;
+
+        assert_true(pid >= 0);
+        if (pid > 0)
+                return pid;
+
+        if (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0 || sd_bus_open_system(&bus) < 0)
+                _exit(2);
+        for (unsigned i = 0; i < n; i++) {
+                sd_bus_message *m;
+                uint64_t cookie;        /* without one no answer is wanted */
+
+                if (sd_bus_message_new_method_call(bus, &m, NAME, ROOT, NAME ".Manager", "StopPodVM") < 0 ||
+                    sd_bus_message_append(m, "s", ID) < 0 || sd_bus_send(bus, m, &cookie) < 0)
+                        _exit(2);
+        }
+        while (n > 0) {
+                sd_bus_message *m = NULL;
+                const sd_bus_error *error;
+
+                if (sd_bus_process(bus, &m) < 0 || (!m && sd_bus_wait(bus, USEC_PER_SEC) < 0))
+                        _exit(2);
+                if (!m || (!sd_bus_message_is_method_error(m, NULL) && sd_bus_message_is_signal(m, NULL, NULL)))
+                        continue;
+                error = sd_bus_message_get_error(m);
+                if (expected ? !sd_bus_error_has_name(error, expected) : !!error)
+                        _exit(1);
+                n--;
+        }
+        _exit(0);
+}
+
+static void what_vanishes_while_polkit_thinks_is_not_found(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        const unsigned n = 64;                  /* as many questions as may be open */
+        int status;
+        pid_t pid;
+
+        control_fakes(t, "polkit=wait\n");
+        create_ok(t, client);
+        pid = begin_foreign_stops(n, PEERPOD_ERROR_NOT_FOUND);
+        wait_until(t, count(path_of(t, "calls"), "CheckAuthorization") == n);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        control_fakes(t, "");
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+
+        /* and nothing of that is kept */
+        create_ok(t, client);
+        pid = begin_foreign_stops(1, NULL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 /* The lines of a document without comments, blanks and what libsystemd says of its own interfaces. */
 static void normalize(char *text, const char *interface) {
         char *out = text, *p = text, *begin;
@@ -1077,6 +1139,7 @@ int main(int argc, char *argv[]) {
                 TEST(a_proxy_that_fails_later_is_shown),
                 TEST(no_descriptor_is_left),
                 TEST(stop_on_the_bus_asks_polkit),
+                TEST(what_vanishes_while_polkit_thinks_is_not_found),
                 TEST(the_installed_xml_is_what_the_bus_shows),
                 TEST(bad_configuration_ends_with_status_78),
         };
