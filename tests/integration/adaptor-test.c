@@ -917,6 +917,46 @@ static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 0;
 }
 
+/* Notes whether an InterfacesAdded signal has a time of creation. */
+static int on_added(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *interface, *name, *contents;
+        uint64_t *usec = userdata;
+
+        assert_true(sd_bus_message_read(m, "o", NULL) >= 0);
+        assert_true(sd_bus_message_enter_container(m, 'a', "{sa{sv}}") >= 0);
+        while (sd_bus_message_enter_container(m, 'e', "sa{sv}") > 0) {
+                assert_true(sd_bus_message_read(m, "s", &interface) >= 0);
+                assert_true(sd_bus_message_enter_container(m, 'a', "{sv}") >= 0);
+                while (sd_bus_message_enter_container(m, 'e', "sv") > 0) {
+                        assert_true(sd_bus_message_read(m, "s", &name) >= 0);
+                        assert_true(sd_bus_message_peek_type(m, NULL, &contents) >= 0);
+                        if (streq(name, "CreatedTimestamp"))
+                                assert_true(sd_bus_message_read(m, "v", "t", usec) >= 0);
+                        else
+                                assert_true(sd_bus_message_skip(m, "v") >= 0);
+                        assert_true(sd_bus_message_exit_container(m) >= 0);
+                }
+                assert_true(sd_bus_message_exit_container(m) >= 0);
+                assert_true(sd_bus_message_exit_container(m) >= 0);
+        }
+        return 0;
+}
+
+static void a_new_object_shows_what_is_constant(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        uint64_t created = UINT64_MAX, now = now_usec(CLOCK_REALTIME);
+
+        assert_true(sd_bus_match_signal(t->bus, NULL, NAME, ROOT, "org.freedesktop.DBus.ObjectManager", "InterfacesAdded", on_added,
+                                        &created) >= 0);
+        create_ok(t, client);
+        wait_until(t, sd_bus_process(t->bus, NULL) >= 0 && created != UINT64_MAX);
+        assert_in_range(created, now, now + 60 * USEC_PER_SEC);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void stop_on_the_bus_asks_polkit(void **state) {
         static const struct {
                 const char *control;
@@ -1138,6 +1178,7 @@ int main(int argc, char *argv[]) {
                 TEST(get_info_waits_for_the_instance),
                 TEST(a_proxy_that_fails_later_is_shown),
                 TEST(no_descriptor_is_left),
+                TEST(a_new_object_shows_what_is_constant),
                 TEST(stop_on_the_bus_asks_polkit),
                 TEST(what_vanishes_while_polkit_thinks_is_not_found),
                 TEST(the_installed_xml_is_what_the_bus_shows),
