@@ -787,6 +787,25 @@ static void calls_survive_a_restart_of_the_services(void **state) {
         ttrpc_client_free(client);
 }
 
+/* The jobs that it had are gone, or go on: it says nothing of them any more. */
+static void a_stop_survives_a_restart_of_systemd(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        control_fakes(t, "stop-proxy=hang\n");
+        stop_ok(t, client);
+        wait_until(t, called(t, "StopUnit peerpod-agent-proxy@" ID ".service"));
+        assert_string_equal(property(t, "State"), "deleting");
+
+        (void) end(&t->fakes, SIGKILL);
+        control_fakes(t, "");
+        start_fakes(t);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 /* systemd holds the socket while it starts the service, which may have to wait for the network first. */
 static void a_service_that_is_slow_to_start_holds_up_nobody(void **state) {
         Test *t = *state;
@@ -1174,6 +1193,7 @@ int main(int argc, char *argv[]) {
                 TEST(a_record_that_is_unreadable_is_set_aside),
                 TEST(an_instance_without_a_record_is_reaped),
                 TEST(calls_survive_a_restart_of_the_services),
+                TEST(a_stop_survives_a_restart_of_systemd),
                 TEST(a_service_that_is_slow_to_start_holds_up_nobody),
                 TEST(get_info_waits_for_the_instance),
                 TEST(a_proxy_that_fails_later_is_shown),
