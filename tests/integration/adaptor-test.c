@@ -769,6 +769,32 @@ static void an_instance_without_a_record_is_reaped(void **state) {
         assert_true(called(t, "Teardown " ID));
 }
 
+static void a_list_from_before_the_start_says_nothing(void **state) {
+        Test *t = *state;
+        TtrpcClient *client;
+
+        end_adaptor(t, SIGTERM);
+        control_provider(t, "find=hang-hard\n");
+        start_adaptor(t);
+        client = connect_shim(t);
+        wait_until(t, count(path_of(t, "provider/calls"), "find ") == 2);
+        create_ok(t, client);
+        start_ok(t, client);
+
+        /* The cloud's answer, as it was before the instance was made. */
+        assert_int_equal(rename(path_of(t, "provider/" INSTANCE), path_of(t, "provider/hidden")), 0);
+        assert_int_equal(unlink(path_of(t, "provider/control")), 0);
+        for (uint64_t last = now_usec(CLOCK_MONOTONIC) + USEC_PER_SEC; now_usec(CLOCK_MONOTONIC) < last;) {
+                (void) sd_event_run(t->event, 10 * USEC_PER_MSEC);
+                assert_string_equal(property(t, "LastError"), "");
+        }
+        assert_int_equal(rename(path_of(t, "provider/hidden"), path_of(t, "provider/" INSTANCE)), 0);
+
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void calls_survive_a_restart_of_the_services(void **state) {
         Test *t = *state;
         TtrpcClient *client = connect_shim(t);
@@ -1192,6 +1218,7 @@ int main(int argc, char *argv[]) {
                 TEST(a_restart_goes_on_with_a_delete),
                 TEST(a_record_that_is_unreadable_is_set_aside),
                 TEST(an_instance_without_a_record_is_reaped),
+                TEST(a_list_from_before_the_start_says_nothing),
                 TEST(calls_survive_a_restart_of_the_services),
                 TEST(a_stop_survives_a_restart_of_systemd),
                 TEST(a_service_that_is_slow_to_start_holds_up_nobody),
