@@ -116,6 +116,13 @@ static bool is_serving(TtrpcSlice response) {
         return status == 1;             /* kata-containers: health.proto, HealthCheckResponse.ServingStatus */
 }
 
+/* A pod VM's text goes into a STATUS= field, and may be no second field to it, as READY=1 would be (sd_notify(3)). */
+static void make_one_line(char *s) {
+        for (; *s; s++)
+                if ((unsigned char) *s < ' ' || *s == 0x7f)
+                        *s = '?';
+}
+
 static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
         Proxy *p = userdata;
         char text[256];
@@ -125,6 +132,7 @@ static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *use
         if (code != TTRPC_OK) {
                 (void) snprintf(text, sizeof(text), "Health.Check: %.*s", (int) MIN(message.size, (size_t) 200),
                                 (const char*) message.data ?: "");
+                make_one_line(text);
                 proxy_retry_later(p, text);
         } else if (!is_serving(payload))
                 proxy_retry_later(p, "Health.Check: the agent is not serving yet");

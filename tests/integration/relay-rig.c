@@ -237,7 +237,11 @@ static int method_echo(TtrpcCall *call, const void *payload, size_t size, void *
         return ttrpc_call_reply(call, payload, size);
 }
 
+static const char *check_error;
+
 static int method_check(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
+        if (check_error)
+                return ttrpc_call_reply_status(call, TTRPC_UNAVAILABLE, "%s", check_error);
         return ttrpc_call_reply(call, "\x08\x01", 2);
 }
 
@@ -316,6 +320,7 @@ void rig_start_agent(Rig *r) {
                 close_fd(r->proxy_listen);
                 close_fd(r->forwarder_listen);
                 close_fd(fds[0]);
+                check_error = r->check_error;
                 rig_run_agent(r->agent_socket, fds[1]);
         }
         close_fd(fds[1]);

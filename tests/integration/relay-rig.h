@@ -21,6 +21,7 @@ typedef struct Rig {
         TestCert server, client;
         bool tls;
         const char *tls_min_version;
+        const char *check_error;        /* the agent answers Health.Check with this, if set before it is started */
         const char *proxy_log;          /* the proxy's stderr goes there, if set before it is started */
         uint64_t connect_timeout_usec;
 } Rig;

@@ -553,6 +553,31 @@ static void a_client_that_comes_early_waits(void **state) {
         ttrpc_result_done(&result);
 }
 
+/* What a pod VM says is not for the service manager, which takes each line for a field (sd_notify(3)). */
+static void a_vm_cannot_notify_the_service_manager(void **state) {
+        uint64_t end = now_usec(CLOCK_MONOTONIC) + CALL_USEC;
+        char path[96], text[1024] = "";
+
+        (void) rig_stop(&rig.agent, SIGKILL);
+        (void) snprintf(path, sizeof(path), "%s/log", rig.dir);
+        rig.proxy_log = path;
+        rig.check_error = "not yet\nREADY=1";
+        rig_start_agent(&rig);
+        rig_start_forwarder(&rig);
+        rig_start_proxy(&rig);
+        while (!strstr(text, "not yet")) {
+                ssize_t n = recv(rig.notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+                text[MAX(n, 0)] = '\0';
+                if (now_usec(CLOCK_MONOTONIC) > end)
+                        fail_msg("the trouble was not told");
+                if (n < 0)
+                        (void) poll(NULL, 0, 10);
+        }
+        assert_string_equal(text, "STATUS=Waiting for the pod VM: Health.Check: not yet?READY=1");
+        wait_for_log(path, "<6>Waiting for the pod VM: Health.Check: not yet?READY=1.\n");
+}
+
 static void a_vm_that_never_answers_ends_the_proxy(void **state) {
         int status;
 
@@ -660,6 +685,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(the_forwarders_death_is_told_and_healed, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(daemons_end_in_good_order, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(an_agent_that_ends_after_destroy_is_no_event, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_vm_cannot_notify_the_service_manager, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_comes_early_waits, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
