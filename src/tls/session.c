@@ -587,7 +587,7 @@ size_t tls_session_has_output(const TlsSession *s) {
 }
 
 const char* tls_session_error(const TlsSession *s) {
-        return s->error[0] ? s->error : "no error";
+        return s->error[0] ? s->error : NULL;
 }
 
 const char* tls_session_describe(const TlsSession *s) {

@@ -743,6 +743,10 @@ int relay_add_downstream(Relay *r, Channel *channel) {
 
 /* Upstream. */
 
+static const char* upstream_name(const Relay *r) {
+        return r->handlers->upstream ?: "other end";
+}
+
 static void upstream_failed(Relay *r, int error, const char *text) {
         _cleanup_(channel_freep) Channel *upstream = TAKE_PTR(r->upstream);
 
@@ -751,7 +755,8 @@ static void upstream_failed(Relay *r, int error, const char *text) {
                         Call *call = c->calls;
 
                         if (!c->cut)
-                                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "connection to the pod VM lost: %s", text);
+                                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "connection to the %s lost: %s", upstream_name(r),
+                                           text);
                         call_abandon(call);
                 }
                 conn_close(c);
@@ -773,12 +778,18 @@ static void upstream_failed(Relay *r, int error, const char *text) {
         r->handlers->on_upstream_lost(r, error, text, r->userdata);
 }
 
-static void on_upstream_closed(Channel *channel, int error, void *userdata) {
-        Relay *r = userdata;
+static void upstream_closed(Relay *r, int error, const char *reason) {
         char text[256];
 
-        (void) snprintf(text, sizeof(text), "%s", channel_error(channel) ?: strerrordesc_np(-error) ?: "error");
+        if (!reason && (error == -ECONNRESET || error == -EPIPE))
+                (void) snprintf(text, sizeof(text), "closed by the %s", upstream_name(r));
+        else
+                (void) snprintf(text, sizeof(text), "%s", reason ?: strerrordesc_np(-error) ?: "error");
         upstream_failed(r, error, text);
+}
+
+static void on_upstream_closed(Channel *channel, int error, void *userdata) {
+        upstream_closed(userdata, error, channel_error(channel));
 }
 
 static void on_upstream_drained(Channel *channel, void *userdata) {
@@ -926,9 +937,9 @@ static void on_upstream_input(Channel *channel, void *userdata) {
                 channel_consume(channel, used);
 
         if (bad < 0)
-                upstream_failed(r, bad, "the other end does not speak ttrpc");
+                upstream_closed(r, bad, "it does not speak ttrpc");
         else if (n == 0 && r->n_blocking == 0)
-                upstream_failed(r, -ECONNRESET, "closed by the other end");
+                upstream_closed(r, -ECONNRESET, /* reason= */ NULL);
         else if (r->next_id >= ID_LAST)
                 upstream_failed(r, -EOVERFLOW, "stream ids used up");
 }

@@ -420,6 +420,53 @@ static void the_forwarders_death_is_told_and_healed(void **state) {
         ttrpc_client_free(d);
 }
 
+static void wait_for_log(const char *path, const char *text) {
+        uint64_t end = now_usec(CLOCK_MONOTONIC) + CALL_USEC;
+
+        for (;;) {
+                _cleanup_(freep) char *log = NULL;
+                char status[512];
+
+                while (recv(rig.notify_fd, status, sizeof(status), MSG_DONTWAIT) > 0)
+                        ;               /* a daemon waits in sd_notify() when nobody reads */
+                if (read_full_file_at(AT_FDCWD, path, 1 << 20, &log, NULL) >= 0 && strstr(log, text))
+                        return;
+                if (now_usec(CLOCK_MONOTONIC) > end)
+                        fail_msg("not in the log: %s; but: %s", text, log ?: "");
+                (void) poll(NULL, 0, 10);
+        }
+}
+
+static void an_agent_that_ends_after_destroy_is_no_event(void **state) {
+        _cleanup_(freep) char *log = NULL;
+        char path[96];
+        TtrpcResult result;
+        TtrpcClient *c;
+
+        (void) snprintf(path, sizeof(path), "%s/log", rig.dir);
+        rig.proxy_log = path;
+        rig_start_forwarder(&rig);
+        rig_start_proxy(&rig);
+        rig_wait_ready(&rig, 2);
+
+        /* One that ends without being asked is. */
+        (void) rig_stop(&rig.agent, SIGKILL);
+        wait_for_log(path, "<4>Link to the pod VM lost: closed by the pod VM. Connecting again.\n");
+        rig_start_agent(&rig);
+
+        c = connect_client(NULL);
+        assert_int_equal(call(c, "CreateSandbox", "\x2a\x01s", 3, &result), 0);
+        ttrpc_result_done(&result);
+        (void) call(c, "DestroySandbox", NULL, 0, &result);
+        ttrpc_result_done(&result);
+        assert_int_equal(rig_wait(&rig.agent, 10000), 0);
+        wait_for_log(path, "<6>Link to the pod VM ended after DestroySandbox: closed by the pod VM.\n");
+        ttrpc_client_free(c);
+
+        assert_int_equal(read_full_file_at(AT_FDCWD, path, 1 << 20, &log, NULL), 0);
+        assert_null(strstr(strstr(log, "<4>") + 1, "<4>"));
+}
+
 static void daemons_end_in_good_order(void **state) {
         sd_event *event = NULL;
         TtrpcClient *c;
@@ -504,6 +551,31 @@ static void a_client_that_comes_early_waits(void **state) {
         rig_start_agent(&rig);
         assert_int_equal(call(c, "Echo", "early", 5, &result), 0);
         ttrpc_result_done(&result);
+}
+
+/* What a pod VM says is not for the service manager, which takes each line for a field (sd_notify(3)). */
+static void a_vm_cannot_notify_the_service_manager(void **state) {
+        uint64_t end = now_usec(CLOCK_MONOTONIC) + CALL_USEC;
+        char path[96], text[1024] = "";
+
+        (void) rig_stop(&rig.agent, SIGKILL);
+        (void) snprintf(path, sizeof(path), "%s/log", rig.dir);
+        rig.proxy_log = path;
+        rig.check_error = "not yet\nREADY=1";
+        rig_start_agent(&rig);
+        rig_start_forwarder(&rig);
+        rig_start_proxy(&rig);
+        while (!strstr(text, "not yet")) {
+                ssize_t n = recv(rig.notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+                text[MAX(n, 0)] = '\0';
+                if (now_usec(CLOCK_MONOTONIC) > end)
+                        fail_msg("the trouble was not told");
+                if (n < 0)
+                        (void) poll(NULL, 0, 10);
+        }
+        assert_string_equal(text, "STATUS=Waiting for the pod VM: Health.Check: not yet?READY=1");
+        wait_for_log(path, "<6>Waiting for the pod VM: Health.Check: not yet?READY=1.\n");
 }
 
 static void a_vm_that_never_answers_ends_the_proxy(void **state) {
@@ -612,6 +684,8 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(the_agents_death_is_told_and_healed, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(the_forwarders_death_is_told_and_healed, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(daemons_end_in_good_order, setup_all, teardown),
+                cmocka_unit_test_setup_teardown(an_agent_that_ends_after_destroy_is_no_event, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_vm_cannot_notify_the_service_manager, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_comes_early_waits, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
