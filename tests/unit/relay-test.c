@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The relay in its real loop, with socket pairs for callers and upstream. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -15,6 +14,7 @@
 
 #include "basic/io.h"
 #include "basic/util.h"
+#include "fd-count.h"
 #include "ttrpc/relay.h"
 
 #define N_CLIENTS_MAX 8
@@ -28,16 +28,6 @@ typedef struct Fixture {
         int last_code, lost_error;
         size_t own_fds;
 } Fixture;
-
-static size_t count_fds(void) {
-        DIR *d = opendir("/proc/self/fd");
-        size_t n = 0;
-
-        while (readdir(d))
-                n++;
-        (void) closedir(d);
-        return n;
-}
 
 static void on_wanted(Relay *r, void *userdata) {
         ((Fixture*) userdata)->n_wanted++;

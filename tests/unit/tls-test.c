@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "basic/util.h"
+#include "fd-count.h"
 #include "tls-test-certs.h"
 #include "ttrpc/channel.h"
 
@@ -483,20 +484,21 @@ static void nobody_renegotiates(void **state) {
 
 int main(void) {
         static const struct CMUnitTest tests[] = {
-                cmocka_unit_test(each_certificate_is_the_others_only_anchor),
-                cmocka_unit_test(a_server_below_a_ca_is_accepted),
-                cmocka_unit_test(strangers_are_refused),
-                cmocka_unit_test(a_client_without_certificate_is_refused),
-                cmocka_unit_test(the_servers_name_counts),
-                cmocka_unit_test(old_versions_are_refused),
-                cmocka_unit_test(cipher_lists_hold),
-                cmocka_unit_test(incomplete_settings_are_refused),
-                cmocka_unit_test(nothing_stalls),
-                cmocka_unit_test(bytes_may_dribble),
-                cmocka_unit_test(a_flipped_bit_ends_the_connection),
-                cmocka_unit_test(an_end_without_goodbye_is_an_error),
-                cmocka_unit_test(junk_instead_of_a_handshake_is_refused),
-                cmocka_unit_test(nobody_renegotiates),
+#define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
+                T(each_certificate_is_the_others_only_anchor),
+                T(a_server_below_a_ca_is_accepted),
+                T(strangers_are_refused),
+                T(a_client_without_certificate_is_refused),
+                T(the_servers_name_counts),
+                T(old_versions_are_refused),
+                T(cipher_lists_hold),
+                T(incomplete_settings_are_refused),
+                T(nothing_stalls),
+                T(bytes_may_dribble),
+                T(a_flipped_bit_ends_the_connection),
+                T(an_end_without_goodbye_is_an_error),
+                T(junk_instead_of_a_handshake_is_refused),
+                T(nobody_renegotiates),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);
