@@ -482,6 +482,51 @@ static void nobody_renegotiates(void **state) {
         close_fd(fds[1]);
 }
 
+/* Moves what one end has sent to the other one, in one piece with bytes of somebody else's. */
+static void carry_with(Pair *p, int from, const uint8_t *behind, size_t n_behind) {
+        static uint8_t buffer[65536];
+        ssize_t n;
+
+        n = recv(p->relay[from], buffer, sizeof(buffer) - n_behind, 0);
+        assert_true(n > 0);
+        if (n_behind > 0)
+                memcpy(buffer + n, behind, n_behind);
+        n += n_behind;
+        assert_int_equal(send(p->relay[!from], buffer, n, MSG_NOSIGNAL), n);
+}
+
+static void pair_make_open(Pair *p) {
+        pair_make(p, &CLIENT(), &SERVER(), true);
+        pair_carry(p, 65536);
+        assert_true(p->client.open && p->server.open);
+}
+
+static void a_goodbye_behind_the_last_bytes_is_heard(void **state) {
+        Pair p;
+
+        pair_make_open(&p);
+        assert_int_equal(channel_write(p.client.channel, "\0", 1), 0);
+        p.client.channel = channel_free(p.client.channel);
+        carry_with(&p, 0, NULL, 0);            /* without the end of the TCP stream, which may come much later */
+        pair_run(&p);
+        assert_int_equal(p.server.n_received, 1);
+        assert_int_equal(p.server.error, -ECONNRESET);
+        pair_done(&p);
+}
+
+static void a_bad_record_behind_the_last_bytes_is_noticed(void **state) {
+        static const uint8_t junk[5 + 32] = { 23, 3, 3, 0, 32 };
+        Pair p;
+
+        pair_make_open(&p);
+        assert_int_equal(channel_write(p.client.channel, "\0", 1), 0);
+        carry_with(&p, 0, junk, sizeof(junk));
+        pair_run(&p);
+        assert_int_equal(p.server.n_received, 1);
+        assert_true(p.server.error < 0);
+        pair_done(&p);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
@@ -499,6 +544,8 @@ int main(void) {
                 T(an_end_without_goodbye_is_an_error),
                 T(junk_instead_of_a_handshake_is_refused),
                 T(nobody_renegotiates),
+                T(a_goodbye_behind_the_last_bytes_is_heard),
+                T(a_bad_record_behind_the_last_bytes_is_noticed),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);
