@@ -516,6 +516,8 @@ ssize_t tls_session_read(TlsSession *s, void *buf, size_t size) {
                         continue;
                 if (n == 0) {           /* comes again with the next call */
                         s->ended = true;
+                        if (done == 0)
+                                (void) snprintf(s->error, sizeof(s->error), "TLS read: the peer closed the connection");
                         return done;
                 }
                 /* GNUTLS_E_REHANDSHAKE is an end as well: nobody here renegotiates. */
@@ -591,7 +593,7 @@ size_t tls_session_has_output(const TlsSession *s) {
 }
 
 const char* tls_session_error(const TlsSession *s) {
-        return s->error[0] ? s->error : "no error";
+        return s->error[0] ? s->error : NULL;
 }
 
 const char* tls_session_describe(const TlsSession *s) {

@@ -527,6 +527,25 @@ static void a_bad_record_behind_the_last_bytes_is_noticed(void **state) {
         pair_done(&p);
 }
 
+static void what_is_lost_is_said(void **state) {
+        Pair p;
+
+        pair_make_open(&p);
+        p.client.channel = channel_free(p.client.channel);
+        carry_with(&p, 0, NULL, 0);
+        pair_run(&p);
+        assert_string_equal(p.server.text, "TLS read: the peer closed the connection");
+        pair_done(&p);
+
+        pair_make_open(&p);             /* an error of the socket has a number only */
+        p.relay[0] = close_fd(p.relay[0]);
+        assert_true(channel_write(p.client.channel, "\0", 1) < 0);
+        pair_run(&p);
+        assert_int_equal(p.client.error, -EPIPE);
+        assert_string_equal(p.client.text, "");
+        pair_done(&p);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
@@ -546,6 +565,7 @@ int main(void) {
                 T(nobody_renegotiates),
                 T(a_goodbye_behind_the_last_bytes_is_heard),
                 T(a_bad_record_behind_the_last_bytes_is_noticed),
+                T(what_is_lost_is_said),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);
