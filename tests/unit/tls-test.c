@@ -23,7 +23,7 @@ typedef struct End {
         bool open;
         int error;                      /* of on_closed() */
         char text[256];
-        size_t n_received, n_input;
+        size_t n_received, n_input, n_drained;
         uint8_t next;                   /* of the pattern */
         bool wrong;
 } End;
@@ -82,6 +82,7 @@ static void on_input(Channel *c, void *userdata) {
 }
 
 static void on_drained(Channel *c, void *userdata) {
+        ((End*) userdata)->n_drained++;
 }
 
 static void on_closed(Channel *c, int error, void *userdata) {
@@ -546,6 +547,28 @@ static void what_is_lost_is_said(void **state) {
         pair_done(&p);
 }
 
+static void drained_by_the_next_write_is_drained(void **state) {
+        static const uint8_t bytes[4096];
+        static uint8_t buffer[65536];
+        Pair p;
+
+        pair_make_open(&p);
+        while (channel_queued(p.client.channel) == 0)
+                assert_int_equal(channel_write(p.client.channel, bytes, sizeof(bytes)), 0);
+        channel_notify_drained(p.client.channel, 0);
+        pair_run(&p);
+        assert_int_equal(p.client.n_drained, 0);
+
+        /* The socket has room again, and a write comes before the loop hears of it. */
+        while (recv(p.relay[0], buffer, sizeof(buffer), 0) > 0)
+                ;
+        assert_int_equal(channel_write(p.client.channel, "\0", 1), 0);
+        assert_int_equal(channel_queued(p.client.channel), 0);
+        pair_run(&p);
+        assert_int_equal(p.client.n_drained, 1);
+        pair_done(&p);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
@@ -566,6 +589,7 @@ int main(void) {
                 T(a_goodbye_behind_the_last_bytes_is_heard),
                 T(a_bad_record_behind_the_last_bytes_is_noticed),
                 T(what_is_lost_is_said),
+                T(drained_by_the_next_write_is_drained),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);
