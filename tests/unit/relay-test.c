@@ -818,6 +818,96 @@ static void abandoned_long_polls_end_with_the_connection(void **state) {
         assert_int_equal(take(f->upstream, NULL).stream_id, 1);
 }
 
+static void abandon_polls(Fixture *f) {
+        for (uint32_t i = 0; i < RELAY_ABANDONED_MAX; i++)
+                request(f, 0, 1 + 2 * i, "Poll", "");
+}
+
+static void abandoned_calls_end_when_the_last_other_call_does(void **state) {
+        Fixture *f = *state;
+
+        abandon_polls(f);
+        request(f, 1, 1, "A", "");
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 0);
+
+        answer(f, 1 + 2 * RELAY_ABANDONED_MAX, "to-A");
+        assert_int_equal(take(f->clients[1], NULL).stream_id, 1);
+        assert_int_equal(f->n_lost, 1);
+        assert_int_equal(f->lost_error, -ESTALE);
+}
+
+/* The end of abandoned calls is everybody's new beginning: those who wait for room upstream get the next one, and who asked to be
+ * told how its call ends is told. */
+static void nobody_is_forgotten_with_abandoned_calls(void **state) {
+        Fixture *f = *state;
+        size_t size = TTRPC_HEADER_SIZE + 10 + (1 << 20);
+        uint8_t *frame = calloc(1, size);
+
+        abandon_polls(f);
+        request(f, 0, 10001, "Edit", "");
+        (void) make_frame(frame, 10003, TTRPC_TYPE_REQUEST, 0, "\x0a\x01s\x12\x01W\x1a\x80\x80\x40", 10);
+        write_be32(frame, size - TTRPC_HEADER_SIZE);
+        for (size_t done = 0; done < size;) {
+                ssize_t n = send(f->clients[0], frame + done, size - done, MSG_NOSIGNAL);
+
+                if (n > 0)
+                        done += n;
+                turn(f);
+        }
+        free(frame);
+        request(f, 1, 1, "A", "");      /* waits: the upstream does not read */
+
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        assert_int_equal(f->n_answers, 1);
+        assert_int_equal(f->last_code, -ENOTCONN);
+        assert_int_equal(f->n_wanted, 1);
+        add_upstream(f);
+        turn(f);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+}
+
+static void half_an_answer_is_not_lost_with_abandoned_calls(void **state) {
+        static uint8_t frame[TTRPC_HEADER_SIZE + (1 << 20)];
+        Fixture *f = *state;
+        size_t half = 200000, size = make_frame(frame, 1 + 2 * RELAY_ABANDONED_MAX, TTRPC_TYPE_RESPONSE, 0, NULL, 0) + (1 << 20);
+
+        write_be32(frame, 1 << 20);
+        abandon_polls(f);
+        request(f, 1, 1, "Read", "");
+        for (size_t done = 0; done < half;) {
+                ssize_t n = send(f->upstream, frame + done, half - done, MSG_NOSIGNAL);
+
+                if (n > 0)
+                        done += n;
+                turn(f);
+        }
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 0);
+
+        for (size_t done = half, got = 0; got < size;) {
+                static uint8_t buffer[65536];
+                ssize_t n = done < size ? send(f->upstream, frame + done, size - done, MSG_NOSIGNAL) : 0;
+
+                if (n > 0)
+                        done += n;
+                turn(f);
+                n = recv(f->clients[1], buffer, sizeof(buffer), 0);
+                if (n > 0)
+                        got += n;
+                else
+                        assert_true(n < 0 && errno == EAGAIN);
+        }
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        request(f, 1, 3, "A", "");      /* its connection is as good as before */
+        assert_int_equal(f->n_wanted, 1);
+}
+
 static void finishing_answers_what_is_in_flight(void **state) {
         Fixture *f = *state;
 
@@ -855,6 +945,9 @@ int main(void) {
                 T(a_caller_that_does_not_read_is_bounded, setup_two),
                 T(calls_in_flight_are_limited, setup_two),
                 T(abandoned_long_polls_end_with_the_connection, setup_two),
+                T(abandoned_calls_end_when_the_last_other_call_does, setup_two),
+                T(nobody_is_forgotten_with_abandoned_calls, setup_two),
+                T(half_an_answer_is_not_lost_with_abandoned_calls, setup_two),
                 T(finishing_answers_what_is_in_flight, setup_two),
         };
 
