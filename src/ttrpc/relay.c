@@ -11,7 +11,9 @@
 #define N_BUCKETS_MIN 64U
 #define N_SPARE_CALLS_MAX 64U
 #define REPLY_TEXT_MAX 400U
-#define ID_LAST (UINT32_MAX - 2)        /* then the connection is replaced: ids must grow (containerd/ttrpc: server.go) */
+/* Then the connection is replaced: ids must grow (containerd/ttrpc: server.go). Looked at after each answer, between two of which no
+ * more than RELAY_CALLS_MAX ids can be given out. */
+#define ID_LAST (UINT32_MAX - 2 * RELAY_CALLS_MAX - 1)
 
 typedef struct Call Call;
 typedef struct Conn Conn;
