@@ -124,6 +124,10 @@ static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *use
         if (code != TTRPC_OK) {
                 (void) snprintf(text, sizeof(text), "Health.Check: %.*s", (int) MIN(message.size, (size_t) 200),
                                 (const char*) message.data ?: "");
+                /* The VM's words: a line break in them would begin another assignment for the service manager. */
+                for (char *c = text; *c; c++)
+                        if (*c < 0x20 || *c >= 0x7f)
+                                *c = '?';
                 proxy_retry_later(p, text);
         } else if (!is_serving(payload))
                 proxy_retry_later(p, "Health.Check: the agent is not serving yet");

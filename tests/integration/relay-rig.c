@@ -226,12 +226,15 @@ int rig_stop(pid_t *pid, int sig) {
 /* The agent. */
 
 static unsigned n_cancelled;
+static const char *check_text;          /* Health.Check fails with this */
 
 static int method_echo(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
         return ttrpc_call_reply(call, payload, size);
 }
 
 static int method_check(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
+        if (check_text)
+                return ttrpc_call_reply_status(call, TTRPC_UNAVAILABLE, "%s", check_text);
         return ttrpc_call_reply(call, "\x08\x01", 2);
 }
 
@@ -304,6 +307,7 @@ void rig_start_agent(Rig *r) {
                 close_fd(r->proxy_listen);
                 close_fd(r->forwarder_listen);
                 close_fd(fds[0]);
+                check_text = r->check_text;
                 rig_run_agent(r->agent_socket, fds[1]);
         }
         close_fd(fds[1]);

@@ -22,6 +22,7 @@ typedef struct Rig {
         bool tls;
         const char *tls_min_version;
         uint64_t connect_timeout_usec;
+        const char *check_text;                 /* Health.Check of the next agent fails with this; NULL: it succeeds */
 } Rig;
 
 void rig_make(Rig *r);          /* directory, sockets, certificates; starts nothing */

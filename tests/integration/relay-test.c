@@ -516,6 +516,37 @@ static void a_vm_that_never_answers_ends_the_proxy(void **state) {
         assert_true(status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 1);
 }
 
+/* What the pod VM says is shown in the unit's status, and is no message to the service manager. */
+static void a_vm_does_not_speak_to_our_service_manager(void **state) {
+        char text[1024];
+        int status;
+
+        assert_int_equal(rig_stop(&rig.agent, SIGKILL), SIGKILL);
+        rig.check_text = "not yet\nREADY=1\nMAINPID=1\n\x1b[2J";
+        rig_start_agent(&rig);
+        rig.connect_timeout_usec = 2 * USEC_PER_SEC;
+        rig_write_config(&rig);
+        rig_start_forwarder(&rig);
+        rig_wait_ready(&rig, 1);
+        rig_start_proxy(&rig);
+        status = rig_wait(&rig.proxy, 10000);
+        assert_true(status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 1);
+
+        for (unsigned n_shown = 0;;) {
+                ssize_t n = recv(rig.notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+                if (n < 0) {
+                        assert_int_not_equal(n_shown, 0);
+                        break;
+                }
+                text[n] = '\0';
+                assert_null(strstr(text, "\nREADY=1"));
+                assert_null(strstr(text, "\nMAINPID="));
+                assert_null(strchr(text, '\x1b'));
+                n_shown += !!strstr(text, "not yet");
+        }
+}
+
 static void another_clients_certificate_is_refused(void **state) {
         TestCert good = rig.client;
         int status;
@@ -614,6 +645,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(daemons_end_in_good_order, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_comes_early_waits, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
+                cmocka_unit_test_setup_teardown(a_vm_does_not_speak_to_our_service_manager, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(tls_may_be_off, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_upstream_forwarder_serves_our_proxy, setup, teardown),
