@@ -21,6 +21,7 @@ typedef struct Rig {
         TestCert server, client;
         bool tls;
         const char *tls_min_version;
+        const char *pod_namespace;              /* of the forwarder; NULL: its default */
         uint64_t connect_timeout_usec;
         const char *check_text;                 /* Health.Check of the next agent fails with this; NULL: it succeeds */
 } Rig;
