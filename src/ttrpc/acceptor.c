@@ -167,7 +167,6 @@ static int on_rest_over(sd_event_source *source, uint64_t usec, void *userdata) 
         Acceptor *a = userdata;
 
         a->resting = false;
-        a->timer = sd_event_source_disable_unref(a->timer);
         acceptor_update(a);
         return 0;
 }
@@ -175,7 +174,8 @@ static int on_rest_over(sd_event_source *source, uint64_t usec, void *userdata) 
 /* Neither busy nor off for good when there is nothing left to make a connection of. */
 static void acceptor_rest(Acceptor *a, int error) {
         log_debug_errno(error, "Cannot accept a connection, pausing: %m");
-        if (a->timer || sd_event_add_time_relative(a->event, &a->timer, CLOCK_MONOTONIC, ACCEPTOR_PAUSE_USEC, 0, on_rest_over, a) < 0)
+        if (sd_event_source_set_time_relative(a->timer, ACCEPTOR_PAUSE_USEC) < 0 ||
+            sd_event_source_set_enabled(a->timer, SD_EVENT_ONESHOT) < 0)
                 return;
         a->resting = true;
         acceptor_update(a);
@@ -229,6 +229,13 @@ int acceptor_new(sd_event *event, int fd, TlsContext *tls, AcceptorHandler handl
         if (r < 0)
                 return r;
         r = sd_event_add_io(event, &a->io_source, fd, EPOLLIN, on_connection, a);
+        if (r < 0)
+                return r;
+
+        /* Made now, as a timer may need a descriptor: it is for when there are none left. */
+        r = sd_event_add_time(event, &a->timer, CLOCK_MONOTONIC, USEC_INFINITY, 0, on_rest_over, a);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
         if (r < 0)
                 return r;
         acceptor_update(a);

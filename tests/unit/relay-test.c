@@ -9,12 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <cmocka.h>
 
 #include "basic/io.h"
 #include "basic/util.h"
 #include "fd-count.h"
+#include "ttrpc/acceptor.h"
 #include "ttrpc/relay.h"
 
 #define N_CLIENTS_MAX 8
@@ -916,6 +919,42 @@ static void finishing_answers_what_is_in_flight(void **state) {
         expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, "stopping");
 }
 
+static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
+        channel_free(channel);
+        ((Fixture*) userdata)->n_closed++;
+}
+
+static void an_acceptor_without_descriptors_rests(void **state) {
+        Fixture *f = *state;
+        struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "\0peerpod-acceptor-test" };
+        struct rlimit old, none;
+        unsigned n_turns = 0;
+        Acceptor *a = NULL;
+        int listen_fd, r;
+
+        listen_fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(listen_fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(listen(listen_fd, 1), 0);
+        assert_int_equal(acceptor_new(f->event, listen_fd, NULL, on_connection, f, &a), 0);
+        acceptor_set_enabled(a, true);
+        f->clients[0] = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(f->clients[0], (struct sockaddr*) &sa, sizeof(sa)), 0);
+
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+        none = (struct rlimit) { .rlim_cur = 0, .rlim_max = old.rlim_max };
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        for (unsigned i = 0; i < 20; i++)
+                n_turns += (r = sd_event_run(f->event, 0)) > 0;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+        assert_true(r >= 0);
+        assert_in_range(n_turns, 1, 2); /* one that failed, and no busy loop */
+        assert_int_equal(f->n_closed, 0);
+
+        while (f->n_closed == 0)        /* after the rest */
+                assert_true(sd_event_run(f->event, 10 * USEC_PER_SEC) > 0);
+        acceptor_free(a);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
 #define T(name, up) cmocka_unit_test_setup_teardown(name, up, teardown)
@@ -949,6 +988,7 @@ int main(void) {
                 T(nobody_is_forgotten_with_abandoned_calls, setup_two),
                 T(half_an_answer_is_not_lost_with_abandoned_calls, setup_two),
                 T(finishing_answers_what_is_in_flight, setup_two),
+                T(an_acceptor_without_descriptors_rests, setup),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);
