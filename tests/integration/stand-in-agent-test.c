@@ -536,6 +536,15 @@ static void files_are_copied_below_the_shared_directory_only(void **state) {
         q.file_size = 4;
         must_fail(f, "CopyFile", &q.base, TTRPC_INTERNAL, "out/passwd");
 
+        /* sizes whose sum is no size */
+        q.path = (char*) "/run/kata-containers/shared/containers/sum";
+        q.offset = q.file_size = INT64_MAX;
+        must_fail(f, "CopyFile", &q.base, TTRPC_INVALID_ARGUMENT, "do not fit");
+        q.file_mode = 0;
+        must_fail(f, "CopyFile", &q.base, TTRPC_INVALID_ARGUMENT, "do not fit");
+        q.file_mode = S_IFREG | 0640;
+        q.offset = 0;
+
         /* in two pieces */
         q.path = (char*) "/run/kata-containers/shared/containers/sub/dir/data.txt";
         q.file_size = 6000;
