@@ -38,7 +38,7 @@ struct Acceptor {
 };
 
 static void acceptor_update(Acceptor *a) {
-        bool on = a->enabled && !a->resting && a->n_pending < ACCEPTOR_HANDSHAKES_MAX;
+        bool on = a->enabled && !a->resting;
 
         (void) sd_event_source_set_enabled(a->io_source, on ? SD_EVENT_ON : SD_EVENT_OFF);
 }
@@ -51,7 +51,6 @@ static void pending_free(Pending *p) {
         sd_event_source_disable_unref(p->timer);
         channel_free(p->channel);
         free(p);
-        acceptor_update(a);
 }
 
 static void log_refusal(Acceptor *a, const char *peer, const char *why) {
@@ -110,6 +109,12 @@ static int accept_tls(Acceptor *a, int fd, const char *peer) {
         Pending *p;
         int r;
 
+        /* Strangers who say nothing must not keep out who has the certificate: the oldest gives way. */
+        if (a->n_pending >= ACCEPTOR_HANDSHAKES_MAX) {
+                log_refusal(a, a->pending->peer, "TLS handshake not finished when others came");
+                pending_free(a->pending);
+        }
+
         p = new(Pending);
         if (!p) {
                 close_fd(fd);
@@ -125,8 +130,6 @@ static int accept_tls(Acceptor *a, int fd, const char *peer) {
                 r = sd_event_add_time_relative(a->event, &p->timer, CLOCK_MONOTONIC, ACCEPTOR_HANDSHAKE_USEC, 0, on_pending_timeout, p);
         if (r < 0)
                 pending_free(p);
-        else
-                acceptor_update(a);
         return r;
 }
 

@@ -9,11 +9,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <cmocka.h>
 
 #include "basic/util.h"
 #include "fd-count.h"
 #include "tls-test-certs.h"
+#include "ttrpc/acceptor.h"
 #include "ttrpc/channel.h"
 
 #define NAME "podvm-web-1"
@@ -569,6 +571,48 @@ static void drained_by_the_next_write_is_drained(void **state) {
         pair_done(&p);
 }
 
+static void on_accepted(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
+        Pair *p = userdata;
+
+        p->server.channel = channel;
+        channel_set_handlers(channel, &handlers, &p->server);
+}
+
+static void silent_strangers_do_not_keep_others_out(void **state) {
+        struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "\0peerpod-tls-test" };
+        TlsContext *client = make_context(&CLIENT()), *server = make_context(&SERVER());
+        int strangers[ACCEPTOR_HANDSHAKES_MAX], fd;
+        Acceptor *a = NULL;
+        Pair p = { .relay = { -EBADF, -EBADF } };
+
+        assert_int_equal(sd_event_new(&p.event), 0);
+        fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(listen(fd, 64), 0);
+        assert_int_equal(acceptor_new(p.event, fd, server, on_accepted, &p, &a), 0);
+        acceptor_set_enabled(a, true);
+
+        for (size_t i = 0; i < ELEMENTSOF(strangers); i++) {
+                strangers[i] = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+                assert_int_equal(connect(strangers[i], (struct sockaddr*) &sa, sizeof(sa)), 0);
+        }
+        pair_run(&p);
+
+        fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+        assert_int_equal(connect(fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(channel_new(p.event, fd, client, NAME, &handlers, &p.client, &p.client.channel), 0);
+        pair_run(&p);
+        assert_true(p.client.open);
+        assert_non_null(p.server.channel);
+
+        for (size_t i = 0; i < ELEMENTSOF(strangers); i++)
+                close_fd(strangers[i]);
+        acceptor_free(a);
+        pair_done(&p);
+        tls_context_unref(client);
+        tls_context_unref(server);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
@@ -590,6 +634,7 @@ int main(void) {
                 T(a_bad_record_behind_the_last_bytes_is_noticed),
                 T(what_is_lost_is_said),
                 T(drained_by_the_next_write_is_drained),
+                T(silent_strangers_do_not_keep_others_out),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);
