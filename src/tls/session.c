@@ -32,6 +32,7 @@ struct TlsSession {
         int fd;                         /* borrowed */
         bool maybe_readable;            /* recv() may give something */
         bool eof;                       /* recv() said 0 */
+        bool ended;                     /* the peer has said goodbye */
         bool verified;
         int io_error;                   /* errno of the socket, sticky */
         int deferred;                   /* what GnuTLS said after bytes that had to be handed out first */
@@ -513,8 +514,12 @@ ssize_t tls_session_read(TlsSession *s, void *buf, size_t size) {
                 }
                 if (n == GNUTLS_E_INTERRUPTED || n == GNUTLS_E_WARNING_ALERT_RECEIVED)
                         continue;
-                if (n == 0)             /* comes again with the next call */
+                if (n == 0) {           /* comes again with the next call */
+                        s->ended = true;
+                        if (done == 0)
+                                (void) snprintf(s->error, sizeof(s->error), "TLS read: the peer closed the connection");
                         return done;
+                }
                 /* GNUTLS_E_REHANDSHAKE is an end as well: nobody here renegotiates. */
                 if (n != GNUTLS_E_AGAIN)
                         s->deferred = n;
@@ -579,7 +584,8 @@ void tls_session_bye(TlsSession *s) {
 }
 
 bool tls_session_has_input(const TlsSession *s) {
-        return s->in_start < s->in_end || s->maybe_readable || s->eof || gnutls_record_check_pending(s->session) > 0;
+        return s->in_start < s->in_end || s->maybe_readable || s->eof || s->ended || s->deferred < 0 ||
+                gnutls_record_check_pending(s->session) > 0;
 }
 
 size_t tls_session_has_output(const TlsSession *s) {

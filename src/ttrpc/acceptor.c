@@ -38,7 +38,7 @@ struct Acceptor {
 };
 
 static void acceptor_update(Acceptor *a) {
-        bool on = a->enabled && !a->resting && a->n_pending < ACCEPTOR_HANDSHAKES_MAX;
+        bool on = a->enabled && !a->resting;
 
         (void) sd_event_source_set_enabled(a->io_source, on ? SD_EVENT_ON : SD_EVENT_OFF);
 }
@@ -51,7 +51,6 @@ static void pending_free(Pending *p) {
         sd_event_source_disable_unref(p->timer);
         channel_free(p->channel);
         free(p);
-        acceptor_update(a);
 }
 
 static void log_refusal(Acceptor *a, const char *peer, const char *why) {
@@ -110,6 +109,12 @@ static int accept_tls(Acceptor *a, int fd, const char *peer) {
         Pending *p;
         int r;
 
+        /* Strangers who say nothing must not keep out who has the certificate: the oldest gives way. */
+        if (a->n_pending >= ACCEPTOR_HANDSHAKES_MAX) {
+                log_refusal(a, a->pending->peer, "TLS handshake not finished when others came");
+                pending_free(a->pending);
+        }
+
         p = new(Pending);
         if (!p) {
                 close_fd(fd);
@@ -125,8 +130,6 @@ static int accept_tls(Acceptor *a, int fd, const char *peer) {
                 r = sd_event_add_time_relative(a->event, &p->timer, CLOCK_MONOTONIC, ACCEPTOR_HANDSHAKE_USEC, 0, on_pending_timeout, p);
         if (r < 0)
                 pending_free(p);
-        else
-                acceptor_update(a);
         return r;
 }
 
@@ -167,7 +170,6 @@ static int on_rest_over(sd_event_source *source, uint64_t usec, void *userdata) 
         Acceptor *a = userdata;
 
         a->resting = false;
-        a->timer = sd_event_source_disable_unref(a->timer);
         acceptor_update(a);
         return 0;
 }
@@ -175,7 +177,8 @@ static int on_rest_over(sd_event_source *source, uint64_t usec, void *userdata) 
 /* Neither busy nor off for good when there is nothing left to make a connection of. */
 static void acceptor_rest(Acceptor *a, int error) {
         log_debug_errno(error, "Cannot accept a connection, pausing: %m");
-        if (a->timer || sd_event_add_time_relative(a->event, &a->timer, CLOCK_MONOTONIC, ACCEPTOR_PAUSE_USEC, 0, on_rest_over, a) < 0)
+        if (sd_event_source_set_time_relative(a->timer, ACCEPTOR_PAUSE_USEC) < 0 ||
+            sd_event_source_set_enabled(a->timer, SD_EVENT_ONESHOT) < 0)
                 return;
         a->resting = true;
         acceptor_update(a);
@@ -229,6 +232,13 @@ int acceptor_new(sd_event *event, int fd, TlsContext *tls, AcceptorHandler handl
         if (r < 0)
                 return r;
         r = sd_event_add_io(event, &a->io_source, fd, EPOLLIN, on_connection, a);
+        if (r < 0)
+                return r;
+
+        /* Made now, as a timer may need a descriptor: it is for when there are none left. */
+        r = sd_event_add_time(event, &a->timer, CLOCK_MONOTONIC, USEC_INFINITY, 0, on_rest_over, a);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
         if (r < 0)
                 return r;
         acceptor_update(a);

@@ -11,7 +11,7 @@
 
 typedef struct Acceptor Acceptor;
 
-#define ACCEPTOR_HANDSHAKES_MAX 16U                     /* more wait in the backlog */
+#define ACCEPTOR_HANDSHAKES_MAX 16U                     /* at once; with one more, the oldest is ended */
 #define ACCEPTOR_HANDSHAKE_USEC (15 * USEC_PER_SEC)
 #define ACCEPTOR_PAUSE_USEC (250 * USEC_PER_MSEC)       /* when no descriptor or memory is left */
 

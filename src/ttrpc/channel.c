@@ -93,6 +93,11 @@ static size_t unsent(const Channel *c) {
         return c->n_queued + (c->tls ? tls_session_has_output(c->tls) : 0);
 }
 
+static void channel_defer(Channel *c) {
+        if (!c->closed)
+                (void) sd_event_source_set_enabled(c->defer_source, SD_EVENT_ONESHOT);
+}
+
 static void channel_update(Channel *c) {
         uint32_t events = 0;
 
@@ -110,15 +115,14 @@ static void channel_update(Channel *c) {
 
         if (events != c->events && sd_event_source_set_io_events(c->io_source, events) >= 0)
                 c->events = events;
+
+        /* A write may have taken along what TLS still kept: then EPOLLOUT, which would have told, never comes. */
+        if (c->drained_wanted && unsent(c) <= c->drained_mark)
+                channel_defer(c);
 }
 
 static bool input_waits(const Channel *c) {
         return c->in_start < c->in_end || c->eof || (c->hangup && !c->eof) || (c->tls && tls_session_has_input(c->tls));
-}
-
-static void channel_defer(Channel *c) {
-        if (!c->closed)
-                (void) sd_event_source_set_enabled(c->defer_source, SD_EVENT_ONESHOT);
 }
 
 /* Remembers the first error and lets the loop tell it. */

@@ -80,7 +80,7 @@ size_t channel_queued(const Channel *c);        /* bytes that wait for the socke
 /* on_drained() is called when no more than @mark bytes wait; once; from the loop even if it is so already. */
 void channel_notify_drained(Channel *c, size_t mark);
 
-/* Writes out what waits, for at most @timeout_usec, outside of the loop; says goodbye. For a daemon that ends. */
+/* Writes out what waits, for at most @timeout_usec, outside of the loop. For a daemon that ends. */
 void channel_finish(Channel *c, uint64_t timeout_usec);
 
 bool channel_is_tls(const Channel *c);

@@ -11,7 +11,9 @@
 #define N_BUCKETS_MIN 64U
 #define N_SPARE_CALLS_MAX 64U
 #define REPLY_TEXT_MAX 400U
-#define ID_LAST (UINT32_MAX - 2)        /* then the connection is replaced: ids must grow (containerd/ttrpc: server.go) */
+/* Then the connection is replaced: ids must grow (containerd/ttrpc: server.go). Looked at after each answer, between two of which no
+ * more than RELAY_CALLS_MAX ids can be given out. */
+#define ID_LAST (UINT32_MAX - 2 * RELAY_CALLS_MAX - 1)
 
 typedef struct Call Call;
 typedef struct Conn Conn;
@@ -82,6 +84,7 @@ struct Relay {
 
 static void conn_process(Conn *c);
 static void conn_free(Conn *c);
+static void conn_drop(Conn *c);
 
 /* Calls: one table by our id, one by connection and its id. */
 
@@ -272,13 +275,13 @@ static int on_conn_timer(sd_event_source *source, uint64_t usec, void *userdata)
         Relay *r = c->relay;
 
         if (c->closing) {
-                conn_free(c);
+                conn_drop(c);
                 return 0;
         }
 
         if (c->blocking && r->n_calls - r->n_abandoned > c->n_calls) {
                 log_warning("A client does not read its answers and holds up the others, closing its connection.");
-                conn_free(c);
+                conn_drop(c);
                 return 0;
         }
 
@@ -530,6 +533,13 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
         return 1;
 }
 
+static void want_upstream(Relay *r) {
+        if (r->waiters && !r->upstream && !r->upstream_wanted && r->handlers->on_upstream_wanted) {
+                r->upstream_wanted = true;
+                r->handlers->on_upstream_wanted(r, r->userdata);
+        }
+}
+
 /* Forwards what has been read: runs of frames that lie one behind the other go out with one write. */
 static void conn_process(Conn *c) {
         Relay *r = c->relay;
@@ -650,10 +660,7 @@ static void conn_process(Conn *c) {
         if (used > 0)
                 channel_consume(c->channel, used);
 
-        if (c->waiting && !r->upstream && !r->upstream_wanted && r->handlers->on_upstream_wanted) {
-                r->upstream_wanted = true;
-                r->handlers->on_upstream_wanted(r, r->userdata);
-        }
+        want_upstream(r);
 }
 
 static void on_conn_input(Channel *channel, void *userdata) {
@@ -684,7 +691,7 @@ static void on_conn_drained(Channel *channel, void *userdata) {
 
         if (c->closing || (c->eof && c->n_calls == 0 && !c->cut)) {
                 if (conn_answers(c) == 0) {
-                        conn_free(c);
+                        conn_drop(c);
                         return;
                 }
         }
@@ -700,22 +707,8 @@ static void on_conn_drained(Channel *channel, void *userdata) {
 }
 
 static void on_conn_closed(Channel *channel, int error, void *userdata) {
-        Conn *c = userdata;
-        Relay *r = c->relay;
-
         log_debug_errno(error, "A client's connection is over: %m");
-        conn_free(c);
-
-        /* Long polls of callers that are gone stay open at the other end: only closing the connection ends them. That is
-         * done as soon as nobody else has a call on it. */
-        if (r->upstream && r->n_abandoned >= RELAY_ABANDONED_MAX && r->n_abandoned == r->n_calls) {
-                for (size_t i = 0; i < r->n_buckets; i++)
-                        while (r->by_id[i])
-                                call_free(r->by_id[i]);
-                r->upstream = channel_free(r->upstream);
-                r->body_left = 0;
-                r->handlers->on_upstream_lost(r, -ESTALE, "too many calls of clients that are gone", r->userdata);
-        }
+        conn_drop(userdata);
 }
 
 static const ChannelHandlers conn_handlers = {
@@ -747,20 +740,8 @@ static const char* upstream_name(const Relay *r) {
         return r->handlers->upstream ?: "other end";
 }
 
-static void upstream_failed(Relay *r, int error, const char *text) {
-        _cleanup_(channel_freep) Channel *upstream = TAKE_PTR(r->upstream);
-
-        for (Conn *c = r->conns; c; c = c->next) {
-                while (c->calls) {
-                        Call *call = c->calls;
-
-                        if (!c->cut)
-                                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "connection to the %s lost: %s", upstream_name(r),
-                                           text);
-                        call_abandon(call);
-                }
-                conn_close(c);
-        }
+/* The upstream is gone with all calls on it. Those who wait for it without a call there stay, and get the next one. */
+static void upstream_lost(Relay *r, int error, const char *text) {
         r->body_left = 0;
         r->body_conn = NULL;
 
@@ -776,6 +757,40 @@ static void upstream_failed(Relay *r, int error, const char *text) {
                 }
 
         r->handlers->on_upstream_lost(r, error, text, r->userdata);
+        want_upstream(r);
+}
+
+/* Long polls of callers that are gone stay open at the other end: only closing the connection ends them. That is done as
+ * soon as nobody else has a call or half an answer on it. */
+static void end_abandoned_calls(Relay *r) {
+        if (!r->upstream || r->n_abandoned < RELAY_ABANDONED_MAX || r->n_abandoned != r->n_calls || r->body_conn)
+                return;
+        r->upstream = channel_free(r->upstream);
+        upstream_lost(r, -ESTALE, "too many calls of clients that are gone");
+}
+
+static void conn_drop(Conn *c) {
+        Relay *r = c->relay;
+
+        conn_free(c);
+        end_abandoned_calls(r);
+}
+
+static void upstream_failed(Relay *r, int error, const char *text) {
+        _cleanup_(channel_freep) Channel *upstream = TAKE_PTR(r->upstream);
+
+        for (Conn *c = r->conns; c; c = c->next) {
+                while (c->calls) {
+                        Call *call = c->calls;
+
+                        if (!c->cut)
+                                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "connection to the %s lost: %s", upstream_name(r),
+                                           text);
+                        call_abandon(call);
+                }
+                conn_close(c);
+        }
+        upstream_lost(r, error, text);
 }
 
 static void upstream_closed(Relay *r, int error, const char *reason) {
@@ -942,6 +957,8 @@ static void on_upstream_input(Channel *channel, void *userdata) {
                 upstream_closed(r, -ECONNRESET, /* reason= */ NULL);
         else if (r->next_id >= ID_LAST)
                 upstream_failed(r, -EOVERFLOW, "stream ids used up");
+        else
+                end_abandoned_calls(r);
 }
 
 static const ChannelHandlers upstream_handlers = {

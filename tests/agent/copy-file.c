@@ -162,7 +162,9 @@ int copy_file(const Agent *a, const Grpc__CopyFileRequest *q, char **reterr) {
         path = startswith(q->path, shared);
         if (!path || path[0] != '/')
                 return fail(reterr, -EINVAL, "'%s' is not below '%s/'", q->path, shared);
-        if (q->offset < 0 || q->file_size < 0 || (S_ISREG(q->file_mode) && q->offset + (int64_t) q->data.len > q->file_size))
+        if (q->offset < 0 || q->file_size < 0 ||
+            (!S_ISDIR(q->file_mode) && !S_ISLNK(q->file_mode) &&
+             (q->offset > q->file_size || q->data.len > (uint64_t) (q->file_size - q->offset))))
                 return fail(reterr, -EINVAL, "Size and offset do not fit");
 
         path += strspn(path, "/");

@@ -114,6 +114,8 @@ static void add_namespace(const char *ns) {
 }
 
 void lab_add_wpod(void) {
+        /* The kernel takes its time to empty a deleted namespace: the other end of an earlier pod's pair may still be there. */
+        lab_sh("ip -n worker link del v-wpod 2>/dev/null || :");
         add_namespace("wpod");
         add_pod("wpod", "10.128.0.2/24", LAB_POD_MAC);
 }

@@ -154,9 +154,15 @@ static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *log, 
 }
 
 void rig_start_forwarder(Rig *r) {
-        const char *argv[] = { getenv("FORWARDER"), "-kata-agent-socket", r->agent_socket, "-bind-source-root", r->dir,
-                               r->tls ? NULL : "-disable-tls", NULL };
+        const char *argv[9] = { getenv("FORWARDER"), "-kata-agent-socket", r->agent_socket, "-bind-source-root", r->dir };
+        size_t n = 5;
 
+        if (r->pod_namespace) {
+                argv[n++] = "-pod-namespace";
+                argv[n++] = r->pod_namespace;
+        }
+        if (!r->tls)
+                argv[n++] = "-disable-tls";
         check(argv[0], "$FORWARDER");
         r->forwarder = start(r, r->forwarder_listen, "agent-protocol", NULL, argv);
 }

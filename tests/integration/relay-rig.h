@@ -23,6 +23,7 @@ typedef struct Rig {
         const char *tls_min_version;
         const char *check_error;        /* the agent answers Health.Check with this, if set before it is started */
         const char *proxy_log;          /* the proxy's stderr goes there, if set before it is started */
+        const char *pod_namespace;              /* of the forwarder; NULL: its default */
         uint64_t connect_timeout_usec;
 } Rig;
 

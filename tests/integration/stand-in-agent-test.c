@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "agent-rig.h"
 #include "basic/io.h"
 #include "basic/util.h"
 #include "proto/agent.pb-c.h"
@@ -25,12 +26,11 @@
 
 #define AGENT "grpc.AgentService"
 #define TIMEOUT (20 * USEC_PER_SEC)
-#define BUSYBOX "/bin/busybox"
 
 static const char *agent_program, *pause_program;
 
 typedef struct Fixture {
-        char dir[32], rootfs[64], socket[64], netns[64];
+        char dir[32], socket[64], netns[64];
         pid_t agent;
         sd_event *event;
         TtrpcClient *client;
@@ -48,39 +48,8 @@ static int count_fds(void) {
         return n;
 }
 
-/* A network namespace that is pinned by a mount, as pod-network leaves one. */
-static int pin_netns(const char *path) {
-        pid_t pid = fork();
-        int status;
-
-        if (pid == 0) {
-                if (unshare(CLONE_NEWNET) < 0 || mount("/proc/self/ns/net", path, NULL, MS_BIND, NULL) < 0)
-                        _exit(1);
-                _exit(0);
-        }
-        return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0 ? 0 : -1;
-}
-
-static int make_rootfs(const char *path) {
-        static const char *const dirs[] = { "", "/bin", "/proc", "/sys", "/dev", "/etc", "/tmp" };
-        _cleanup_(freep) char *busybox = NULL;
-        char name[128];
-        size_t size;
-
-        for (size_t i = 0; i < ELEMENTSOF(dirs); i++) {
-                (void) snprintf(name, sizeof(name), "%s%s", path, dirs[i]);
-                if (mkdir(name, 0755) < 0)
-                        return -1;
-        }
-        if (read_full_file_at(AT_FDCWD, BUSYBOX, 16 << 20, &busybox, &size) < 0)
-                return -1;
-        (void) snprintf(name, sizeof(name), "%s" BUSYBOX, path);
-        return write_file_atomic(name, busybox, size, 0755);
-}
-
 static int setup(void **state) {
         Fixture *f = new0(Fixture, 1);
-        char rootfs[128], pause_option[256], listen_option[128];
 
         if (!f)
                 return -1;
@@ -90,22 +59,12 @@ static int setup(void **state) {
         strcpy(f->dir, "/tmp/stand-in-XXXXXX");
         if (!mkdtemp(f->dir))
                 return -1;
-        (void) snprintf(f->rootfs, sizeof(f->rootfs), "%s/rootfs", f->dir);
         (void) snprintf(f->socket, sizeof(f->socket), "%s/agent.sock", f->dir);
         (void) snprintf(f->netns, sizeof(f->netns), "%s/podns", f->dir);
-        if (make_rootfs(f->rootfs) < 0 || write_file_atomic(f->netns, "", 0, 0600) < 0 || pin_netns(f->netns) < 0)
+        if (agent_rig_make(f->dir) < 0)
                 return -1;
 
-        (void) snprintf(rootfs, sizeof(rootfs), "--rootfs=%s", f->rootfs);
-        (void) snprintf(pause_option, sizeof(pause_option), "--pause=%s", pause_program);
-        (void) snprintf(listen_option, sizeof(listen_option), "--listen=%s", f->socket);
-        f->agent = fork();
-        if (f->agent == 0) {
-                /* LeakSanitizer cannot stop the first process of a pid namespace. */
-                (void) setenv("ASAN_OPTIONS", "detect_leaks=0", true);
-                execl(agent_program, agent_program, "--host-mode", listen_option, rootfs, pause_option, NULL);
-                _exit(127);
-        }
+        f->agent = agent_rig_start(agent_program, pause_program, f->dir, f->socket);
         if (f->agent < 0 || sd_event_new(&f->event) < 0)
                 return -1;
 
@@ -115,13 +74,6 @@ static int setup(void **state) {
                 (void) usleep(10000);
         }
         return -1;
-}
-
-static bool has_leftovers(const char *root, pid_t agent) {
-        char path[128];
-
-        (void) snprintf(path, sizeof(path), "%s/peerpod-stand-in-%i", root, agent);
-        return access(path, F_OK) >= 0;
 }
 
 static int teardown(void **state) {
@@ -135,12 +87,12 @@ static int teardown(void **state) {
         if (f->agent > 0) {
                 (void) kill(f->agent, SIGTERM);
                 (void) waitpid(f->agent, &status, 0);
-                if (has_leftovers("/sys/fs/cgroup", f->agent) || has_leftovers("/sys/fs/cgroup/unified", f->agent)) {
+                if (agent_rig_has_leftovers(f->agent)) {
                         print_error("control groups of the agent are left\n");
                         r = -1;
                 }
         }
-        (void) umount2(f->netns, MNT_DETACH);
+        agent_rig_done(f->dir);
         if (remove_tree(f->dir) < 0)
                 r = -1;
         if (count_fds() != f->n_fds) {
@@ -193,76 +145,6 @@ static void create_sandbox(Fixture *f) {
         must(f, "CreateSandbox", &q.base, NULL);
 }
 
-/* As the shim sends it: guest pull, namespaces without network, the forwarder's addition at the end. */
-typedef struct Spec {
-        Grpc__CreateContainerRequest q;
-        Grpc__Spec spec;
-        Grpc__Process process;
-        Grpc__User user;
-        Grpc__Root root;
-        Grpc__Linux linux;
-        Grpc__LinuxNamespace namespaces[4], *namespace_pointers[4];
-        Grpc__Mount mounts[4], *mount_pointers[4];
-        Grpc__Storage storage, *storages[1];
-        char *dev_options[2], *args[8], *env[1];
-} Spec;
-
-static void spec_init(Spec *s, Fixture *f, const char *id, const char *image, const char *const *args) {
-        static const char *const types[] = { "ipc", "uts", "mount", "network" };
-
-        *s = (Spec) {
-                .q = GRPC__CREATE_CONTAINER_REQUEST__INIT, .spec = GRPC__SPEC__INIT, .process = GRPC__PROCESS__INIT,
-                .user = GRPC__USER__INIT, .root = GRPC__ROOT__INIT, .linux = GRPC__LINUX__INIT, .storage = GRPC__STORAGE__INIT,
-                .env = { (char*) "PATH=/bin" }, .dev_options = { (char*) "nosuid", (char*) "mode=755" },
-        };
-        s->q.container_id = s->q.exec_id = (char*) id;
-        s->q.oci = &s->spec;
-        s->spec.version = (char*) "1.0.2";
-        s->spec.process = &s->process;
-        s->spec.root = &s->root;
-        s->spec.linux = &s->linux;
-        s->root.path = (char*) "/run/kata-containers/shared/containers/passthrough/rootfs";
-        s->process.user = &s->user;
-        s->process.cwd = (char*) "/";
-        s->process.env = s->env;
-        s->process.n_env = 1;
-        s->process.args = s->args;
-        for (; args[s->process.n_args]; s->process.n_args++)
-                s->args[s->process.n_args] = (char*) args[s->process.n_args];
-
-        for (size_t i = 0; i < ELEMENTSOF(types); i++) {
-                s->namespaces[i] = (Grpc__LinuxNamespace) GRPC__LINUX_NAMESPACE__INIT;
-                s->namespaces[i].type = (char*) types[i];
-                s->namespace_pointers[i] = s->namespaces + i;
-        }
-        s->namespaces[3].path = f->netns;
-        s->linux.namespaces = s->namespace_pointers;
-        s->linux.n_namespaces = ELEMENTSOF(types);
-        s->linux.cgroupspath = (char*) "/kubepods/besteffort/podx/c";
-
-        for (size_t i = 0; i < ELEMENTSOF(s->mounts); i++) {
-                s->mounts[i] = (Grpc__Mount) GRPC__MOUNT__INIT;
-                s->mount_pointers[i] = s->mounts + i;
-        }
-        s->mounts[0].destination = (char*) "/proc";
-        s->mounts[0].source = s->mounts[0].type = (char*) "proc";
-        s->mounts[1].destination = (char*) "/dev";
-        s->mounts[1].source = s->mounts[1].type = (char*) "tmpfs";
-        s->mounts[1].options = s->dev_options;
-        s->mounts[1].n_options = 2;
-        s->mounts[2].destination = (char*) "/dev/pts";
-        s->mounts[2].source = s->mounts[2].type = (char*) "devpts";
-        s->spec.mounts = s->mount_pointers;
-        s->spec.n_mounts = 3;
-
-        s->storage.driver = (char*) "image_guest_pull";
-        s->storage.source = (char*) image;
-        s->storage.mount_point = (char*) "/run/kata-containers/rootfs";
-        s->storages[0] = &s->storage;
-        s->q.storages = s->storages;
-        s->q.n_storages = 1;
-}
-
 static void start_container(Fixture *f, const char *id) {
         Grpc__StartContainerRequest q = GRPC__START_CONTAINER_REQUEST__INIT;
 
@@ -273,7 +155,7 @@ static void start_container(Fixture *f, const char *id) {
 static void run_container(Fixture *f, const char *id, const char *const *args) {
         Spec s;
 
-        spec_init(&s, f, id, "docker.io/library/busybox", args);
+        spec_init(&s, f->netns, id, "docker.io/library/busybox", args);
         must(f, "CreateContainer", &s.q.base, NULL);
         start_container(f, id);
 }
@@ -283,18 +165,6 @@ static void remove_container(Fixture *f, const char *id) {
 
         q.container_id = (char*) id;
         must(f, "RemoveContainer", &q.base, NULL);
-}
-
-static void exec_request(Grpc__ExecProcessRequest *q, Grpc__Process *p, const char *id, const char *exec_id, char **args) {
-        *q = (Grpc__ExecProcessRequest) GRPC__EXEC_PROCESS_REQUEST__INIT;
-        *p = (Grpc__Process) GRPC__PROCESS__INIT;
-        q->container_id = (char*) id;
-        q->exec_id = (char*) exec_id;
-        q->process = p;
-        p->cwd = (char*) "/";
-        p->args = args;
-        while (args[p->n_args])
-                p->n_args++;
 }
 
 static void exec_process(Fixture *f, const char *id, const char *exec_id, char **args) {
@@ -423,7 +293,7 @@ static void a_pod_lives_and_ends(void **state) {
 
         create_sandbox(f);
 
-        spec_init(&s, f, "sandbox1", "pause", pause_args);
+        spec_init(&s, f->netns, "sandbox1", "pause", pause_args);
         must(f, "CreateContainer", &s.q.base, NULL);
         start_container(f, "sandbox1");
 
@@ -609,27 +479,27 @@ static void mistakes_are_told(void **state) {
         must_fail(f, "StartContainer", &start.base, TTRPC_INVALID_ARGUMENT, "Invalid container id");
 
         for (size_t i = 0; i < ELEMENTSOF(ids); i++) {
-                spec_init(&s, f, ids[i], "x", sleeper);
+                spec_init(&s, f->netns, ids[i], "x", sleeper);
                 must_fail(f, "CreateContainer", &s.q.base, TTRPC_INTERNAL, "Invalid container id");
         }
         none.container_id = (char*) "c1";
         must_fail(f, "CreateContainer", &none.base, TTRPC_INVALID_ARGUMENT, "OCI");
 
-        spec_init(&s, f, "c1", "x", (const char *const[]) { "/no/such/program", NULL });
+        spec_init(&s, f->netns, "c1", "x", (const char *const[]) { "/no/such/program", NULL });
         must_fail(f, "CreateContainer", &s.q.base, TTRPC_INTERNAL, "/no/such/program");
 
-        spec_init(&s, f, "c1", "x", sleeper);
+        spec_init(&s, f->netns, "c1", "x", sleeper);
         s.namespaces[3].path = (char*) "/no/such/namespace";
         must_fail(f, "CreateContainer", &s.q.base, TTRPC_INTERNAL, "/no/such/namespace");
 
-        spec_init(&s, f, "c1", "x", sleeper);
+        spec_init(&s, f->netns, "c1", "x", sleeper);
         storage.driver = (char*) "ephemeral";
         storage.mount_point = (char*) "/run/kata-containers/../../etc";
         s.storages[0] = &storage;
         must_fail(f, "CreateContainer", &s.q.base, TTRPC_INTERNAL, "not below");
 
         run_container(f, "c1", sleeper);                /* nothing of all that is in the way */
-        spec_init(&s, f, "c1", "x", sleeper);
+        spec_init(&s, f->netns, "c1", "x", sleeper);
         must_fail(f, "CreateContainer", &s.q.base, TTRPC_INTERNAL, "already exists");
         remove_container(f, "c1");
         start.container_id = (char*) "c1";
@@ -666,6 +536,15 @@ static void files_are_copied_below_the_shared_directory_only(void **state) {
         q.file_size = 4;
         must_fail(f, "CopyFile", &q.base, TTRPC_INTERNAL, "out/passwd");
 
+        /* sizes whose sum is no size */
+        q.path = (char*) "/run/kata-containers/shared/containers/sum";
+        q.offset = q.file_size = INT64_MAX;
+        must_fail(f, "CopyFile", &q.base, TTRPC_INVALID_ARGUMENT, "do not fit");
+        q.file_mode = 0;
+        must_fail(f, "CopyFile", &q.base, TTRPC_INVALID_ARGUMENT, "do not fit");
+        q.file_mode = S_IFREG | 0640;
+        q.offset = 0;
+
         /* in two pieces */
         q.path = (char*) "/run/kata-containers/shared/containers/sub/dir/data.txt";
         q.file_size = 6000;
@@ -676,7 +555,7 @@ static void files_are_copied_below_the_shared_directory_only(void **state) {
         q.data.len = 6000 - 4096;
         must(f, "CopyFile", &q.base, NULL);
 
-        spec_init(&s, f, "c1", "x", sleeper);
+        spec_init(&s, f->netns, "c1", "x", sleeper);
         s.mounts[3].destination = (char*) "/etc/data";
         s.mounts[3].source = (char*) "/run/kata-containers/shared/containers/sub/dir/data.txt";
         s.mounts[3].type = (char*) "bind";

@@ -781,6 +781,7 @@ static void leftovers_in_the_vm_are_replaced(void **state) {
         expect_log("pod-network.log", "not a tunnel");
         lab_sh("ip -n podns link show eth9 >/dev/null");
         expect_empty("devices", lab_output("ip -n podns -o link show type vxlan"));
+        expect_empty("VM's firewall", lab_output("ip netns exec vm nft list ruleset"));
 }
 
 static void vm_waits_for_its_interface(void **state) {

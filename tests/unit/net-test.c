@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <cmocka.h>
 
+#include "fd-count.h"
 #include "net/link.h"
 #include "net/netlink.h"
 #include "net/pod-network.h"
@@ -372,17 +373,18 @@ static void kernel_says_what_is_wrong(void **state) {
 
 int main(int argc, char *argv[]) {
         const struct CMUnitTest plain[] = {
-                cmocka_unit_test(prefix_is_masked),
-                cmocka_unit_test(mac_address_is_parsed_strictly),
-                cmocka_unit_test(host_address_is_known),
-                cmocka_unit_test(interface_name_is_checked),
-                cmocka_unit_test(lowest_metric_is_primary),
-                cmocka_unit_test(upstream_json_is_read),
-                cmocka_unit_test(our_json_has_upstreams_keys),
-                cmocka_unit_test(extra_keys_survive),
-                cmocka_unit_test(too_many_routes_are_refused),
-                cmocka_unit_test(only_a_network_namespace_is_opened),
-                cmocka_unit_test(kernel_says_what_is_wrong),
+#define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
+                T(prefix_is_masked),
+                T(mac_address_is_parsed_strictly),
+                T(host_address_is_known),
+                T(interface_name_is_checked),
+                T(lowest_metric_is_primary),
+                T(upstream_json_is_read),
+                T(our_json_has_upstreams_keys),
+                T(extra_keys_survive),
+                T(too_many_routes_are_refused),
+                T(only_a_network_namespace_is_opened),
+                T(kernel_says_what_is_wrong),
         };
         struct CMUnitTest prefixes[ELEMENTSOF(prefix_cases)], json[ELEMENTSOF(json_cases)];
         int r;

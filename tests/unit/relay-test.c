@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The relay in its real loop, with socket pairs for callers and upstream. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -10,11 +9,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <cmocka.h>
 
 #include "basic/io.h"
 #include "basic/util.h"
+#include "fd-count.h"
+#include "ttrpc/acceptor.h"
 #include "ttrpc/relay.h"
 
 #define N_CLIENTS_MAX 8
@@ -28,16 +31,6 @@ typedef struct Fixture {
         int last_code, lost_error;
         size_t own_fds;
 } Fixture;
-
-static size_t count_fds(void) {
-        DIR *d = opendir("/proc/self/fd");
-        size_t n = 0;
-
-        while (readdir(d))
-                n++;
-        (void) closedir(d);
-        return n;
-}
 
 static void on_wanted(Relay *r, void *userdata) {
         ((Fixture*) userdata)->n_wanted++;
@@ -828,12 +821,138 @@ static void abandoned_long_polls_end_with_the_connection(void **state) {
         assert_int_equal(take(f->upstream, NULL).stream_id, 1);
 }
 
+static void abandon_polls(Fixture *f) {
+        for (uint32_t i = 0; i < RELAY_ABANDONED_MAX; i++)
+                request(f, 0, 1 + 2 * i, "Poll", "");
+}
+
+static void abandoned_calls_end_when_the_last_other_call_does(void **state) {
+        Fixture *f = *state;
+
+        abandon_polls(f);
+        request(f, 1, 1, "A", "");
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 0);
+
+        answer(f, 1 + 2 * RELAY_ABANDONED_MAX, "to-A");
+        assert_int_equal(take(f->clients[1], NULL).stream_id, 1);
+        assert_int_equal(f->n_lost, 1);
+        assert_int_equal(f->lost_error, -ESTALE);
+}
+
+/* The end of abandoned calls is everybody's new beginning: those who wait for room upstream get the next one, and who asked to be
+ * told how its call ends is told. */
+static void nobody_is_forgotten_with_abandoned_calls(void **state) {
+        Fixture *f = *state;
+        size_t size = TTRPC_HEADER_SIZE + 10 + (1 << 20);
+        uint8_t *frame = calloc(1, size);
+
+        abandon_polls(f);
+        request(f, 0, 10001, "Edit", "");
+        (void) make_frame(frame, 10003, TTRPC_TYPE_REQUEST, 0, "\x0a\x01s\x12\x01W\x1a\x80\x80\x40", 10);
+        write_be32(frame, size - TTRPC_HEADER_SIZE);
+        for (size_t done = 0; done < size;) {
+                ssize_t n = send(f->clients[0], frame + done, size - done, MSG_NOSIGNAL);
+
+                if (n > 0)
+                        done += n;
+                turn(f);
+        }
+        free(frame);
+        request(f, 1, 1, "A", "");      /* waits: the upstream does not read */
+
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        assert_int_equal(f->n_answers, 1);
+        assert_int_equal(f->last_code, -ENOTCONN);
+        assert_int_equal(f->n_wanted, 1);
+        add_upstream(f);
+        turn(f);
+        assert_int_equal(take(f->upstream, NULL).stream_id, 1);
+}
+
+static void half_an_answer_is_not_lost_with_abandoned_calls(void **state) {
+        static uint8_t frame[TTRPC_HEADER_SIZE + (1 << 20)];
+        Fixture *f = *state;
+        size_t half = 200000, size = make_frame(frame, 1 + 2 * RELAY_ABANDONED_MAX, TTRPC_TYPE_RESPONSE, 0, NULL, 0) + (1 << 20);
+
+        write_be32(frame, 1 << 20);
+        abandon_polls(f);
+        request(f, 1, 1, "Read", "");
+        for (size_t done = 0; done < half;) {
+                ssize_t n = send(f->upstream, frame + done, half - done, MSG_NOSIGNAL);
+
+                if (n > 0)
+                        done += n;
+                turn(f);
+        }
+        f->clients[0] = close_fd(f->clients[0]);
+        turn(f);
+        assert_int_equal(f->n_lost, 0);
+
+        for (size_t done = half, got = 0; got < size;) {
+                static uint8_t buffer[65536];
+                ssize_t n = done < size ? send(f->upstream, frame + done, size - done, MSG_NOSIGNAL) : 0;
+
+                if (n > 0)
+                        done += n;
+                turn(f);
+                n = recv(f->clients[1], buffer, sizeof(buffer), 0);
+                if (n > 0)
+                        got += n;
+                else
+                        assert_true(n < 0 && errno == EAGAIN);
+        }
+        turn(f);
+        assert_int_equal(f->n_lost, 1);
+        request(f, 1, 3, "A", "");      /* its connection is as good as before */
+        assert_int_equal(f->n_wanted, 1);
+}
+
 static void finishing_answers_what_is_in_flight(void **state) {
         Fixture *f = *state;
 
         request(f, 0, 1, "A", "");
         relay_finish(f->relay, "stopping", USEC_PER_SEC);
         expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, "stopping");
+}
+
+static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
+        channel_free(channel);
+        ((Fixture*) userdata)->n_closed++;
+}
+
+static void an_acceptor_without_descriptors_rests(void **state) {
+        Fixture *f = *state;
+        struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "\0peerpod-acceptor-test" };
+        struct rlimit old, none;
+        unsigned n_turns = 0;
+        Acceptor *a = NULL;
+        int listen_fd, r;
+
+        listen_fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(listen_fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(listen(listen_fd, 1), 0);
+        assert_int_equal(acceptor_new(f->event, listen_fd, NULL, on_connection, f, &a), 0);
+        acceptor_set_enabled(a, true);
+        f->clients[0] = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(f->clients[0], (struct sockaddr*) &sa, sizeof(sa)), 0);
+
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+        none = (struct rlimit) { .rlim_cur = 0, .rlim_max = old.rlim_max };
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        for (unsigned i = 0; i < 20; i++)
+                n_turns += (r = sd_event_run(f->event, 0)) > 0;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+        assert_true(r >= 0);
+        assert_in_range(n_turns, 1, 2); /* one that failed, and no busy loop */
+        assert_int_equal(f->n_closed, 0);
+
+        while (f->n_closed == 0)        /* after the rest */
+                assert_true(sd_event_run(f->event, 10 * USEC_PER_SEC) > 0);
+        acceptor_free(a);
 }
 
 int main(void) {
@@ -865,7 +984,11 @@ int main(void) {
                 T(a_caller_that_does_not_read_is_bounded, setup_two),
                 T(calls_in_flight_are_limited, setup_two),
                 T(abandoned_long_polls_end_with_the_connection, setup_two),
+                T(abandoned_calls_end_when_the_last_other_call_does, setup_two),
+                T(nobody_is_forgotten_with_abandoned_calls, setup_two),
+                T(half_an_answer_is_not_lost_with_abandoned_calls, setup_two),
                 T(finishing_answers_what_is_in_flight, setup_two),
+                T(an_acceptor_without_descriptors_rests, setup),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);

@@ -9,10 +9,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <cmocka.h>
 
 #include "basic/util.h"
+#include "fd-count.h"
 #include "tls-test-certs.h"
+#include "ttrpc/acceptor.h"
 #include "ttrpc/channel.h"
 
 #define NAME "podvm-web-1"
@@ -22,7 +25,7 @@ typedef struct End {
         bool open;
         int error;                      /* of on_closed() */
         char text[256];
-        size_t n_received, n_input;
+        size_t n_received, n_input, n_drained;
         uint8_t next;                   /* of the pattern */
         bool wrong;
 } End;
@@ -81,6 +84,7 @@ static void on_input(Channel *c, void *userdata) {
 }
 
 static void on_drained(Channel *c, void *userdata) {
+        ((End*) userdata)->n_drained++;
 }
 
 static void on_closed(Channel *c, int error, void *userdata) {
@@ -481,22 +485,156 @@ static void nobody_renegotiates(void **state) {
         close_fd(fds[1]);
 }
 
+/* Moves what one end has sent to the other one, in one piece with bytes of somebody else's. */
+static void carry_with(Pair *p, int from, const uint8_t *behind, size_t n_behind) {
+        static uint8_t buffer[65536];
+        ssize_t n;
+
+        n = recv(p->relay[from], buffer, sizeof(buffer) - n_behind, 0);
+        assert_true(n > 0);
+        if (n_behind > 0)
+                memcpy(buffer + n, behind, n_behind);
+        n += n_behind;
+        assert_int_equal(send(p->relay[!from], buffer, n, MSG_NOSIGNAL), n);
+}
+
+static void pair_make_open(Pair *p) {
+        pair_make(p, &CLIENT(), &SERVER(), true);
+        pair_carry(p, 65536);
+        assert_true(p->client.open && p->server.open);
+}
+
+static void a_goodbye_behind_the_last_bytes_is_heard(void **state) {
+        Pair p;
+
+        pair_make_open(&p);
+        assert_int_equal(channel_write(p.client.channel, "\0", 1), 0);
+        p.client.channel = channel_free(p.client.channel);
+        carry_with(&p, 0, NULL, 0);            /* without the end of the TCP stream, which may come much later */
+        pair_run(&p);
+        assert_int_equal(p.server.n_received, 1);
+        assert_int_equal(p.server.error, -ECONNRESET);
+        pair_done(&p);
+}
+
+static void a_bad_record_behind_the_last_bytes_is_noticed(void **state) {
+        static const uint8_t junk[5 + 32] = { 23, 3, 3, 0, 32 };
+        Pair p;
+
+        pair_make_open(&p);
+        assert_int_equal(channel_write(p.client.channel, "\0", 1), 0);
+        carry_with(&p, 0, junk, sizeof(junk));
+        pair_run(&p);
+        assert_int_equal(p.server.n_received, 1);
+        assert_true(p.server.error < 0);
+        pair_done(&p);
+}
+
+static void what_is_lost_is_said(void **state) {
+        Pair p;
+
+        pair_make_open(&p);
+        p.client.channel = channel_free(p.client.channel);
+        carry_with(&p, 0, NULL, 0);
+        pair_run(&p);
+        assert_string_equal(p.server.text, "TLS read: the peer closed the connection");
+        pair_done(&p);
+
+        pair_make_open(&p);             /* an error of the socket has a number only */
+        p.relay[0] = close_fd(p.relay[0]);
+        assert_true(channel_write(p.client.channel, "\0", 1) < 0);
+        pair_run(&p);
+        assert_int_equal(p.client.error, -EPIPE);
+        assert_string_equal(p.client.text, "");
+        pair_done(&p);
+}
+
+static void drained_by_the_next_write_is_drained(void **state) {
+        static const uint8_t bytes[4096];
+        static uint8_t buffer[65536];
+        Pair p;
+
+        pair_make_open(&p);
+        while (channel_queued(p.client.channel) == 0)
+                assert_int_equal(channel_write(p.client.channel, bytes, sizeof(bytes)), 0);
+        channel_notify_drained(p.client.channel, 0);
+        pair_run(&p);
+        assert_int_equal(p.client.n_drained, 0);
+
+        /* The socket has room again, and a write comes before the loop hears of it. */
+        while (recv(p.relay[0], buffer, sizeof(buffer), 0) > 0)
+                ;
+        assert_int_equal(channel_write(p.client.channel, "\0", 1), 0);
+        assert_int_equal(channel_queued(p.client.channel), 0);
+        pair_run(&p);
+        assert_int_equal(p.client.n_drained, 1);
+        pair_done(&p);
+}
+
+static void on_accepted(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
+        Pair *p = userdata;
+
+        p->server.channel = channel;
+        channel_set_handlers(channel, &handlers, &p->server);
+}
+
+static void silent_strangers_do_not_keep_others_out(void **state) {
+        struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "\0peerpod-tls-test" };
+        TlsContext *client = make_context(&CLIENT()), *server = make_context(&SERVER());
+        int strangers[ACCEPTOR_HANDSHAKES_MAX], fd;
+        Acceptor *a = NULL;
+        Pair p = { .relay = { -EBADF, -EBADF } };
+
+        assert_int_equal(sd_event_new(&p.event), 0);
+        fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(listen(fd, 64), 0);
+        assert_int_equal(acceptor_new(p.event, fd, server, on_accepted, &p, &a), 0);
+        acceptor_set_enabled(a, true);
+
+        for (size_t i = 0; i < ELEMENTSOF(strangers); i++) {
+                strangers[i] = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+                assert_int_equal(connect(strangers[i], (struct sockaddr*) &sa, sizeof(sa)), 0);
+        }
+        pair_run(&p);
+
+        fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+        assert_int_equal(connect(fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
+        assert_int_equal(channel_new(p.event, fd, client, NAME, &handlers, &p.client, &p.client.channel), 0);
+        pair_run(&p);
+        assert_true(p.client.open);
+        assert_non_null(p.server.channel);
+
+        for (size_t i = 0; i < ELEMENTSOF(strangers); i++)
+                close_fd(strangers[i]);
+        acceptor_free(a);
+        pair_done(&p);
+        tls_context_unref(client);
+        tls_context_unref(server);
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
-                cmocka_unit_test(each_certificate_is_the_others_only_anchor),
-                cmocka_unit_test(a_server_below_a_ca_is_accepted),
-                cmocka_unit_test(strangers_are_refused),
-                cmocka_unit_test(a_client_without_certificate_is_refused),
-                cmocka_unit_test(the_servers_name_counts),
-                cmocka_unit_test(old_versions_are_refused),
-                cmocka_unit_test(cipher_lists_hold),
-                cmocka_unit_test(incomplete_settings_are_refused),
-                cmocka_unit_test(nothing_stalls),
-                cmocka_unit_test(bytes_may_dribble),
-                cmocka_unit_test(a_flipped_bit_ends_the_connection),
-                cmocka_unit_test(an_end_without_goodbye_is_an_error),
-                cmocka_unit_test(junk_instead_of_a_handshake_is_refused),
-                cmocka_unit_test(nobody_renegotiates),
+#define T(name) cmocka_unit_test_setup_teardown(name, remember_fds, compare_fds)
+                T(each_certificate_is_the_others_only_anchor),
+                T(a_server_below_a_ca_is_accepted),
+                T(strangers_are_refused),
+                T(a_client_without_certificate_is_refused),
+                T(the_servers_name_counts),
+                T(old_versions_are_refused),
+                T(cipher_lists_hold),
+                T(incomplete_settings_are_refused),
+                T(nothing_stalls),
+                T(bytes_may_dribble),
+                T(a_flipped_bit_ends_the_connection),
+                T(an_end_without_goodbye_is_an_error),
+                T(junk_instead_of_a_handshake_is_refused),
+                T(nobody_renegotiates),
+                T(a_goodbye_behind_the_last_bytes_is_heard),
+                T(a_bad_record_behind_the_last_bytes_is_noticed),
+                T(what_is_lost_is_said),
+                T(drained_by_the_next_write_is_drained),
+                T(silent_strangers_do_not_keep_others_out),
         };
 
         (void) signal(SIGPIPE, SIG_IGN);

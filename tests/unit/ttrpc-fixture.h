@@ -2,7 +2,6 @@
 /* What the ttrpc tests share: a real loop, a peer that speaks raw bytes, and a count of open descriptors. */
 #pragma once
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -19,22 +18,12 @@
 
 #include "basic/io.h"
 #include "basic/util.h"
+#include "fd-count.h"
 #include "ttrpc/envelope.h"
 #include "ttrpc/frame.h"
 #include "ttrpc/reader.h"
 
 #define PATIENCE_USEC (20 * USEC_PER_SEC)       /* for what must happen at once; long only for slow machines */
-
-static inline size_t count_fds(void) {
-        size_t n = 0;
-        DIR *dir = opendir("/proc/self/fd");
-
-        assert_non_null(dir);
-        while (readdir(dir))
-                n++;
-        closedir(dir);
-        return n;
-}
 
 /* Runs the loop until the condition holds; fails the test when patience ends. */
 #define RUN_UNTIL(event, condition)                                                             \

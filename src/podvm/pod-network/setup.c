@@ -140,7 +140,7 @@ static bool is_adoptable(const Link *l, const PodNetwork *n, uint16_t port) {
                 l->has_mac && memcmp(&l->mac, &n->mac, sizeof(n->mac)) == 0;
 }
 
-static int make_device(Sockets *s, const PodNetwork *n, uint16_t port, uint32_t mtu, bool *ret_made, Link *ret, NetError *e) {
+static int make_device(Sockets *s, const PodNetwork *n, uint16_t port, uint32_t mtu, bool *ret_undo, Link *ret, NetError *e) {
         VxlanSettings v = {
                 .name = n->interface, .netns_fd = s->pod_netns_fd, .vni = n->vxlan_id, .port = port,
                 .group = n->worker_ip.address, .mtu = mtu, .mac = &n->mac,
@@ -157,6 +157,7 @@ static int make_device(Sockets *s, const PodNetwork *n, uint16_t port, uint32_t 
                 *ret = l;
                 return 0;
         }
+        *ret_undo = r >= 0 || r == -ENODEV;     /* no device of ours is at work */
         if (r >= 0 && !link_is_vxlan(&l))
                 return net_error_set(e, -EEXIST, "pod's namespace has an interface '%s' that is not a tunnel's", l.name);
         if (r >= 0) {
@@ -166,7 +167,6 @@ static int make_device(Sockets *s, const PodNetwork *n, uint16_t port, uint32_t 
         if (r < 0 && r != -ENODEV)
                 return netlink_fail(s->pod, e, r, "replace '%s'", n->interface);
 
-        *ret_made = true;
         r = vxlan_create(s->host, &v);
         if (r < 0)
                 return netlink_fail(s->host, e, r, "create '%s' with VXLAN id %u, MTU %u", n->interface, n->vxlan_id, mtu);
@@ -294,7 +294,7 @@ static uint32_t inner_mtu(const PodNetwork *n, const Link *underlay) {
         return n->mtu == 0 ? fits : MIN(n->mtu, fits);
 }
 
-static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool *ret_made, NetError *e) {
+static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool *ret_undo, NetError *e) {
         uint16_t port = n->vxlan_port ?: VXLAN_PORT_DEFAULT;
         NftTunnel tunnel = { .peer = n->worker_ip.address, .port = port, .vni = n->vxlan_id };
         Link l;
@@ -303,7 +303,7 @@ static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool
         r = nft_set_tunnels(s->nft, &tunnel, 1);
         if (r < 0)
                 return netlink_fail(s->nft, e, r, "write the firewall's table 'peerpod'");
-        r = make_device(s, n, port, inner_mtu(n, underlay), ret_made, &l, e);
+        r = make_device(s, n, port, inner_mtu(n, underlay), ret_undo, &l, e);
         if (r < 0)
                 return r;
         r = set_addresses(s->pod, n, &l, e);
@@ -340,7 +340,7 @@ static int remove_all(Sockets *s, const char *interface, NetError *e) {
 
 int podvm_setup(const PodNetwork *n, const PodVM *vm, NetError *e) {
         _cleanup_(sockets_done) Sockets s = SOCKETS_NULL;
-        bool made = false;
+        bool undo = false;
         Link underlay;
         int r;
 
@@ -356,10 +356,10 @@ int podvm_setup(const PodNetwork *n, const PodVM *vm, NetError *e) {
         if (r < 0)
                 return r;
 
-        r = configure(&s, n, &underlay, &made, e);
+        r = configure(&s, n, &underlay, &undo, e);
         if (r < 0) {
-                /* An adopted device serves containers that run; only what this run made goes away with its failure. */
-                if (made)
+                /* An adopted device serves containers that run: it stays, and the firewall with it. */
+                if (undo)
                         (void) remove_all(&s, n->interface, NULL);
                 return r;
         }
