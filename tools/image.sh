@@ -106,5 +106,8 @@ image_make() {
 image_prune() {
         local d
         # shellcheck disable=SC2012  # the names are ours
-        ls -1dt "$PEERPOD_CACHE/out/image/$1-"* | tail -n "+$((IMAGE_KEEP + 1))" | while read -r d; do rm -rf "$d"; done
+        ls -1dt "$PEERPOD_CACHE/out/image/$1-"* | tail -n "+$((IMAGE_KEEP + 1))" | while read -r d; do
+                # Not what a worker host starts its VMs from
+                grep -qsxF "$d" "$PEERPOD_CACHE"/worker/*/images || rm -rf "$d"
+        done
 }

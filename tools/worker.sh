@@ -14,6 +14,10 @@
 #   worker_is_up NAME              status 0 if it runs
 #   worker_down NAME               end it and remove all of it; fine if there is none
 
+# Where a worker's root is in the mount namespace of its own. In /run, which is private there too: systemd-nspawn puts a lock
+# beside the root, and elsewhere workers would lock each other out.
+WORKER_ROOT=/run/worker/root
+
 worker_dir() { echo "$PEERPOD_CACHE/worker/$1"; }
 
 worker_check_name() {
@@ -53,7 +57,7 @@ worker_exec() {
 # The writable layer: configuration of the host, the product, users; made offline, before the first boot
 worker_install() {
         local dir=$1 name=$2 build=$3
-        local root=/var/lib/machines/worker
+        local root=$WORKER_ROOT
 
         mkdir -p "$dir"/{upper,work,root}
         cp -rT "$PEERPOD_CHECKOUT/tools/worker" "$dir/upper"
@@ -81,7 +85,7 @@ worker_mount_text() {
 
 # Boots in the foreground; the console goes to stdout
 worker_boot() {
-        local dir=$1 name=$2 images=$3 root=/var/lib/machines/worker
+        local dir=$1 name=$2 images=$3 root=$WORKER_ROOT
         local device nspawn=(systemd-nspawn --quiet --register=no --keep-unit --machine="peerpod-$name" --directory="$root"
                 --boot --capability=all --private-network --link-journal=no --resolv-conf=off --timezone=off)
 
@@ -156,6 +160,7 @@ worker_up() {
         step "installing the product into the worker host '$name'" "$PEERPOD_CACHE/log/worker-$name-install.log" \
                 worker_install "$dir" "$name" "$(build_dir)"
 
+        echo "$images" >"$dir/images"           # keeps it from being pruned
         say "booting the worker host '$name' …"
         t=$(now_ms)
         worker_start "$dir" "$name" "$images"

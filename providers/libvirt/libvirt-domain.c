@@ -61,6 +61,12 @@ static void empty(Writer *w, const char *name, ...) {
         end(w);
 }
 
+static void text_element(Writer *w, const char *name, const char *value) {
+        begin(w, name);
+        text(w, value);
+        end(w);
+}
+
 static void number_element(Writer *w, const char *name, const char *key, const char *value, uint64_t n) {
         char digits[24];
 
@@ -240,12 +246,8 @@ static void write_domain(Writer *w, const DomainSpec *s) {
         begin(w, "domain");
         attribute(w, "type", s->kvm ? "kvm" : "qemu");
 
-        begin(w, "name");
-        text(w, s->name);
-        end(w);
-        begin(w, "description");
-        text(w, "This Virtual Machine is the peer-pod VM");
-        end(w);
+        text_element(w, "name", s->name);
+        text_element(w, "description", "This Virtual Machine is the peer-pod VM");
         write_owner(w, s);
         number_element(w, "memory", "unit", "MiB", s->memory_mib);
         number_element(w, "vcpu", "cpuset", s->cpuset, s->vcpus);
@@ -253,6 +255,10 @@ static void write_domain(Writer *w, const DomainSpec *s) {
         write_features(w, s);
         write_cpu(w, s);
         empty(w, "clock", "offset", "utc", NULL);
+        /* A pod VM has nothing to come back to: its containers are gone. And one that panics, as on a corrupted root, would
+         * boot over and over until the caller's deadline. */
+        text_element(w, "on_reboot", "destroy");
+        text_element(w, "on_crash", "destroy");
         write_devices(w, s);
         if (s->s390_pv)
                 empty(w, "launchSecurity", "type", "s390-pv", NULL);

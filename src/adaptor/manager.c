@@ -232,6 +232,8 @@ static void check_instances(Manager *m, char **found) {
         TAILQ_FOREACH(s, &m->sandboxes, sandboxes) {
                 if (s->record.state != SANDBOX_RUNNING || strv_contains(found, s->record.id))
                         continue;
+                if (s->record.state_usec[SANDBOX_RUNNING] >= m->find_usec)
+                        continue;               /* the list may be from before its instance was made */
                 /* Not deleted for that: lists of clouds are late at times, and the shim sees for itself whether its VM answers. */
                 log_sandbox(s, LOG_WARNING, NULL, "Instance '%s' of running sandbox '%s' is not in the cloud's list.",
                             strempty(s->record.instance_id), s->record.id);
@@ -347,8 +349,10 @@ static void reconcile(Manager *m) {
 
         if (!m->name_call && !m->provider_name)
                 r = provider_get_name(m->provider, on_provider_name, m, &m->name_call);
-        if (r >= 0 && !m->find_call)
+        if (r >= 0 && !m->find_call) {
+                m->find_usec = now_usec(CLOCK_REALTIME);
                 r = provider_find_instances(m->provider, m->settings->node, on_instances, m, &m->find_call);
+        }
         if (r >= 0 && !m->list_call)
                 r = tunnel_list(m->tunnel, on_tunnels, m, &m->list_call);
         if (r < 0) {

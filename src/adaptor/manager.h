@@ -40,6 +40,7 @@ struct Manager {
 
         /* comparing our records with what is out there, at start */
         ServiceCall *name_call, *find_call, *list_call;
+        uint64_t find_usec;             /* CLOCK_REALTIME when find_call began */
         sd_event_source *reconcile_again;
         bool notify;                    /* tell systemd our status */
 };

@@ -25,6 +25,7 @@ typedef struct Query {
         TAILQ_ENTRY(Query) queries;
         sd_bus_message *call;
         sd_bus_slot *slot;
+        sd_event_source *forget;        /* once the call was queued again */
         Verdict verdict;
         sd_bus_error failure;           /* polkit could not answer */
 } Query;
@@ -35,6 +36,7 @@ struct Polkit {
 };
 
 static Query* query_free(Query *q) {
+        sd_event_source_disable_unref(q->forget);
         sd_bus_slot_unref(q->slot);
         sd_bus_message_unref(q->call);
         sd_bus_error_free(&q->failure);
@@ -71,6 +73,23 @@ Polkit* polkit_free(Polkit *p) {
         return NULL;
 }
 
+static int on_forget(sd_event_source *es, void *userdata) {
+        query_free(userdata);
+        return 0;
+}
+
+/* The call is dispatched again, but need not come to polkit_check_async() again: its object may be gone. Idle sources have their turn
+ * only when the bus has none of its own any more, and then the query has been of use or never will be. */
+static int query_expire(Query *q) {
+        int r;
+
+        r = sd_event_add_defer(sd_bus_get_event(sd_bus_message_get_bus(q->call)), &q->forget, on_forget, q);
+        if (r < 0)
+                return r;
+
+        return sd_event_source_set_priority(q->forget, SD_EVENT_PRIORITY_IDLE);
+}
+
 static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Query *q = userdata;
         const sd_bus_error *e = sd_bus_message_get_error(m);
@@ -88,6 +107,8 @@ static int on_answer(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         q->slot = sd_bus_slot_unref(q->slot);
 
         r = sd_bus_message_rewind(q->call, /* complete= */ true);
+        if (r >= 0)
+                r = query_expire(q);
         if (r >= 0)
                 r = sd_bus_enqueue_for_read(sd_bus_message_get_bus(q->call), q->call);
         if (r < 0) {

@@ -222,6 +222,7 @@ int sandbox_new(Manager *m, const char *id, const char *netns_path, CreateReques
         r = instance_name_make(request->pod_name, id, &record.instance_name);
         if (r < 0)
                 return r;
+        record.state_usec[SANDBOX_PLANNED] = now_usec(CLOCK_REALTIME);  /* a constant of the object that now appears */
 
         r = sandbox_new_from_record(m, &record, &s);
         if (r < 0)
@@ -923,7 +924,6 @@ int sandbox_plan(Sandbox *s, sd_bus_error *error) {
 
         assert(s->record.state == SANDBOX_PLANNED);
 
-        s->record.state_usec[SANDBOX_PLANNED] = now_usec(CLOCK_REALTIME);
         r = sandbox_save(s);
         if (r < 0)
                 return error_set_errno(error, r, "write the sandbox's record");

@@ -63,19 +63,6 @@ static int unit_client_subscribe(UnitClient *c) {
                                         on_subscribed, c, NULL);
 }
 
-static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        UnitClient *c = userdata;
-        const char *owner;
-        int r;
-
-        r = sd_bus_message_read(m, "sss", NULL, NULL, &owner);
-        if (r >= 0 && !isempty(owner))
-                r = unit_client_subscribe(c);
-        if (r < 0)
-                log_warning_errno(r, "Failed to subscribe to systemd's signals again: %m");
-        return 0;
-}
-
 static void job_finish(UnitJob *job, const sd_bus_error *error) {
         UnitJobHandler handler = job->handler;
 
@@ -143,6 +130,99 @@ static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error
         return 0;
 }
 
+static int on_job_queued(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitJob *job = userdata;
+        const sd_bus_error *e = sd_bus_message_get_error(m);
+        const char *path;
+        int r;
+
+        if (e && job->stop && sd_bus_error_has_name(e, NO_SUCH_UNIT)) {
+                job_finish(job, NULL);
+                return 1;
+        }
+        if (e) {
+                job_finish(job, e);
+                return 1;
+        }
+
+        r = sd_bus_message_read(m, "o", &path);
+        if (r >= 0) {
+                job->path = strdup(path);
+                r = job->path ? 0 : -ENOMEM;
+        }
+        if (r < 0) {
+                _cleanup_(sd_bus_error_free) sd_bus_error failure = SD_BUS_ERROR_NULL;
+
+                (void) error_set_errno(&failure, r, "%s of '%s'", job->stop ? "stop" : "start", job->unit);
+                job_finish(job, &failure);
+                return 1;
+        }
+
+        if (job->early_path && job->early_result && streq(job->early_path, job->path)) {
+                _cleanup_(freep) char *result = TAKE_PTR(job->early_result);
+
+                job_finish_result(job, result);
+        }
+        return 1;
+}
+
+static int send_job(UnitJob *job) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        sd_bus *bus = job->client->bus;
+        int r;
+
+        r = sd_bus_message_new_method_call(bus, &m, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, job->stop ? "StopUnit" : "StartUnit");
+        if (r < 0)
+                return r;
+        r = sd_bus_message_append(m, "ss", job->unit, "replace");
+        if (r < 0)
+                return r;
+
+        return sd_bus_call_async(bus, &job->slot, m, on_job_queued, job, QUEUE_TIMEOUT_USEC);
+}
+
+/* systemd that was started again (daemon-reexec) need not tell how the jobs from before have ended: ask for the same once more. Those
+ * whose call had no answer yet get the bus's error for it. */
+static void ask_again(UnitClient *c) {
+        UnitJob *job, *next;
+
+        for (job = TAILQ_FIRST(&c->jobs); job; job = next) {
+                _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+                int r;
+
+                next = TAILQ_NEXT(job, jobs);
+                if (!job->path)
+                        continue;
+
+                free(job->path);
+                free(job->early_path);
+                free(job->early_result);
+                job->path = job->early_path = job->early_result = NULL;
+                job->slot = sd_bus_slot_unref(job->slot);
+                r = send_job(job);
+                if (r >= 0)
+                        continue;
+                (void) error_set_errno(&error, r, "%s of '%s'", job->stop ? "stop" : "start", job->unit);
+                job_finish(job, &error);
+                next = TAILQ_FIRST(&c->jobs);           /* the handler may have freed any of them */
+        }
+}
+
+static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitClient *c = userdata;
+        const char *owner;
+        int r;
+
+        r = sd_bus_message_read(m, "sss", NULL, NULL, &owner);
+        if (r >= 0 && !isempty(owner)) {
+                r = unit_client_subscribe(c);
+                ask_again(c);
+        }
+        if (r < 0)
+                log_warning_errno(r, "Failed to subscribe to systemd's signals again: %m");
+        return 0;
+}
+
 int unit_client_new(sd_bus *bus, UnitClient **ret) {
         _cleanup_(unit_client_freep) UnitClient *c = NULL;
         int r;
@@ -183,42 +263,6 @@ UnitClient* unit_client_free(UnitClient *c) {
         return NULL;
 }
 
-static int on_job_queued(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        UnitJob *job = userdata;
-        const sd_bus_error *e = sd_bus_message_get_error(m);
-        const char *path;
-        int r;
-
-        if (e && job->stop && sd_bus_error_has_name(e, NO_SUCH_UNIT)) {
-                job_finish(job, NULL);
-                return 1;
-        }
-        if (e) {
-                job_finish(job, e);
-                return 1;
-        }
-
-        r = sd_bus_message_read(m, "o", &path);
-        if (r >= 0) {
-                job->path = strdup(path);
-                r = job->path ? 0 : -ENOMEM;
-        }
-        if (r < 0) {
-                _cleanup_(sd_bus_error_free) sd_bus_error failure = SD_BUS_ERROR_NULL;
-
-                (void) error_set_errno(&failure, r, "%s of '%s'", job->stop ? "stop" : "start", job->unit);
-                job_finish(job, &failure);
-                return 1;
-        }
-
-        if (job->early_path && job->early_result && streq(job->early_path, job->path)) {
-                _cleanup_(freep) char *result = TAKE_PTR(job->early_result);
-
-                job_finish_result(job, result);
-        }
-        return 1;
-}
-
 static int on_done(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         UnitJob *job = userdata;
 
@@ -242,9 +286,7 @@ static int unit_job_new(UnitClient *c, const char *unit, UnitJobHandler handler,
         return 0;
 }
 
-static int queue_job(UnitClient *c, const char *method, bool stop, const char *unit, UnitJobHandler handler, void *userdata,
-                     UnitJob **ret) {
-        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+static int queue_job(UnitClient *c, bool stop, const char *unit, UnitJobHandler handler, void *userdata, UnitJob **ret) {
         _cleanup_(unit_job_freep) UnitJob *job = NULL;
         int r;
 
@@ -252,14 +294,7 @@ static int queue_job(UnitClient *c, const char *method, bool stop, const char *u
         if (r < 0)
                 return r;
         job->stop = stop;
-
-        r = sd_bus_message_new_method_call(c->bus, &m, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, method);
-        if (r < 0)
-                return r;
-        r = sd_bus_message_append(m, "ss", unit, "replace");
-        if (r < 0)
-                return r;
-        r = sd_bus_call_async(c->bus, &job->slot, m, on_job_queued, job, QUEUE_TIMEOUT_USEC);
+        r = send_job(job);
         if (r < 0)
                 return r;
 
@@ -268,11 +303,11 @@ static int queue_job(UnitClient *c, const char *method, bool stop, const char *u
 }
 
 int unit_client_start(UnitClient *c, const char *unit, UnitJobHandler handler, void *userdata, UnitJob **ret) {
-        return queue_job(c, "StartUnit", /* stop= */ false, unit, handler, userdata, ret);
+        return queue_job(c, /* stop= */ false, unit, handler, userdata, ret);
 }
 
 int unit_client_stop(UnitClient *c, const char *unit, UnitJobHandler handler, void *userdata, UnitJob **ret) {
-        return queue_job(c, "StopUnit", /* stop= */ true, unit, handler, userdata, ret);
+        return queue_job(c, /* stop= */ true, unit, handler, userdata, ret);
 }
 
 static int append_prefix(sd_bus_message *m, const char *address) {

@@ -26,11 +26,12 @@
 #define FINISH_USEC (500 * USEC_PER_MSEC)
 #define PEM_SIZE_MAX (256U << 10)
 
-typedef enum SandboxCreated {
+typedef enum SandboxLife {
         SANDBOX_NONE,
         SANDBOX_BEING_CREATED,
         SANDBOX_CREATED,
-} SandboxCreated;
+        SANDBOX_DESTROYED,              /* or about to be: the agent ends when it has answered, or even before */
+} SandboxLife;
 
 typedef struct Proxy {
         sd_event *event;
@@ -42,7 +43,7 @@ typedef struct Proxy {
         sd_event_source *timer;         /* before the next Check or try */
         uint64_t deadline;              /* CLOCK_MONOTONIC, to be ready by */
         bool ready;
-        SandboxCreated sandbox;
+        SandboxLife sandbox;
         char trouble[320];              /* the last one, for the log */
 
         char *listen, *credentials;     /* options */
@@ -115,6 +116,13 @@ static bool is_serving(TtrpcSlice response) {
         return status == 1;             /* kata-containers: health.proto, HealthCheckResponse.ServingStatus */
 }
 
+/* A pod VM's text goes into a STATUS= field, and may be no second field to it, as READY=1 would be (sd_notify(3)). */
+static void make_one_line(char *s) {
+        for (; *s; s++)
+                if ((unsigned char) *s < ' ' || *s == 0x7f)
+                        *s = '?';
+}
+
 static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
         Proxy *p = userdata;
         char text[256];
@@ -124,10 +132,7 @@ static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *use
         if (code != TTRPC_OK) {
                 (void) snprintf(text, sizeof(text), "Health.Check: %.*s", (int) MIN(message.size, (size_t) 200),
                                 (const char*) message.data ?: "");
-                /* The VM's words: a line break in them would begin another assignment for the service manager. */
-                for (char *c = text; *c; c++)
-                        if (*c < 0x20 || *c >= 0x7f)
-                                *c = '?';
+                make_one_line(text);
                 proxy_retry_later(p, text);
         } else if (!is_serving(payload))
                 proxy_retry_later(p, "Health.Check: the agent is not serving yet");
@@ -205,7 +210,10 @@ static void on_upstream_lost(Relay *r, int error, const char *text, void *userda
                 p->ready = false;
                 proxy_update_acceptor(p);
                 p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
-                (void) log_full(&p->log, LOG_WARNING, MSG_LINK_LOST, 0, "Link to the pod VM lost: %s. Connecting again.", text);
+                if (p->sandbox == SANDBOX_DESTROYED)
+                        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Link to the pod VM ended after DestroySandbox: %s.", text);
+                else
+                        (void) log_full(&p->log, LOG_WARNING, MSG_LINK_LOST, 0, "Link to the pod VM lost: %s. Connecting again.", text);
         }
         link_stop(p->link);
         proxy_retry_later(p, text);
@@ -218,6 +226,7 @@ static void on_connection_closed(Relay *r, void *userdata) {
 static const RelayHandlers relay_handlers = {
         .on_upstream_lost = on_upstream_lost,
         .on_connection_closed = on_connection_closed,
+        .upstream = "pod VM",
 };
 
 static void edit_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
@@ -251,9 +260,28 @@ static void check_create_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
         edit->on_answer = on_sandbox_created;
 }
 
+static void on_sandbox_destroyed(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
+        Proxy *p = userdata;
+
+        /* An agent that ends before its answer is out is lost to us, or to the forwarder, which then answers for it. */
+        if (code != TTRPC_OK && code != TTRPC_UNAVAILABLE && code != -ENOTCONN)
+                p->sandbox = SANDBOX_CREATED;
+}
+
+/* The agent's last call (kata-containers: src/agent/src/rpc.rs, destroy_sandbox): that the link ends now is no event. */
+static void note_destroy_sandbox(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        Proxy *p = userdata;
+
+        if (p->sandbox != SANDBOX_CREATED)
+                return;
+        p->sandbox = SANDBOX_DESTROYED;
+        edit->on_answer = on_sandbox_destroyed;
+}
+
 static const RelayRule rules[] = {
         { "grpc.AgentService", "CreateContainer", edit_create_container },
         { "grpc.AgentService", "CreateSandbox", check_create_sandbox },
+        { "grpc.AgentService", "DestroySandbox", note_destroy_sandbox },
 };
 
 static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {

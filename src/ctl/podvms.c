@@ -309,10 +309,12 @@ int podvm_find(json_object *podvms, const char *id, json_object **ret, char **re
 }
 
 static int socket_of_directory(const char *id, char **ret, char **ret_id, char **reterr) {
-        const char *directory = getenv("PEERPOD_PODS_DIR") ?: PEERPOD_PODS_DIR;
+        const char *directory = getenv("PODS_DIR");
         _cleanup_(closedirp) DIR *d = NULL;
         _cleanup_(freep) char *found = NULL;
 
+        if (isempty(directory))
+                directory = PEERPOD_PODS_DIR;
         d = opendir(directory);
         if (!d && errno != ENOENT) {
                 int saved = errno;

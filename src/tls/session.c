@@ -516,8 +516,6 @@ ssize_t tls_session_read(TlsSession *s, void *buf, size_t size) {
                         continue;
                 if (n == 0) {           /* comes again with the next call */
                         s->ended = true;
-                        if (done == 0)
-                                (void) snprintf(s->error, sizeof(s->error), "TLS read: the peer closed the connection");
                         return done;
                 }
                 /* GNUTLS_E_REHANDSHAKE is an end as well: nobody here renegotiates. */

@@ -78,5 +78,5 @@ void tls_session_bye(TlsSession *s);
 
 bool tls_session_has_input(const TlsSession *s);        /* no poll will report these */
 size_t tls_session_has_output(const TlsSession *s);     /* encrypted bytes that wait for the socket */
-const char* tls_session_error(const TlsSession *s);     /* why a call failed, for people; NULL: its errno says all */
+const char* tls_session_error(const TlsSession *s);     /* why the last call failed, for people; NULL: there is no more to say than its errno */
 const char* tls_session_describe(const TlsSession *s);  /* "TLS1.3 TLS_AES_128_GCM_SHA256"; valid as long as the session */

@@ -736,6 +736,10 @@ int relay_add_downstream(Relay *r, Channel *channel) {
 
 /* Upstream. */
 
+static const char* upstream_name(const Relay *r) {
+        return r->handlers->upstream ?: "other end";
+}
+
 /* The upstream is gone with all calls on it. Those who wait for it without a call there stay, and get the next one. */
 static void upstream_lost(Relay *r, int error, const char *text) {
         r->body_left = 0;
@@ -780,7 +784,8 @@ static void upstream_failed(Relay *r, int error, const char *text) {
                         Call *call = c->calls;
 
                         if (!c->cut)
-                                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "connection to the pod VM lost: %s", text);
+                                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "connection to the %s lost: %s", upstream_name(r),
+                                           text);
                         call_abandon(call);
                 }
                 conn_close(c);
@@ -788,12 +793,18 @@ static void upstream_failed(Relay *r, int error, const char *text) {
         upstream_lost(r, error, text);
 }
 
-static void on_upstream_closed(Channel *channel, int error, void *userdata) {
-        Relay *r = userdata;
+static void upstream_closed(Relay *r, int error, const char *reason) {
         char text[256];
 
-        (void) snprintf(text, sizeof(text), "%s", channel_error(channel) ?: strerrordesc_np(-error) ?: "error");
+        if (!reason && (error == -ECONNRESET || error == -EPIPE))
+                (void) snprintf(text, sizeof(text), "closed by the %s", upstream_name(r));
+        else
+                (void) snprintf(text, sizeof(text), "%s", reason ?: strerrordesc_np(-error) ?: "error");
         upstream_failed(r, error, text);
+}
+
+static void on_upstream_closed(Channel *channel, int error, void *userdata) {
+        upstream_closed(userdata, error, channel_error(channel));
 }
 
 static void on_upstream_drained(Channel *channel, void *userdata) {
@@ -941,9 +952,9 @@ static void on_upstream_input(Channel *channel, void *userdata) {
                 channel_consume(channel, used);
 
         if (bad < 0)
-                upstream_failed(r, bad, "the other end does not speak ttrpc");
+                upstream_closed(r, bad, "it does not speak ttrpc");
         else if (n == 0 && r->n_blocking == 0)
-                upstream_failed(r, -ECONNRESET, "closed by the other end");
+                upstream_closed(r, -ECONNRESET, /* reason= */ NULL);
         else if (r->next_id >= ID_LAST)
                 upstream_failed(r, -EOVERFLOW, "stream ids used up");
         else

@@ -67,6 +67,7 @@ typedef struct RelayHandlers {
         void (*on_upstream_wanted)(Relay *r, void *userdata);           /* a request waits and there is none; may be NULL */
         void (*on_upstream_lost)(Relay *r, int error, const char *text, void *userdata); /* it is freed already */
         void (*on_connection_closed)(Relay *r, void *userdata);         /* one caller less; may be NULL */
+        const char *upstream;           /* what to call it in texts for people; NULL: "other end" */
 } RelayHandlers;
 
 /* Rules and handlers are borrowed and outlive the relay. Returns 0, -ENOMEM, …. */

@@ -432,6 +432,7 @@ static void undo_set_up(Manager *m, Tunnel *t, PodNetns *n, const Link *device, 
         }
 }
 
+/* Returns 1 if anything had to be done, 0 if the tunnel was there. */
 static int set_up_or_undo(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, NetError *e) {
         Done done = {};
         Link device, pod;
@@ -444,9 +445,12 @@ static int set_up_or_undo(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *p
         if (r < 0)
                 return r;
         r = set_up(m, t, n, peer, &device, &pod, &done, e);
-        if (r < 0)
+        if (r < 0) {
                 undo_set_up(m, t, n, &device, &pod, &done);
-        return r;
+                return r;
+        }
+
+        return done.group || done.up || done.device_ingress || done.device_redirect || done.pod_ingress || done.pod_redirect;
 }
 
 int tunnel_setup(Manager *m, const char *sandbox_id, const char *netns_path, char *const *addresses, NetError *e) {
@@ -471,8 +475,10 @@ int tunnel_setup(Manager *m, const char *sandbox_id, const char *netns_path, cha
         r = set_up_or_undo(m, t, &n, &peer, e);
         if (r < 0)
                 return r;
-        (void) log_full(&t->log, LOG_NOTICE, MSG_TUNNEL_UP, 0, "Tunnel with VXLAN id %u from the pod's interface '%s' to %s is up.",
-                        t->vni, t->interface, FORMAT_IP_ADDRESS(&peer));
+        /* The adaptor asks again when it was restarted. */
+        (void) log_full(&t->log, r > 0 ? LOG_NOTICE : LOG_DEBUG, r > 0 ? MSG_TUNNEL_UP : NULL, 0,
+                        "Tunnel with VXLAN id %u from the pod's interface '%s' to %s is up.", t->vni, t->interface,
+                        FORMAT_IP_ADDRESS(&peer));
         return 0;
 }
 

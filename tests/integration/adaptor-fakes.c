@@ -8,7 +8,7 @@
  * OPERATION=ACTION:
  *         start-proxy, start-socket, stop-proxy, stop-socket   fail | hang (until another job of the unit comes)
  *         inspect, setup, teardown                             KIND:TEXT, KIND as in our D-Bus error names; crash
- *         polkit                                               no | challenge */
+ *         polkit                                               no | challenge | wait (until the order is gone) */
 #include <stdio.h>
 #include <sys/queue.h>
 #include <systemd/sd-bus.h>
@@ -227,13 +227,38 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_END
 };
 
+static int authorize(sd_bus_message *m) {
+        const char *verdict = order("polkit");
+
+        return sd_bus_reply_method_return(m, "(bba{ss})", isempty(verdict), streq(verdict, "challenge"), 0);
+}
+
+static int on_look_again(sd_event_source *es, uint64_t usec, void *userdata) {
+        sd_bus_message *m = userdata;
+
+        if (streq(order("polkit"), "wait")) {
+                (void) sd_event_source_set_time_relative(es, 20 * USEC_PER_MSEC);
+                return sd_event_source_set_enabled(es, SD_EVENT_ONESHOT);
+        }
+        (void) authorize(m);
+        sd_bus_message_unref(m);
+        sd_event_source_disable_unref(es);
+        return 0;
+}
+
 static int method_check_authorization(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        const char *kind, *action, *verdict = order("polkit");
+        const char *kind, *action;
+        sd_event_source *es;
         int r;
 
         r = sd_bus_message_read(m, "(sa{sv})s", &kind, 1, NULL, "s", NULL, &action);
         note("CheckAuthorization", r >= 0 ? action : "?");
-        return sd_bus_reply_method_return(m, "(bba{ss})", isempty(verdict), streq(verdict, "challenge"), 0);
+        if (!streq(order("polkit"), "wait"))
+                return authorize(m);
+
+        r = sd_event_add_time_relative(sd_bus_get_event(system_bus), &es, CLOCK_MONOTONIC, 0, 1, on_look_again, sd_bus_message_ref(m));
+        assert(r >= 0);
+        return 1;
 }
 
 static const sd_bus_vtable polkit_vtable[] = {

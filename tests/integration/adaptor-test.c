@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "basic/bus-private.h"
 #include "basic/io.h"
 #include "basic/strv.h"
 #include "basic/util.h"
@@ -768,6 +769,32 @@ static void an_instance_without_a_record_is_reaped(void **state) {
         assert_true(called(t, "Teardown " ID));
 }
 
+static void a_list_from_before_the_start_says_nothing(void **state) {
+        Test *t = *state;
+        TtrpcClient *client;
+
+        end_adaptor(t, SIGTERM);
+        control_provider(t, "find=hang-hard\n");
+        start_adaptor(t);
+        client = connect_shim(t);
+        wait_until(t, count(path_of(t, "provider/calls"), "find ") == 2);
+        create_ok(t, client);
+        start_ok(t, client);
+
+        /* The cloud's answer, as it was before the instance was made. */
+        assert_int_equal(rename(path_of(t, "provider/" INSTANCE), path_of(t, "provider/hidden")), 0);
+        assert_int_equal(unlink(path_of(t, "provider/control")), 0);
+        for (uint64_t last = now_usec(CLOCK_MONOTONIC) + USEC_PER_SEC; now_usec(CLOCK_MONOTONIC) < last;) {
+                (void) sd_event_run(t->event, 10 * USEC_PER_MSEC);
+                assert_string_equal(property(t, "LastError"), "");
+        }
+        assert_int_equal(rename(path_of(t, "provider/hidden"), path_of(t, "provider/" INSTANCE)), 0);
+
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void calls_survive_a_restart_of_the_services(void **state) {
         Test *t = *state;
         TtrpcClient *client = connect_shim(t);
@@ -782,6 +809,25 @@ static void calls_survive_a_restart_of_the_services(void **state) {
         start_provider(t);
         finish(t, &c, TTRPC_OK);
         stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+/* The jobs that it had are gone, or go on: it says nothing of them any more. */
+static void a_stop_survives_a_restart_of_systemd(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        control_fakes(t, "stop-proxy=hang\n");
+        stop_ok(t, client);
+        wait_until(t, called(t, "StopUnit peerpod-agent-proxy@" ID ".service"));
+        assert_string_equal(property(t, "State"), "deleting");
+
+        (void) end(&t->fakes, SIGKILL);
+        control_fakes(t, "");
+        start_fakes(t);
         wait_until(t, all_gone(t));
         ttrpc_client_free(client);
 }
@@ -916,6 +962,46 @@ static int on_signal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return 0;
 }
 
+/* Notes whether an InterfacesAdded signal has a time of creation. */
+static int on_added(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *interface, *name, *contents;
+        uint64_t *usec = userdata;
+
+        assert_true(sd_bus_message_read(m, "o", NULL) >= 0);
+        assert_true(sd_bus_message_enter_container(m, 'a', "{sa{sv}}") >= 0);
+        while (sd_bus_message_enter_container(m, 'e', "sa{sv}") > 0) {
+                assert_true(sd_bus_message_read(m, "s", &interface) >= 0);
+                assert_true(sd_bus_message_enter_container(m, 'a', "{sv}") >= 0);
+                while (sd_bus_message_enter_container(m, 'e', "sv") > 0) {
+                        assert_true(sd_bus_message_read(m, "s", &name) >= 0);
+                        assert_true(sd_bus_message_peek_type(m, NULL, &contents) >= 0);
+                        if (streq(name, "CreatedTimestamp"))
+                                assert_true(sd_bus_message_read(m, "v", "t", usec) >= 0);
+                        else
+                                assert_true(sd_bus_message_skip(m, "v") >= 0);
+                        assert_true(sd_bus_message_exit_container(m) >= 0);
+                }
+                assert_true(sd_bus_message_exit_container(m) >= 0);
+                assert_true(sd_bus_message_exit_container(m) >= 0);
+        }
+        return 0;
+}
+
+static void a_new_object_shows_what_is_constant(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        uint64_t created = UINT64_MAX, now = now_usec(CLOCK_REALTIME);
+
+        assert_true(sd_bus_match_signal(t->bus, NULL, NAME, ROOT, "org.freedesktop.DBus.ObjectManager", "InterfacesAdded", on_added,
+                                        &created) >= 0);
+        create_ok(t, client);
+        wait_until(t, sd_bus_process(t->bus, NULL) >= 0 && created != UINT64_MAX);
+        assert_in_range(created, now, now + 60 * USEC_PER_SEC);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void stop_on_the_bus_asks_polkit(void **state) {
         static const struct {
                 const char *control;
@@ -963,6 +1049,67 @@ static void stop_on_the_bus_asks_polkit(void **state) {
         assert_true(all_gone(t));               /* answered when it was gone */
         wait_until(t, sd_bus_process(t->bus, NULL) >= 0 && strstr(log, "PodVMRemoved"));
         assert_string_equal(log, "PodVMNew(0123) PodVMRemoved(0123) ");
+        ttrpc_client_free(client);
+}
+
+/* As somebody whom our own checks do not let pass: @n calls at once, which are to end with this error, or NULL. */
+static pid_t begin_foreign_stops(unsigned n, const char *expected) {
+        pid_t pid = fork();
+        sd_bus *bus;
+
+        assert_true(pid >= 0);
+        if (pid > 0)
+                return pid;
+
+        if (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0 || sd_bus_open_system(&bus) < 0)
+                _exit(2);
+        for (unsigned i = 0; i < n; i++) {
+                sd_bus_message *m;
+                uint64_t cookie;        /* without one no answer is wanted */
+
+                if (sd_bus_message_new_method_call(bus, &m, NAME, ROOT, NAME ".Manager", "StopPodVM") < 0 ||
+                    sd_bus_message_append(m, "s", ID) < 0 || sd_bus_send(bus, m, &cookie) < 0)
+                        _exit(2);
+        }
+        while (n > 0) {
+                sd_bus_message *m = NULL;
+                const sd_bus_error *error;
+
+                if (sd_bus_process(bus, &m) < 0 || (!m && sd_bus_wait(bus, USEC_PER_SEC) < 0))
+                        _exit(2);
+                if (!m || (!sd_bus_message_is_method_error(m, NULL) && sd_bus_message_is_signal(m, NULL, NULL)))
+                        continue;
+                error = sd_bus_message_get_error(m);
+                if (expected ? !sd_bus_error_has_name(error, expected) : !!error)
+                        _exit(1);
+                n--;
+        }
+        _exit(0);
+}
+
+static void what_vanishes_while_polkit_thinks_is_not_found(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        const unsigned n = 64;                  /* as many questions as may be open */
+        int status;
+        pid_t pid;
+
+        control_fakes(t, "polkit=wait\n");
+        create_ok(t, client);
+        pid = begin_foreign_stops(n, PEERPOD_ERROR_NOT_FOUND);
+        wait_until(t, count(path_of(t, "calls"), "CheckAuthorization") == n);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        control_fakes(t, "");
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+
+        /* and nothing of that is kept */
+        create_ok(t, client);
+        pid = begin_foreign_stops(1, NULL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        wait_until(t, all_gone(t));
         ttrpc_client_free(client);
 }
 
@@ -1071,12 +1218,16 @@ int main(int argc, char *argv[]) {
                 TEST(a_restart_goes_on_with_a_delete),
                 TEST(a_record_that_is_unreadable_is_set_aside),
                 TEST(an_instance_without_a_record_is_reaped),
+                TEST(a_list_from_before_the_start_says_nothing),
                 TEST(calls_survive_a_restart_of_the_services),
+                TEST(a_stop_survives_a_restart_of_systemd),
                 TEST(a_service_that_is_slow_to_start_holds_up_nobody),
                 TEST(get_info_waits_for_the_instance),
                 TEST(a_proxy_that_fails_later_is_shown),
                 TEST(no_descriptor_is_left),
+                TEST(a_new_object_shows_what_is_constant),
                 TEST(stop_on_the_bus_asks_polkit),
+                TEST(what_vanishes_while_polkit_thinks_is_not_found),
                 TEST(the_installed_xml_is_what_the_bus_shows),
                 TEST(bad_configuration_ends_with_status_78),
         };

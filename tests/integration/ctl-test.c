@@ -353,7 +353,7 @@ static int set_up(void **state) {
 
         /* No bus unless a test has one. */
         assert_int_equal(setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent", 1), 0);
-        assert_int_equal(setenv("PEERPOD_PODS_DIR", f->directory, 1), 0);
+        assert_int_equal(setenv("PODS_DIR", f->directory, 1), 0);
         *state = f;
         return 0;
 }

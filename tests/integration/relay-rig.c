@@ -123,7 +123,7 @@ void rig_done(Rig *r) {
 }
 
 /* What the service manager does between fork() and exec(): descriptor 3, $LISTEN_FDS for this very process. */
-static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *const argv[]) {
+static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *log, const char *const argv[]) {
         pid_t parent = getpid(), pid = fork();
         char number[16];
 
@@ -136,6 +136,12 @@ static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *const
                 _exit(1);
         if (dup2(listen_fd, 3) < 0)
                 _exit(1);
+        if (log) {
+                int fd = open(log, O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC, 0600);
+
+                if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+                        _exit(1);
+        }
         (void) fcntl(3, F_SETFD, 0);
         (void) snprintf(number, sizeof(number), "%i", (int) getpid());
         (void) setenv("LISTEN_PID", number, 1);
@@ -158,21 +164,21 @@ void rig_start_forwarder(Rig *r) {
         if (!r->tls)
                 argv[n++] = "-disable-tls";
         check(argv[0], "$FORWARDER");
-        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", argv);
+        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", NULL, argv);
 }
 
 void rig_start_proxy(Rig *r) {
         const char *argv[] = { getenv("PROXY"), "test", NULL };
 
         check(argv[0], "$PROXY");
-        r->proxy = start(r, r->proxy_listen, "agent", argv);
+        r->proxy = start(r, r->proxy_listen, "agent", r->proxy_log, argv);
 }
 
 void rig_start_go_forwarder(Rig *r) {
         const char *argv[] = { getenv("RELAY_GO"), "forwarder", r->credentials, NULL };
 
         check(argv[0], "$RELAY_GO");
-        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", argv);
+        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", NULL, argv);
 }
 
 int rig_run_go_proxy(Rig *r) {
@@ -182,7 +188,7 @@ int rig_run_go_proxy(Rig *r) {
 
         check(argv[0], "$RELAY_GO");
         (void) snprintf(port, sizeof(port), "%u", r->port);
-        pid = start(r, r->proxy_listen, "unused", argv);
+        pid = start(r, r->proxy_listen, "unused", NULL, argv);
         return rig_wait(&pid, 30000);
 }
 
@@ -232,20 +238,26 @@ int rig_stop(pid_t *pid, int sig) {
 /* The agent. */
 
 static unsigned n_cancelled;
-static const char *check_text;          /* Health.Check fails with this */
 
 static int method_echo(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
         return ttrpc_call_reply(call, payload, size);
 }
 
+static const char *check_error;
+
 static int method_check(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
-        if (check_text)
-                return ttrpc_call_reply_status(call, TTRPC_UNAVAILABLE, "%s", check_text);
+        if (check_error)
+                return ttrpc_call_reply_status(call, TTRPC_UNAVAILABLE, "%s", check_error);
         return ttrpc_call_reply(call, "\x08\x01", 2);
 }
 
 static int method_write(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
         return ttrpc_call_reply(call, NULL, 0);
+}
+
+static int method_destroy(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
+        (void) ttrpc_call_reply(call, NULL, 0);
+        _exit(0);
 }
 
 static int method_read(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
@@ -279,7 +291,8 @@ void rig_run_agent(const char *path, int ready_fd) {
         static const TtrpcMethod agent[] = {
                 { "CreateContainer", method_echo }, { "CreateSandbox", method_echo }, { "Echo", method_echo },
                 { "ReadStdout", method_read }, { "WriteStdin", method_write }, { "WaitProcess", method_wait },
-                { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled }, {}
+                { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled },
+                { "DestroySandbox", method_destroy }, {}
         }, health[] = { { "Check", method_check }, {} };
         TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;
         sd_event *event = NULL;
@@ -313,7 +326,7 @@ void rig_start_agent(Rig *r) {
                 close_fd(r->proxy_listen);
                 close_fd(r->forwarder_listen);
                 close_fd(fds[0]);
-                check_text = r->check_text;
+                check_error = r->check_error;
                 rig_run_agent(r->agent_socket, fds[1]);
         }
         close_fd(fds[1]);

@@ -22,8 +22,9 @@ typedef struct Rig {
         bool tls;
         const char *tls_min_version;
         const char *pod_namespace;              /* of the forwarder; NULL: its default */
+        const char *check_error;        /* the agent answers Health.Check with this, if set before it is started */
+        const char *proxy_log;          /* the proxy's stderr goes there, if set before it is started */
         uint64_t connect_timeout_usec;
-        const char *check_text;                 /* Health.Check of the next agent fails with this; NULL: it succeeds */
 } Rig;
 
 void rig_make(Rig *r);          /* directory, sockets, certificates; starts nothing */
@@ -46,6 +47,7 @@ int rig_wait(pid_t *pid, unsigned timeout_ms);  /* wait status, or -1 when it st
  *   CreateContainer, CreateSandbox, Echo      answer with the request's payload
  *   ReadStdout                                 answers with ReadStreamRequest.len (field 3) bytes
  *   WriteStdin                                 answers with nothing
+ *   DestroySandbox                             answers with nothing, and then the agent ends
  *   WaitProcess, GetOOMEvent                   never answer
  *   Cancelled                                  answers with the number of calls cancelled by disconnects, as decimal text */
 _Noreturn void rig_run_agent(const char *path, int ready_fd);

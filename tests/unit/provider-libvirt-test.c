@@ -93,6 +93,7 @@ static void xml_is_as_the_machine_needs(void **state) {
         assert_non_null(strstr(xml, "<boot order=\"1\"/>"));
         assert_non_null(strstr(xml, "<rom enabled=\"no\"/>"));
         assert_non_null(strstr(xml, "<target dev=\"ppv1\" managed=\"no\"/>"));
+        assert_non_null(strstr(xml, "<on_reboot>destroy</on_reboot>"));
         assert_null(strstr(xml, "firmware=\"efi\""));
         free(xml);
 

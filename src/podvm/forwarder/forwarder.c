@@ -107,6 +107,7 @@ static const RelayHandlers relay_handlers = {
         .on_upstream_wanted = on_upstream_wanted,
         .on_upstream_lost = on_upstream_lost,
         .on_connection_closed = on_connection_closed,
+        .upstream = "agent",
 };
 
 static void rule_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
