@@ -64,13 +64,13 @@ static int stop_domain(virDomainPtr d, const PeerpodCall *call, const char *name
                         return 0;
                 if (active < 0 && libvirt_last_code() == VIR_ERR_NO_DOMAIN)
                         return 0;
-                if (active < 0 || (virDomainDestroyFlags(d, 0) < 0 && libvirt_last_code() != VIR_ERR_OPERATION_INVALID)) {
-                        int r = libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to stop instance '%s'", name);
+                if (active > 0 && virDomainDestroyFlags(d, 0) == 0)
+                        continue;
 
-                        /* QEMU may take its time to go, with a disk that hangs. */
-                        if (peerpod_call_wait(call, -1, 0, USEC_PER_SEC, NULL) < 0)
-                                return r;
-                }
+                /* It ended meanwhile, as the next look tells; or QEMU takes its time to go, with a disk that hangs. */
+                int r = libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to stop instance '%s'", name);
+                if (peerpod_call_wait(call, -1, 0, USEC_PER_SEC / 5, NULL) < 0)
+                        return r;
         }
 }
 

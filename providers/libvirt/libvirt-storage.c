@@ -17,6 +17,8 @@
 #define SEED_SUFFIX "-cloudinit.iso"
 #define DEFAULT_DIRECTORY "/var/lib/libvirt/images"
 #define UPLOAD_CHUNK (256 * 1024)
+#define STRAGGLER_TRIES 100U
+#define STRAGGLER_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define QCOW2_HEADER_SIZE 72                    /* qemu: docs/interop/qcow2.rst, version 2 */
 
 static bool endswith(const char *s, const char *suffix) {
@@ -107,15 +109,27 @@ static int create_seed_file(Storage *s, const uint8_t *data, size_t size, Peerpo
         return 0;
 }
 
-static int remove_files(Storage *s, PeerpodError *error) {
+/* A qemu-img that outlived a killed service makes its file when this one is done: look again, for a while. */
+static int remove_files(Storage *s, const PeerpodCall *call, PeerpodError *error) {
         const char *files[] = { s->seed, s->root, s->nvram, s->serial_log, s->libvirt_log };
 
-        for (size_t i = 0; i < ELEMENTSOF(files); i++)
-                if (unlink(files[i]) < 0 && errno != ENOENT && errno != ENOTDIR)
-                        return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", files[i], strerror(errno));
-        if (rmdir(s->directory) < 0 && errno != ENOENT)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", s->directory, strerror(errno));
-        return 0;
+        for (unsigned n_tries = 1;; n_tries++) {
+                int r;
+
+                for (size_t i = 0; i < ELEMENTSOF(files); i++)
+                        if (unlink(files[i]) < 0 && errno != ENOENT && errno != ENOTDIR)
+                                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", files[i],
+                                                         strerror(errno));
+                if (rmdir(s->directory) == 0 || errno == ENOENT)
+                        return 0;
+                if (errno != ENOTEMPTY || n_tries == STRAGGLER_TRIES)
+                        return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", s->directory,
+                                                 strerror(errno));
+
+                r = peerpod_call_wait(call, -1, 0, STRAGGLER_PAUSE_USEC, error);
+                if (r < 0)
+                        return r;
+        }
 }
 
 static int init_files(Storage *s, const char *name, PeerpodError *error) {
@@ -352,7 +366,7 @@ int storage_remove(Storage *s, const PeerpodCall *call, PeerpodError *error) {
         int r;
 
         if (!s->pool)
-                return remove_files(s, error);
+                return remove_files(s, call, error);
         r = remove_volume(s->pool, s->seed, call, error);
         return r < 0 ? r : remove_volume(s->pool, s->root, call, error);
 }

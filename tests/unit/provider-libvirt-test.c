@@ -4,12 +4,15 @@
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 #include <net/if.h>
+#include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -134,6 +137,45 @@ static void xml_is_as_the_machine_needs(void **state) {
         free(xml);
 }
 
+/* A killed service's qemu-img, which still runs while the next service removes what it made: the root disk comes back once, after it
+ * was removed. Its temporary file keeps the directory from going until then. */
+typedef struct Straggler {
+        char directory[32], root[48], temporary[48];
+} Straggler;
+
+static void* straggle(void *userdata) {
+        Straggler *s = userdata;
+
+        while (access(s->root, F_OK) >= 0)
+                (void) poll(NULL, 0, 1);
+        (void) close(open(s->root, O_WRONLY|O_CREAT|O_CLOEXEC, 0600));
+        (void) unlink(s->temporary);
+        return NULL;
+}
+
+static void a_disk_that_comes_back_once_is_removed_again(void **state) {
+        Straggler s = { .directory = "/tmp/peerpod-storage-XXXXXX" };
+        PeerpodCall call = { .size = sizeof(call), .cancel_fd = -1, .deadline_usec = peerpod_now_usec() + 30 * USEC_PER_SEC };
+        PeerpodError error = { .size = sizeof(error) };
+        Storage storage;
+        pthread_t thread;
+        int r;
+
+        assert_non_null(mkdtemp(s.directory));
+        (void) snprintf(s.root, sizeof(s.root), "%s/root.qcow2", s.directory);
+        (void) snprintf(s.temporary, sizeof(s.temporary), "%s/temporary", s.directory);
+        assert_int_equal(close(open(s.root, O_WRONLY|O_CREAT|O_CLOEXEC, 0600)), 0);
+        assert_int_equal(close(open(s.temporary, O_WRONLY|O_CREAT|O_CLOEXEC, 0600)), 0);
+        storage = (Storage) { .directory = s.directory, .root = s.root, .seed = s.root, .nvram = s.root, .serial_log = s.root,
+                              .libvirt_log = s.root };
+
+        assert_int_equal(pthread_create(&thread, NULL, straggle, &s), 0);
+        r = storage_remove(&storage, &call, &error);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(r, 0);
+        assert_int_equal(access(s.directory, F_OK), -1);
+}
+
 /* As libvirt 11.3 returns them. */
 static void owner_is_read(void **state) {
         DomainOwner o = {};
@@ -249,6 +291,7 @@ int main(void) {
                 cmocka_unit_test(any_text_survives),
                 cmocka_unit_test(what_xml_cannot_hold_is_refused),
                 cmocka_unit_test(xml_is_as_the_machine_needs),
+                cmocka_unit_test(a_disk_that_comes_back_once_is_removed_again),
                 cmocka_unit_test(owner_is_read),
                 cmocka_unit_test(mac_is_read),
                 cmocka_unit_test(useful_addresses_are_kept_in_order),
