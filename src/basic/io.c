@@ -270,7 +270,7 @@ int memfd_new_sealed(const char *name, const void *data, size_t size) {
 }
 
 int memfd_read_sealed(int fd, size_t max_size, char **ret, size_t *ret_size) {
-        _cleanup_(freep) char *data = NULL;
+        char *data;
         struct stat st;
         size_t size;
         int seals = fcntl(fd, F_GET_SEALS);
@@ -293,16 +293,22 @@ int memfd_read_sealed(int fd, size_t max_size, char **ret, size_t *ret_size) {
 
                 if (n < 0 && errno == EINTR)
                         continue;
-                if (n <= 0)
-                        return n < 0 ? -errno : -EIO;
+                if (n <= 0) {
+                        int r = n < 0 ? -errno : -EIO;
+
+                        erase_free(data, done);         /* secrets travel this way */
+                        return r;
+                }
                 done += n;
         }
 
         data[size] = '\0';
-        if (!ret_size && memchr(data, 0, size))
+        if (!ret_size && memchr(data, 0, size)) {
+                erase_free(data, size);
                 return -EBADMSG;
+        }
 
-        *ret = TAKE_PTR(data);
+        *ret = data;
         if (ret_size)
                 *ret_size = size;
         return 0;
