@@ -200,7 +200,7 @@ static void reap(Manager *m, const char *id, const char *name, const char *insta
         Sandbox *s;
         int r;
 
-        if (sandbox_store_was_set_aside(m->store, id)) {
+        if (sandbox_store_holds(m->store, id)) {
                 log_warning("Instance '%s' belongs to sandbox '%s', whose record was set aside: it is left alone until StopVM comes.",
                             instance_id, id);
                 return;
@@ -312,7 +312,7 @@ static int read_tunnels(Manager *m, sd_bus_message *reply) {
                 _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
                 Sandbox *s;
 
-                if (!sandbox_id_is_valid(id) || manager_find_sandbox(m, id) || sandbox_store_was_set_aside(m->store, id))
+                if (!sandbox_id_is_valid(id) || manager_find_sandbox(m, id) || sandbox_store_holds(m->store, id))
                         continue;
 
                 record.id = strdup(id);
@@ -394,7 +394,7 @@ int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret) {
         _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
         int r;
 
-        if (!sandbox_store_was_set_aside(m->store, id))
+        if (!sandbox_store_holds(m->store, id))
                 return 0;
 
         record.id = strdup(id);

@@ -103,11 +103,18 @@ int sandbox_store_set_aside(SandboxStore *store, const char *id, char **ret_name
         return 0;
 }
 
-bool sandbox_store_was_set_aside(SandboxStore *store, const char *id) {
-        _cleanup_(freep) char *aside = NULL;
+bool sandbox_store_holds(SandboxStore *store, const char *id) {
+        static const char *const suffixes[] = { ASIDE_SUFFIX, SUFFIX };
 
-        /* When in doubt, say yes: it keeps the caller from deleting what somebody may still need. */
-        return file_name(id, ASIDE_SUFFIX, &aside) < 0 || faccessat(store->dir_fd, aside, F_OK, AT_SYMLINK_NOFOLLOW) >= 0;
+        for (size_t i = 0; i < ELEMENTSOF(suffixes); i++) {
+                _cleanup_(freep) char *name = NULL;
+
+                /* When in doubt, say yes: it keeps the caller from deleting what somebody may still need. */
+                if (file_name(id, suffixes[i], &name) < 0 || faccessat(store->dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) >= 0)
+                        return true;
+        }
+
+        return false;
 }
 
 /* The id that a file name stands for, or NULL. */

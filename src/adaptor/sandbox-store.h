@@ -30,8 +30,9 @@ int sandbox_store_remove(SandboxStore *store, const char *id);
  */
 int sandbox_store_set_aside(SandboxStore *store, const char *id, char **ret_name);
 
-/* sandbox_store_was_set_aside() - is there such a file for this sandbox */
-bool sandbox_store_was_set_aside(SandboxStore *store, const char *id);
+/* sandbox_store_holds() - is there a file for this sandbox, set aside or not. Where no sandbox of that id was read from it, it is
+ * one that could not be read, and could not even be set aside if it has its old name (a disk that fails). */
+bool sandbox_store_holds(SandboxStore *store, const char *id);
 
 /* @error is 0, or why the file could not be read (-EFBIG, -EBADMSG for a NUL inside, -EIO, …), with @data NULL then. */
 typedef int (*SandboxStoreHandler)(SandboxStore *store, const char *id, int error, const char *data, size_t size, void *userdata);

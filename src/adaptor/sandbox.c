@@ -585,7 +585,8 @@ static int finish_create(Sandbox *s, sd_bus_message *reply, sd_bus_error *error)
         if (r < 0)              /* goes with the directory */
                 log_sandbox_errno(s, LOG_WARNING, NULL, r, "Failed to remove '%s', ignoring: %m", s->user_data_path);
 
-        log_sandbox(s, LOG_NOTICE, MSG_INSTANCE_CREATED, "Instance '%s' created in %s.", s->record.instance_id, FORMAT_USEC(took));
+        /* The provider service tells the event; this is the adaptor's half of the story. */
+        log_sandbox(s, LOG_INFO, NULL, "Instance '%s' created in %s.", s->record.instance_id, FORMAT_USEC(took));
         sandbox_bus_instance_changed(s);
         manager_sandbox_changed(s->manager, s);
         return 0;
@@ -667,7 +668,8 @@ static int find_own_instance(Sandbox *s, sd_bus_message *reply, sd_bus_error *er
                 r = sd_bus_message_read(reply, "(sss)", &sandbox_id, &name, &id);
                 if (r <= 0)
                         break;
-                if (!streq(sandbox_id, s->record.id) || !text_is_plain(name, REQUEST_TEXT_MAX) || !text_is_plain(id, REQUEST_TEXT_MAX))
+                if (!streq(sandbox_id, s->record.id) || isempty(name) || !text_is_plain(name, REQUEST_TEXT_MAX) ||
+                    !text_is_plain(id, REQUEST_TEXT_MAX))
                         continue;
 
                 free(s->record.instance_name);
@@ -686,7 +688,7 @@ static int finish_delete(Sandbox *s, sd_bus_message *reply, sd_bus_error *error)
         if (isempty(s->record.instance_name))
                 return find_own_instance(s, reply, error);
 
-        log_sandbox(s, LOG_NOTICE, MSG_INSTANCE_DELETED, "Instance '%s' is gone.",
+        log_sandbox(s, LOG_INFO, NULL, "Instance '%s' is gone.",
                     s->record.instance_id ?: strempty(s->record.instance_name));
         return 0;
 }
