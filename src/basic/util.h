@@ -19,6 +19,10 @@
 #define CONTAINER_OF(p, T, member) ((T*) ((char*) (p) - offsetof(T, member)))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
+/* Each element of an array, which may be NULL when there is none: adding to a null pointer is undefined, even zero. */
+#define FOREACH_ELEMENT(T, v, array, n)                                                         \
+        for (T *v = (array), *v##_end = (n) > 0 ? v + (n) : v; v < v##_end; v++)
+
 /* new() leaves the memory for a compound literal to fill; new0() is for arrays. NULL when memory is short or n overflows. */
 #define new(T) ((T*) malloc(sizeof(T)))
 #define new0(T, n) ((T*) calloc((n), sizeof(T)))

@@ -293,7 +293,7 @@ int route_lookup(Netlink *nl, const IPAddress *to, Route *ret) {
 const Route* route_primary(const Route *routes, size_t n_routes, int family) {
         const Route *best = NULL;
 
-        for (const Route *v = routes; v < routes + n_routes; v++)
+        FOREACH_ELEMENT(const Route, v, routes, n_routes)
                 if (v->family == family && v->dst.length == 0 && v->ifindex > 0 && !v->multipath &&
                     (!best || v->priority < best->priority))
                         best = v;

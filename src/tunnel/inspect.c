@@ -20,7 +20,7 @@ static int choose_worker_address(Netlink *host, const Link *l, const Route *prim
         if (r < 0)
                 return netlink_fail(host, e, r, "list the addresses of the host's interface '%s'", l->name);
 
-        for (const Address *a = addresses; a < addresses + n; a++) {
+        FOREACH_ELEMENT(const Address, a, addresses, n) {
                 if (a->scope != RT_SCOPE_UNIVERSE && a->scope != RT_SCOPE_LINK)
                         continue;
                 if (primary && primary->ifindex == l->ifindex && ip_address_equal(&primary->source, &a->prefix.address)) {
@@ -80,7 +80,7 @@ static int inspect_addresses(Netlink *pod, const Link *l, PodNetwork *n, NetErro
         if (r < 0)
                 return netlink_fail(pod, e, r, "list the addresses of the pod's interface '%s'", l->name);
 
-        for (const Address *a = addresses; a < addresses + n_addresses; a++) {
+        FOREACH_ELEMENT(const Address, a, addresses, n_addresses) {
                 if (a->prefix.address.family == AF_INET) {
                         if (ip_address_is_set(&n->pod_ip.address))
                                 return net_error_set(e, -ENOTUNIQ, "more than one IPv4 address on the pod's interface '%s'", l->name);
@@ -114,7 +114,7 @@ static int add_route(PodNetwork *n, const PodRoute *v, NetError *e) {
 }
 
 static int inspect_routes(const Route *routes, size_t n_routes, const Link *l, const LogContext *log, PodNetwork *n, NetError *e) {
-        for (const Route *v = routes; v < routes + n_routes; v++) {
+        FOREACH_ELEMENT(const Route, v, routes, n_routes) {
                 const char *reason;
                 PodRoute p;
                 int r;
@@ -183,7 +183,7 @@ static int inspect_neighbours(Netlink *pod, const Link *l, PodNetwork *n, NetErr
         if (r < 0)
                 return netlink_fail(pod, e, r, "list the neighbours of the pod's interface '%s'", l->name);
 
-        for (const Neighbour *v = neighbours; v < neighbours + n_neighbours; v++) {
+        FOREACH_ELEMENT(const Neighbour, v, neighbours, n_neighbours) {
                 PodNeighbour p = { .address = v->address, .mac = v->mac, .has_mac = v->has_mac, .state = v->state };
 
                 /* The others are found anew from the pod VM. The AWS VPC CNI sets one for its gateway 169.254.1.1. */

@@ -188,7 +188,7 @@ static int set_addresses(Netlink *pod, const PodNetwork *n, const Link *l, NetEr
         r = address_list(pod, AF_INET, l->ifindex, &old, &n_old);
         if (r < 0)
                 return netlink_fail(pod, e, r, "list the addresses of '%s'", l->name);
-        for (const Address *a = old; a < old + n_old; a++)
+        FOREACH_ELEMENT(const Address, a, old, n_old)
                 if (!ip_prefix_equal(&a->prefix, &n->pod_ip)) {
                         r = address_delete(pod, a);
                         if (r < 0 && r != -EADDRNOTAVAIL)
@@ -239,7 +239,7 @@ static bool is_of_interface(const char *device, const PodNetwork *n) {
 /* A gateway must be reachable before it is used: on-link routes first. */
 static int set_routes(Netlink *pod, const PodNetwork *n, const Link *l, NetError *e) {
         for (int with_gateway = 0; with_gateway <= 1; with_gateway++)
-                for (const PodRoute *p = n->routes; p < n->routes + n->n_routes; p++) {
+                FOREACH_ELEMENT(const PodRoute, p, n->routes, n->n_routes) {
                         int r;
 
                         if (ip_address_is_set(&p->gateway) != with_gateway)
@@ -257,7 +257,7 @@ static int set_routes(Netlink *pod, const PodNetwork *n, const Link *l, NetError
 }
 
 static int set_neighbours(Netlink *pod, const PodNetwork *n, const Link *l, NetError *e) {
-        for (const PodNeighbour *p = n->neighbours; p < n->neighbours + n->n_neighbours; p++) {
+        FOREACH_ELEMENT(const PodNeighbour, p, n->neighbours, n->n_neighbours) {
                 Neighbour v = { .ifindex = l->ifindex, .address = p->address, .mac = p->mac, .has_mac = p->has_mac, .state = p->state };
                 int r;
 
