@@ -773,6 +773,7 @@ static void a_list_from_before_the_start_says_nothing(void **state) {
         Test *t = *state;
         TtrpcClient *client;
 
+        wait_until(t, count(path_of(t, "provider/calls"), "find ") == 1);
         end_adaptor(t, SIGTERM);
         control_provider(t, "find=hang-hard\n");
         start_adaptor(t);
