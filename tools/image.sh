@@ -28,7 +28,7 @@ image_build_programs() {
 image_key() {
         local out=$1 profile=$2
         {
-                echo "image 1 $profile $PEERPOD_MIRROR"
+                echo "image 1 $profile $(tree_mirror)"
                 cat "$PEERPOD_TREE.stamp"
                 [[ $profile != production ]] || sha256sum <"$KATA_AGENT"
                 cat "$PEERPOD_CHECKOUT/tools/image.sh"
@@ -79,9 +79,9 @@ image_make() {
         rm -rf "$out/extra" "$out/sandbox" "$out/output" "$out/workspace"
         mkdir -p "$out"/{extra,sandbox/etc/apt/sources.list.d,output,workspace} "$shared/packages" "$shared/cache-$profile"
         {
-                printf 'Types: deb\nURIs: %s\nSuites: trixie trixie-updates\nComponents: main\n' "$PEERPOD_MIRROR"
+                printf 'Types: deb\nURIs: %s\nSuites: trixie trixie-updates\nComponents: main\n' "$(tree_mirror)"
                 printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n'
-                printf 'Types: deb\nURIs: %s-security\nSuites: trixie-security\nComponents: main\n' "$PEERPOD_MIRROR"
+                printf 'Types: deb\nURIs: %s-security\nSuites: trixie-security\nComponents: main\n' "$(tree_mirror)"
                 printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
         } >"$out/sandbox/etc/apt/sources.list.d/mkosi.sources"
         [[ $profile != production ]] || install -D -m 0755 "$KATA_AGENT" "$out/extra/usr/bin/kata-agent"

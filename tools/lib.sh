@@ -9,7 +9,7 @@
 #
 # Settings, all by environment:
 #   PEERPOD_CACHE    where everything is kept (/var/cache/peerpod)
-#   PEERPOD_MIRROR   Debian mirror
+#   PEERPOD_MIRROR   Debian mirror, an URL that ends in /debian (debootstrap's own default)
 
 set -euo pipefail
 
@@ -121,20 +121,24 @@ tree_ensure() {
         exec {lock}>&-
 }
 
+# tree_mirror [TREE]: where debootstrap got it from
+tree_mirror() { awk '$1 == "deb" { print $2; exit }' "${1:-$PEERPOD_TREE}/etc/apt/sources.list"; }
+
 tree_bootstrap() {
-        local i new=$PEERPOD_TREE.new
+        local i mirror new=$PEERPOD_TREE.new
 
         rm -rf --one-file-system "$new"
         for i in 1 2 3; do              # a download may fail; what has arrived is kept
-                if debootstrap --variant=minbase --include=ca-certificates trixie "$new" "$PEERPOD_MIRROR"; then
+                if debootstrap --variant=minbase --include=ca-certificates trixie "$new" ${PEERPOD_MIRROR:+"$PEERPOD_MIRROR"}; then
                         break
                 fi
                 ((i < 3)) || return 1
         done
 
+        mirror=$(tree_mirror "$new")
         {
-                echo "deb $PEERPOD_MIRROR trixie-updates main"
-                echo "deb $PEERPOD_MIRROR-security trixie-security main"
+                echo "deb $mirror trixie-updates main"
+                echo "deb $mirror-security trixie-security main"
         } >"$new/etc/apt/sources.list.d/extra.list"
 
         # Packages must not start services while they are installed.
