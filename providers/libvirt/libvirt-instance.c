@@ -4,9 +4,12 @@
  * NVRAM) follows from its name. */
 #include "libvirt-instance.h"
 
+#include <dirent.h>
+#include <limits.h>
 #include <sys/random.h>
 #include <syslog.h>
 
+#include "basic/io.h"
 #include "libvirt-address.h"
 #include "libvirt-connection.h"
 #include "libvirt-domain.h"
@@ -18,6 +21,7 @@
 #define MEMORY_MIB_MIN 64
 #define MEMORY_MIB_MAX (UINT64_C(64) << 20)
 #define UNDO_USEC (60 * USEC_PER_SEC)
+#define SHORT_NAME_SIZE 20                      /* libvirt: VIR_DOMAIN_SHORT_NAME_MAX */
 #define UNDEFINE_FLAGS (VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | \
                         VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM | VIR_DOMAIN_UNDEFINE_TPM)
 
@@ -84,6 +88,49 @@ static int undefine_domain(virDomainPtr d, const char *name, PeerpodError *error
         return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to undefine instance '%s'", name);
 }
 
+/* libvirt makes directories for a VM before it writes down that it starts one, so a service that is killed in between leaves them
+ * (libvirt/libvirt: src/conf/domain_conf.c, virDomainDefGetShortName(); they are named by the VM's number and the first 20 characters
+ * of its name). One whose number no running VM has is nobody's. */
+static int remove_leftovers(const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
+        static const struct {
+                const char *directory, *prefix;
+        } places[] = {
+                { "lib/qemu", "domain-" },
+                { "run/qemu/channel", "" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(places); i++) {
+                _cleanup_(freep) char *directory = NULL;
+                _cleanup_(closedirp) DIR *dir = NULL;
+
+                if (asprintf(&directory, "%s/%s", l->embed_root, places[i].directory) < 0)
+                        return libvirt_oom(error);
+                dir = opendir(directory);
+                for (struct dirent *de; dir && (de = readdir(dir));) {
+                        _cleanup_(virDomainFreep) virDomainPtr running = NULL;
+                        _cleanup_(freep) char *path = NULL;
+                        const char *rest = startswith(de->d_name, places[i].prefix);
+                        char *end = NULL;
+                        long id = rest ? strtol(rest, &end, 10) : 0;
+                        int r;
+
+                        if (id <= 0 || id > INT_MAX || *end != '-' || strlen(end + 1) != strnlen(name, SHORT_NAME_SIZE) ||
+                            strncmp(end + 1, name, SHORT_NAME_SIZE) != 0)
+                                continue;
+                        running = virDomainLookupByID(c, (int) id);
+                        if (running)
+                                continue;
+                        if (asprintf(&path, "%s/%s", directory, de->d_name) < 0)
+                                return libvirt_oom(error);
+                        r = remove_tree(path);
+                        if (r < 0)
+                                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", path, strerror(-r));
+                }
+        }
+
+        return 0;
+}
+
 /* Everything that belongs to the name; @d is NULL if the domain is gone already. */
 static int erase(Libvirt *l, virConnectPtr c, const PeerpodCall *call, virDomainPtr d, const char *name, PeerpodError *error) {
         _cleanup_(storage_done) Storage storage = {};
@@ -104,6 +151,8 @@ static int erase(Libvirt *l, virConnectPtr c, const PeerpodCall *call, virDomain
         r = storage_init(&storage, l, c, name, error);
         if (r == 0)
                 r = storage_remove(&storage, call, error);
+        if (r == 0 && libvirt_is_embedded(l))
+                r = remove_leftovers(l, c, name, error);
         if (r == 0 && d)
                 r = undefine_domain(d, name, error);
         return r;

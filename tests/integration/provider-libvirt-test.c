@@ -426,6 +426,8 @@ static void stop_of_the_service_keeps_running_vms(void **state) {
         assert_int_equal(find_qemu(f, NULL), 1);
         start(f, NULL);
         assert_int_equal(count_instances(f->bus, "node1", NULL, NULL, NULL, NULL), 1);
+        /* What libvirt leaves of a start that was cut off early */
+        run("mkdir %s/embed/lib/qemu/domain-999-" NAME " %s/embed/run/qemu/channel/999-" NAME, f->state, f->state);
         delete(f, id);
         assert_nothing_left(f);
 }
