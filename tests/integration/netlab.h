@@ -41,6 +41,9 @@ int lab_wait(pid_t pid);
 /* A socket in a namespace. */
 int lab_socket(const char *ns, int family, int type, int protocol);
 
+/* How long to wait for what has to come: nobody waits for it on a quiet machine. */
+#define LAB_PATIENCE_MSEC 60000
+
 /* Carry one datagram of @size bytes between namespaces; false if it did not arrive within the time. */
 bool lab_udp(const char *from, const char *to, const char *to_address, size_t size, bool dont_fragment, int timeout_msec);
 /* Carry @size bytes over a TCP connection; returns the time it took in µs, 0 if it failed. */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* peerpod-tunneld in the lab's worker and pod-network in its pod VM, and the calls of the adaptor. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <systemd/sd-bus.h>
+
+#include "basic/util.h"
+
+#define RIG_PATIENCE_USEC (60 * USEC_PER_SEC)   /* for what has to happen; a busy machine may take its time */
+
+extern const char *tunneld_program, *pod_network_program;
+extern pid_t daemon_pid;
+extern sd_bus *bus;                             /* to the daemon */
+
+/* The lab, anew, with the socket that the daemon is started by; and the end of both. For cmocka. */
+int lab_setup(void **state);
+int lab_teardown(void **state);
+
+/* @extra: arguments, ends with NULL; may be NULL. spawn_daemon() does not wait until it is ready. */
+void spawn_daemon(const char *program, const char *const *extra);
+void start_daemon_as(const char *program, const char *const *extra);
+void start_daemon(const char *const *extra);
+/* Its exit status, or 128 + signal. */
+int stop_daemon(int signal_number);
+
+/* Returns NULL on success, else the error's name and text, to be freed. */
+char* call(const char *method, sd_bus_message **ret_reply, const char *types, ...);
+void expect_success(char *error);
+void expect_error(char *error, const char *name, const char *text);
+
+/* The calls, on the namespace "wpod" where none is given. */
+char* inspect_path(const char *id, const char *path);
+char* inspect(const char *id);
+char* try_setup(const char *id, const char *address);
+void setup(const char *id);
+void teardown(const char *id);
+
+/* The pod VM's side: configuration, then the program. */
+void write_apf(const char *pod_network);
+pid_t spawn_pod_network(const char *verb, const char *timeout);
+int pod_network(const char *verb);
+/* The tunnel of sandbox "s1" with the pod VM at its other end. */
+void connect_pod(void);
+
+void expect_log(const char *file, const char *text);
+void expect_traffic(void);
+/* @output is freed */
+void expect_empty(const char *what, char *output);
+void expect_nothing_left(void);
+size_t count_fds(pid_t pid);
