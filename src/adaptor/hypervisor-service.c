@@ -7,6 +7,7 @@
 
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
+#include "adaptor/pod.h"
 #include "adaptor/sandbox.h"
 #include "basic/log.h"
 #include "basic/parse.h"
@@ -29,12 +30,12 @@ typedef struct Pending {
 } Pending;
 
 /* A GetInfo that waits for the instance of a pod. */
-typedef struct InfoWaiter {
+struct InfoWaiter {
         HypervisorService *service;     /* borrowed */
-        LIST_ENTRY(InfoWaiter) waiters;
+        LIST_ENTRY(InfoWaiter) waiters, of_pod;
+        Pod *pod;                       /* borrowed; lives as long as somebody waits for it */
         TtrpcCall *call;
-        char *pod_name, *pod_namespace;
-} InfoWaiter;
+};
 
 struct HypervisorService {
         Manager *manager;               /* borrowed */
@@ -309,12 +310,11 @@ static int method_version(TtrpcCall *call, const void *payload, size_t size, voi
 }
 
 /* The pod's sandbox that is not on its way out; the one with an instance, if there are several. */
-static Sandbox* find_pod(Manager *m, const char *pod_name, const char *pod_namespace) {
+static Sandbox* find_live_sandbox(const Pod *pod) {
         Sandbox *s, *found = NULL;
 
-        TAILQ_FOREACH(s, &m->sandboxes, sandboxes) {
-                if (s->record.state == SANDBOX_DELETING || !streq_ptr(s->record.pod_name, pod_name) ||
-                    !streq_ptr(s->record.pod_namespace, pod_namespace))
+        TAILQ_FOREACH(s, &pod->sandboxes, of_pod) {
+                if (s->record.state >= SANDBOX_DELETING)
                         continue;
                 if (!found || s->record.instance_id)
                         found = s;
@@ -336,11 +336,11 @@ static int reply_no_info(TtrpcCall *call, const char *pod_name, const char *pod_
 
 static void info_waiter_free(InfoWaiter *w) {
         LIST_REMOVE(w, waiters);
+        LIST_REMOVE(w, of_pod);
+        pod_drop_if_empty(&w->service->manager->pods, w->pod);
         w->service->n_info_waiters--;
         ttrpc_call_set_cancelled_handler(w->call, NULL, NULL);
         ttrpc_call_unref(w->call);
-        free(w->pod_name);
-        free(w->pod_namespace);
         free(w);
 }
 
@@ -357,16 +357,15 @@ static int wait_for_info(HypervisorService *h, TtrpcCall *call, const char *pod_
         w = new(InfoWaiter);
         if (!w)
                 return -ENOMEM;
-        *w = (InfoWaiter) { .service = h, .pod_name = strdup(pod_name), .pod_namespace = strdup(pod_namespace) };
-        if (!w->pod_name || !w->pod_namespace) {
-                free(w->pod_name);
-                free(w->pod_namespace);
+        *w = (InfoWaiter) { .service = h, .pod = pod_get(&h->manager->pods, pod_namespace, pod_name) };
+        if (!w->pod) {
                 free(w);
                 return -ENOMEM;
         }
 
         w->call = ttrpc_call_ref(call);
         LIST_INSERT_HEAD(&h->info_waiters, w, waiters);
+        LIST_INSERT_HEAD(&w->pod->waiters, w, of_pod);
         h->n_info_waiters++;
         ttrpc_call_set_cancelled_handler(call, on_info_cancelled, w);
         return 0;
@@ -376,7 +375,9 @@ static int method_get_info(TtrpcCall *call, const void *payload, size_t size, vo
         _cleanup_(proto_freep) ProtobufCMessage *base = NULL;
         HypervisorService *h = userdata;
         const Podvminfo__GetInfoRequest *message;
+        const char *pod_name, *pod_namespace;
         const Sandbox *s;
+        const Pod *pod;
         int r;
 
         r = ttrpc_call_unpack(call, &podvminfo__get_info_request__descriptor, payload, size, &base);
@@ -384,31 +385,33 @@ static int method_get_info(TtrpcCall *call, const void *payload, size_t size, vo
                 return r;
         message = (const Podvminfo__GetInfoRequest*) base;
 
-        s = find_pod(h->manager, strempty(message->podname), strempty(message->podnamespace));
+        pod_name = strempty(message->podname);
+        pod_namespace = strempty(message->podnamespace);
+
+        pod = pod_find(h->manager->pods, pod_namespace, pod_name);
+        s = pod ? find_live_sandbox(pod) : NULL;
         if (s && s->record.instance_id)
                 return reply_info(call, s);
         if (message->wait)
-                return wait_for_info(h, call, strempty(message->podname), strempty(message->podnamespace));
+                return wait_for_info(h, call, pod_name, pod_namespace);
 
-        return reply_no_info(call, strempty(message->podname), strempty(message->podnamespace));
+        return reply_no_info(call, pod_name, pod_namespace);
 }
 
 void hypervisor_service_sandbox_changed(HypervisorService *h, Sandbox *s) {
-        InfoWaiter *w, *next;
+        Pod *pod = s->pod;
+        InfoWaiter *w;
 
-        for (w = LIST_FIRST(&h->info_waiters); w; w = next) {
-                next = LIST_NEXT(w, waiters);
-                if (!streq_ptr(s->record.pod_name, w->pod_name) || !streq_ptr(s->record.pod_namespace, w->pod_namespace))
-                        continue;
+        if (!pod)
+                return;
+        if (s->record.state >= SANDBOX_DELETING && find_live_sandbox(pod))
+                return;                 /* a newer sandbox of the pod is on its way */
+        if (s->record.state < SANDBOX_DELETING && !s->record.instance_id)
+                return;
 
-                if (s->record.state >= SANDBOX_DELETING) {
-                        if (find_pod(h->manager, w->pod_name, w->pod_namespace))
-                                continue;               /* a newer sandbox of the pod is on its way */
-                        (void) reply_no_info(w->call, w->pod_name, w->pod_namespace);
-                } else if (s->record.instance_id)
-                        (void) reply_info(w->call, s);
-                else
-                        continue;
+        while ((w = LIST_FIRST(&pod->waiters))) {       /* the pod stays: it has this sandbox */
+                (void) (s->record.state >= SANDBOX_DELETING ? reply_no_info(w->call, s->record.pod_name, s->record.pod_namespace) :
+                                                              reply_info(w->call, s));
                 info_waiter_free(w);
         }
 }

@@ -10,6 +10,7 @@
 #include "adaptor/hypervisor-service.h"
 #include "adaptor/service-link.h"
 #include "adaptor/manager-bus.h"
+#include "adaptor/pod.h"
 #include "adaptor/polkit.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
@@ -226,11 +227,11 @@ static void reap(Manager *m, const char *id, const char *name, const char *insta
         sandbox_recover(s);
 }
 
-static void check_instances(Manager *m, char **found) {
+static void check_instances(Manager *m) {
         Sandbox *s;
 
         TAILQ_FOREACH(s, &m->sandboxes, sandboxes) {
-                if (s->record.state != SANDBOX_RUNNING || strv_contains(found, s->record.id))
+                if (s->record.state != SANDBOX_RUNNING || s->listed == m->n_lists)
                         continue;
                 if (s->record.state_usec[SANDBOX_RUNNING] >= m->find_usec)
                         continue;               /* the list may be from before its instance was made */
@@ -242,28 +243,30 @@ static void check_instances(Manager *m, char **found) {
 }
 
 static int read_instances(Manager *m, sd_bus_message *reply) {
-        _cleanup_(strv_freep) char **found = NULL;
         const char *id, *name, *instance_id;
+        Sandbox *s;
         int r;
+
+        m->n_lists++;
 
         r = sd_bus_message_enter_container(reply, 'a', "(sss)");
         if (r < 0)
                 return r;
         while ((r = sd_bus_message_read(reply, "(sss)", &id, &name, &instance_id)) > 0) {
-                r = strv_extend(&found, id);
-                if (r < 0)
-                        return r;
                 if (!sandbox_id_is_valid(id) || !text_is_plain(name, REQUEST_TEXT_MAX) || !text_is_plain(instance_id, REQUEST_TEXT_MAX)) {
                         log_warning("Ignoring an instance whose owner tag is not one of ours.");
                         continue;
                 }
-                if (!manager_find_sandbox(m, id) && m->n_sandboxes < SANDBOXES_MAX)
+                s = manager_find_sandbox(m, id);
+                if (s)
+                        s->listed = m->n_lists;
+                else if (m->n_sandboxes < SANDBOXES_MAX)
                         reap(m, id, name, instance_id);
         }
         if (r < 0)
                 return r;
 
-        check_instances(m, found);
+        check_instances(m);
         return 0;
 }
 
@@ -383,11 +386,8 @@ void manager_notify_ready(Manager *m) {
 Sandbox* manager_find_sandbox(Manager *m, const char *id) {
         Sandbox *s;
 
-        TAILQ_FOREACH(s, &m->sandboxes, sandboxes)
-                if (streq(s->record.id, id))
-                        return s;
-
-        return NULL;
+        HASH_FIND_STR(m->by_id, id, s);
+        return s;
 }
 
 int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret) {
@@ -413,11 +413,11 @@ int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret) {
 void manager_retire_older(Manager *m, const Sandbox *newest) {
         Sandbox *s, *next;
 
-        if (isempty(newest->record.pod_uid))
+        if (isempty(newest->record.pod_uid) || !newest->pod)
                 return;
 
-        for (s = TAILQ_FIRST(&m->sandboxes); s; s = next) {
-                next = TAILQ_NEXT(s, sandboxes);
+        for (s = TAILQ_FIRST(&newest->pod->sandboxes); s; s = next) {
+                next = TAILQ_NEXT(s, of_pod);
                 if (s != newest && streq_ptr(s->record.pod_uid, newest->record.pod_uid) && s->record.state < SANDBOX_DELETING)
                         (void) sandbox_stop(s, "its pod has a new sandbox");
         }
@@ -429,23 +429,46 @@ static void count_changed(Manager *m) {
                 notify(m, "");
 }
 
-void manager_add_sandbox(Manager *m, Sandbox *s) {
+int manager_add_sandbox(Manager *m, Sandbox *s) {
+        Pod *pod = NULL;
+
+        if (s->record.pod_name && s->record.pod_namespace) {
+                pod = pod_get(&m->pods, s->record.pod_namespace, s->record.pod_name);
+                if (!pod)
+                        return -ENOMEM;
+        }
+        HASH_ADD_KEYPTR(hh, m->by_id, s->record.id, strlen(s->record.id), s);
+        if (!hash_added(s)) {
+                if (pod)
+                        pod_drop_if_empty(&m->pods, pod);
+                return -ENOMEM;
+        }
+
+        s->in_tables = true;
+        s->pod = pod;
+        if (pod)
+                TAILQ_INSERT_TAIL(&pod->sandboxes, s, of_pod);
         TAILQ_INSERT_TAIL(&m->sandboxes, s, sandboxes);
         m->n_sandboxes++;
         count_changed(m);
         sandbox_bus_appeared(s);
+        return 0;
 }
 
-/* Takes one that never came into the table, too. */
+/* Takes one that never came into the tables, too. */
 void manager_remove_sandbox(Manager *m, Sandbox *s) {
-        Sandbox *i;
+        if (!s->in_tables)
+                return;
 
-        TAILQ_FOREACH(i, &m->sandboxes, sandboxes)
-                if (i == s) {
-                        TAILQ_REMOVE(&m->sandboxes, s, sandboxes);
-                        m->n_sandboxes--;
-                        return;
-                }
+        s->in_tables = false;
+        TAILQ_REMOVE(&m->sandboxes, s, sandboxes);
+        HASH_DEL(m->by_id, s);
+        if (s->pod) {
+                TAILQ_REMOVE(&s->pod->sandboxes, s, of_pod);
+                pod_drop_if_empty(&m->pods, s->pod);
+                s->pod = NULL;
+        }
+        m->n_sandboxes--;
 }
 
 void manager_sandbox_changed(Manager *m, Sandbox *s) {

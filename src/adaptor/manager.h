@@ -14,6 +14,7 @@ typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
+typedef struct Pod Pod;
 typedef struct Polkit Polkit;
 typedef struct Sandbox Sandbox;
 typedef struct SandboxStore SandboxStore;
@@ -33,7 +34,9 @@ struct Manager {
         HypervisorService *hypervisor;
 
         char *provider_name;            /* NULL until the provider service has told */
-        TAILQ_HEAD(SandboxHead, Sandbox) sandboxes;
+        TAILQ_HEAD(SandboxHead, Sandbox) sandboxes;     /* in the order of their coming */
+        Sandbox *by_id;
+        Pod *pods;                      /* by name */
         unsigned n_sandboxes;
         struct SandboxHead gone;        /* freed by this: */
         sd_event_source *sweep;
@@ -41,6 +44,7 @@ struct Manager {
         /* comparing our records with what is out there, at start */
         ServiceCall *name_call, *find_call, *list_call;
         uint64_t find_usec;             /* CLOCK_REALTIME when find_call began */
+        unsigned n_lists;               /* of the cloud's instances that were read */
         sd_event_source *reconcile_again;
         bool notify;                    /* tell systemd our status */
 };
@@ -76,7 +80,7 @@ int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret);
 void manager_retire_older(Manager *m, const Sandbox *newest);
 
 /* For sandboxes. */
-void manager_add_sandbox(Manager *m, Sandbox *s);
+int manager_add_sandbox(Manager *m, Sandbox *s);       /* -ENOMEM: it is in no table */
 void manager_remove_sandbox(Manager *m, Sandbox *s);
 void manager_sandbox_changed(Manager *m, Sandbox *s);
 void manager_sandbox_gone(Manager *m, Sandbox *s);      /* frees it later, from the loop */

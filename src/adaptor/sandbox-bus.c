@@ -169,12 +169,20 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         _cleanup_(strv_freep) char **paths = NULL;
         Manager *m = userdata;
         Sandbox *s;
-        int r;
+        size_t n = 0;
 
+        /* Asked also for what is below one pod VM, when that is looked at: nothing. */
+        if (startswith(prefix, PODVM_BUS_PATH "/"))
+                return 0;
+
+        paths = new0(char*, m->n_sandboxes + 1);
+        if (!paths)
+                return -ENOMEM;
         TAILQ_FOREACH(s, &m->sandboxes, sandboxes) {
-                r = strv_extend(&paths, s->path);
-                if (r < 0)
-                        return r;
+                paths[n] = strdup(s->path);
+                if (!paths[n])
+                        return -ENOMEM;
+                n++;
         }
 
         *ret_nodes = TAKE_PTR(paths);

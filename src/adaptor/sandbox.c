@@ -195,13 +195,14 @@ int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret) {
                 r = log_fields_make(s);
         if (r >= 0 && s->record.pod_network)
                 r = read_pod_network(s, s->record.pod_network, /* ret_error= */ NULL);
+        if (r >= 0)
+                r = manager_add_sandbox(m, s);
         if (r < 0) {
                 s->record = SANDBOX_RECORD_NULL;        /* still the caller's */
                 return r;
         }
 
         *record = SANDBOX_RECORD_NULL;
-        manager_add_sandbox(m, s);
         *ret = TAKE_PTR(s);
         return 0;
 }

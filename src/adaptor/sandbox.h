@@ -11,10 +11,12 @@
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
 #include "basic/cleanup.h"
+#include "basic/hash.h"
 #include "basic/log.h"
 
 typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
+typedef struct Pod Pod;
 typedef struct Sandbox Sandbox;
 typedef struct SandboxWaiter SandboxWaiter;
 typedef struct UnitJob UnitJob;
@@ -52,7 +54,12 @@ typedef void (*SandboxDone)(Sandbox *s, const sd_bus_error *error, void *userdat
 
 struct Sandbox {
         Manager *manager;               /* borrowed */
+        UT_hash_handle hh;              /* in manager->by_id; the next two likewise, while it is in the manager's tables */
         TAILQ_ENTRY(Sandbox) sandboxes;
+        TAILQ_ENTRY(Sandbox) of_pod;
+        Pod *pod;                       /* borrowed; NULL where the pod is not known */
+        bool in_tables;
+        unsigned listed;                /* number of the last list of the cloud that had its instance */
 
         SandboxRecord record;           /* as on disk, but for last_error, which is saved with the next change */
         bool unsaved;                   /* "deleting" could not be written down */

@@ -17,7 +17,8 @@ struct ServiceCall {
         const ServiceMethod *method;
         ServiceHandler handler;
         void *userdata;
-        sd_bus_slot *slot;              /* NULL while it waits for a connection */
+        sd_bus_slot *slot;              /* NULL while it waits to be sent */
+        bool sent;                      /* which of the two lists it is in */
         sd_event_source *deadline;
         uint64_t timeout_usec;
         max_align_t arguments[];
@@ -29,10 +30,22 @@ struct ServiceLink {
         sd_bus *bus;
         sd_event_source *work;          /* connects and sends from the loop, at once or after a pause */
         unsigned n_failures;            /* since the last answer */
-        TAILQ_HEAD(, ServiceCall) calls;
+        TAILQ_HEAD(ServiceCalls, ServiceCall) waiting, sent;
 };
 
 static void service_link_schedule(ServiceLink *link, uint64_t delay_usec);
+
+static void call_leave_list(ServiceCall *call) {
+        TAILQ_REMOVE(call->sent ? &call->link->sent : &call->link->waiting, call, calls);
+}
+
+/* To be sent again. */
+static void call_put_back(ServiceCall *call) {
+        call->slot = sd_bus_slot_unref(call->slot);
+        call_leave_list(call);
+        call->sent = false;
+        TAILQ_INSERT_TAIL(&call->link->waiting, call, calls);
+}
 
 int service_link_new(sd_event *event, const char *name, const char *path, ServiceLink **ret) {
         ServiceLink *link = new(ServiceLink);
@@ -40,7 +53,8 @@ int service_link_new(sd_event *event, const char *name, const char *path, Servic
         if (!link)
                 return -ENOMEM;
         *link = (ServiceLink) { .event = sd_event_ref(event), .name = name, .path = path };
-        TAILQ_INIT(&link->calls);
+        TAILQ_INIT(&link->waiting);
+        TAILQ_INIT(&link->sent);
 
         *ret = link;
         return 0;
@@ -50,7 +64,8 @@ ServiceLink* service_link_free(ServiceLink *link) {
         if (!link)
                 return NULL;
 
-        assert(TAILQ_EMPTY(&link->calls));
+        assert(TAILQ_EMPTY(&link->waiting));
+        assert(TAILQ_EMPTY(&link->sent));
         sd_event_source_disable_unref(link->work);
         sd_bus_close_unref(link->bus);
         sd_event_unref(link->event);
@@ -63,7 +78,7 @@ static void call_finish(ServiceCall *call, sd_bus_message *reply, const sd_bus_e
 
         call->slot = sd_bus_slot_unref(call->slot);
         call->deadline = sd_event_source_disable_unref(call->deadline);
-        TAILQ_REMOVE(&call->link->calls, call, calls);
+        call_leave_list(call);
         call->link = NULL;
         handler(call, reply, error, call->userdata);            /* may free the call */
 }
@@ -82,9 +97,9 @@ static void service_link_lost(ServiceLink *link, int error) {
                 log_full(NULL, LOG_NOTICE, NULL, error, "Connection to the %s is lost, connecting again.", link->name);
 
         link->bus = sd_bus_close_unref(link->bus);
-        TAILQ_FOREACH(call, &link->calls, calls)
-                call->slot = sd_bus_slot_unref(call->slot);
-        if (!TAILQ_EMPTY(&link->calls))
+        while ((call = TAILQ_FIRST(&link->sent)))
+                call_put_back(call);
+        if (!TAILQ_EMPTY(&link->waiting))
                 service_link_schedule(link, service_link_pause(link));
 }
 
@@ -110,7 +125,7 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 
         /* We gave sd-bus no time-out, so this is what it makes up for calls whose connection has ended. */
         if (e && (sd_bus_error_has_name(e, SD_BUS_ERROR_NO_REPLY) || sd_bus_error_has_name(e, SD_BUS_ERROR_DISCONNECTED))) {
-                call->slot = sd_bus_slot_unref(call->slot);
+                call_put_back(call);
                 service_link_schedule(call->link, service_link_pause(call->link));
                 return 1;
         }
@@ -165,11 +180,11 @@ static int call_send(ServiceCall *call) {
 
 static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
         ServiceLink *link = userdata;
-        ServiceCall *call, *next;
+        ServiceCall *call;
         int r;
 
         link->work = sd_event_source_disable_unref(link->work);
-        if (TAILQ_EMPTY(&link->calls))
+        if (TAILQ_EMPTY(&link->waiting))
                 return 0;
 
         r = service_link_connect(link);
@@ -184,11 +199,7 @@ static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
         if (sd_bus_is_ready(link->bus) <= 0)
                 return 0;
 
-        for (call = TAILQ_FIRST(&link->calls); call; call = next) {
-                next = TAILQ_NEXT(call, calls);
-                if (call->slot)
-                        continue;
-
+        while ((call = TAILQ_FIRST(&link->waiting))) {
                 r = call_send(call);
                 if (r == -ENOTCONN || r == -ECONNRESET || r == -EPIPE) {
                         service_link_lost(link, r);
@@ -198,9 +209,12 @@ static int on_work(sd_event_source *es, uint64_t usec, void *userdata) {
                         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
                         (void) error_set_errno(&error, r, "request to the %s", link->name);
-                        call_finish(call, /* reply= */ NULL, &error);
-                        next = TAILQ_FIRST(&link->calls);       /* the handler may have freed any of them */
+                        call_finish(call, /* reply= */ NULL, &error);   /* its handler may free any of them */
+                        continue;
                 }
+                call_leave_list(call);
+                call->sent = true;
+                TAILQ_INSERT_TAIL(&link->sent, call, calls);
         }
 
         return 0;
@@ -250,7 +264,7 @@ int service_link_call(ServiceLink *link, const ServiceMethod *method, const void
         if (r < 0)
                 return r;
 
-        TAILQ_INSERT_TAIL(&link->calls, call, calls);
+        TAILQ_INSERT_TAIL(&link->waiting, call, calls);
         if (!link->work || link->bus) {
                 /* With a connection, at once; without one the pause that is running, if any, goes on. */
                 if (link->bus)
@@ -269,7 +283,7 @@ ServiceCall* service_call_free(ServiceCall *call) {
         sd_bus_slot_unref(call->slot);
         sd_event_source_disable_unref(call->deadline);
         if (call->link)
-                TAILQ_REMOVE(&call->link->calls, call, calls);
+                call_leave_list(call);
         free(call);
         return NULL;
 }

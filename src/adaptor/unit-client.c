@@ -3,9 +3,9 @@
 
 #include <arpa/inet.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "adaptor/error.h"
+#include "basic/hash.h"
 #include "basic/log.h"
 #include "basic/util.h"
 
@@ -24,7 +24,7 @@
 
 struct UnitJob {
         UnitClient *client;             /* borrowed; NULL once the job has ended */
-        TAILQ_ENTRY(UnitJob) jobs;
+        UT_hash_handle hh;              /* by unit: at most one job of a unit is ours at a time */
         char *unit;
         bool stop;
         char *path;                     /* the job's object; NULL until systemd has answered */
@@ -35,17 +35,20 @@ struct UnitJob {
 };
 
 struct UnitWatch {
+        UnitClient *client;             /* borrowed */
+        UT_hash_handle hh;
+        char *path;                     /* the unit's object */
         UnitFailedHandler handler;
         void *userdata;
-        sd_bus_slot *slot;
         bool failed;
         char *status;
 };
 
 struct UnitClient {
         sd_bus *bus;                    /* borrowed */
-        sd_bus_slot *job_removed, *owner_changed, *subscribe;
-        TAILQ_HEAD(, UnitJob) jobs;
+        sd_bus_slot *job_removed, *properties_changed, *owner_changed, *subscribe;
+        UnitJob *jobs;
+        UnitWatch *watches;             /* by path */
 };
 
 static int on_subscribed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -67,7 +70,7 @@ static void job_finish(UnitJob *job, const sd_bus_error *error) {
         UnitJobHandler handler = job->handler;
 
         job->slot = sd_bus_slot_unref(job->slot);
-        TAILQ_REMOVE(&job->client->jobs, job, jobs);
+        HASH_DEL(job->client->jobs, job);
         job->client = NULL;
         handler(job, error, job->userdata);                     /* may free the job */
 }
@@ -112,21 +115,16 @@ static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error
                 return 0;
         }
 
-        TAILQ_FOREACH(job, &c->jobs, jobs) {
-                if (job->path && streq(job->path, path)) {
-                        job_finish_result(job, result);
-                        return 0;
-                }
-
-                if (!job->path && streq(job->unit, unit)) {
-                        /* Ours, or one before it: its path will tell. */
-                        free(job->early_path);
-                        free(job->early_result);
-                        job->early_path = strdup(path);
-                        job->early_result = strdup(result);
-                }
+        HASH_FIND_STR(c->jobs, unit, job);
+        if (job && job->path && streq(job->path, path))
+                job_finish_result(job, result);
+        else if (job && !job->path) {
+                /* Ours, or one before it: its path will tell. */
+                free(job->early_path);
+                free(job->early_result);
+                job->early_path = strdup(path);
+                job->early_result = strdup(result);
         }
-
         return 0;
 }
 
@@ -186,11 +184,11 @@ static int send_job(UnitJob *job) {
 static void ask_again(UnitClient *c) {
         UnitJob *job, *next;
 
-        for (job = TAILQ_FIRST(&c->jobs); job; job = next) {
+        for (job = c->jobs; job; job = next) {
                 _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
                 int r;
 
-                next = TAILQ_NEXT(job, jobs);
+                next = job->hh.next;
                 if (!job->path)
                         continue;
 
@@ -204,7 +202,7 @@ static void ask_again(UnitClient *c) {
                         continue;
                 (void) error_set_errno(&error, r, "%s of '%s'", job->stop ? "stop" : "start", job->unit);
                 job_finish(job, &error);
-                next = TAILQ_FIRST(&c->jobs);           /* the handler may have freed any of them */
+                next = c->jobs;                         /* the handler may have freed any of them */
         }
 }
 
@@ -221,46 +219,6 @@ static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *err
         if (r < 0)
                 log_warning_errno(r, "Failed to subscribe to systemd's signals again: %m");
         return 0;
-}
-
-int unit_client_new(sd_bus *bus, UnitClient **ret) {
-        _cleanup_(unit_client_freep) UnitClient *c = NULL;
-        int r;
-
-        c = new(UnitClient);
-        if (!c)
-                return -ENOMEM;
-        *c = (UnitClient) { .bus = bus };
-        TAILQ_INIT(&c->jobs);
-
-        r = sd_bus_match_signal_async(bus, &c->job_removed, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", on_job_removed,
-                                      /* install_callback= */ NULL, c);
-        if (r < 0)
-                return r;
-        r = sd_bus_add_match_async(bus, &c->owner_changed,
-                                   "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
-                                   "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='" SYSTEMD "'",
-                                   on_owner_changed, /* install_callback= */ NULL, c);
-        if (r < 0)
-                return r;
-        r = unit_client_subscribe(c);
-        if (r < 0)
-                return r;
-
-        *ret = TAKE_PTR(c);
-        return 0;
-}
-
-UnitClient* unit_client_free(UnitClient *c) {
-        if (!c)
-                return NULL;
-
-        assert(TAILQ_EMPTY(&c->jobs));
-        sd_bus_slot_unref(c->job_removed);
-        sd_bus_slot_unref(c->owner_changed);
-        sd_bus_slot_unref(c->subscribe);
-        free(c);
-        return NULL;
 }
 
 static int on_done(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -280,8 +238,10 @@ static int unit_job_new(UnitClient *c, const char *unit, UnitJobHandler handler,
         if (!job->unit)
                 return -ENOMEM;
 
+        HASH_ADD_KEYPTR(hh, c->jobs, job->unit, strlen(job->unit), job);
+        if (!hash_added(job))
+                return -ENOMEM;
         job->client = c;
-        TAILQ_INSERT_TAIL(&c->jobs, job, jobs);
         *ret = TAKE_PTR(job);
         return 0;
 }
@@ -401,7 +361,7 @@ UnitJob* unit_job_free(UnitJob *job) {
 
         sd_bus_slot_unref(job->slot);
         if (job->client)
-                TAILQ_REMOVE(&job->client->jobs, job, jobs);
+                HASH_DEL(job->client->jobs, job);
         free(job->unit);
         free(job->path);
         free(job->early_path);
@@ -443,10 +403,15 @@ static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface,
 }
 
 static int on_properties_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        UnitWatch *w = userdata;
-        const char *interface;
+        UnitClient *c = userdata;
+        const char *interface, *path = sd_bus_message_get_path(m);
         bool failed = false;
+        UnitWatch *w;
         int r;
+
+        HASH_FIND_STR(c->watches, path, w);
+        if (!w)
+                return 0;
 
         r = sd_bus_message_read(m, "s", &interface);
         if (r >= 0)
@@ -467,9 +432,57 @@ static int on_properties_changed(sd_bus_message *m, void *userdata, sd_bus_error
         return 0;
 }
 
+int unit_client_new(sd_bus *bus, UnitClient **ret) {
+        _cleanup_(unit_client_freep) UnitClient *c = NULL;
+        int r;
+
+        c = new(UnitClient);
+        if (!c)
+                return -ENOMEM;
+        *c = (UnitClient) { .bus = bus };
+
+        r = sd_bus_match_signal_async(bus, &c->job_removed, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", on_job_removed,
+                                      /* install_callback= */ NULL, c);
+        if (r < 0)
+                return r;
+        r = sd_bus_add_match_async(bus, &c->owner_changed,
+                                   "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
+                                   "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='" SYSTEMD "'",
+                                   on_owner_changed, /* install_callback= */ NULL, c);
+        if (r < 0)
+                return r;
+        /* One match for all units, and a table: each match of its own would count against what the bus allows a client, 512 with
+         * dbus-daemon, and the bus would compare each signal with all of them (dbus: bus/config-parser.c, bus/signals.c). */
+        r = sd_bus_add_match_async(bus, &c->properties_changed,
+                                   "type='signal',sender='" SYSTEMD "',path_namespace='" UNIT_PREFIX "',"
+                                   "interface='org.freedesktop.DBus.Properties',member='PropertiesChanged'",
+                                   on_properties_changed, /* install_callback= */ NULL, c);
+        if (r < 0)
+                return r;
+        r = unit_client_subscribe(c);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
+UnitClient* unit_client_free(UnitClient *c) {
+        if (!c)
+                return NULL;
+
+        assert(!c->jobs);
+        assert(!c->watches);
+        sd_bus_slot_unref(c->job_removed);
+        sd_bus_slot_unref(c->properties_changed);
+        sd_bus_slot_unref(c->owner_changed);
+        sd_bus_slot_unref(c->subscribe);
+        free(c);
+        return NULL;
+}
+
 int unit_client_watch(UnitClient *c, const char *unit, UnitFailedHandler handler, void *userdata, UnitWatch **ret) {
         _cleanup_(unit_watch_freep) UnitWatch *w = NULL;
-        _cleanup_(freep) char *path = NULL;
         int r;
 
         w = new(UnitWatch);
@@ -477,13 +490,13 @@ int unit_client_watch(UnitClient *c, const char *unit, UnitFailedHandler handler
                 return -ENOMEM;
         *w = (UnitWatch) { .handler = handler, .userdata = userdata };
 
-        r = sd_bus_path_encode(UNIT_PREFIX, unit, &path);
+        r = sd_bus_path_encode(UNIT_PREFIX, unit, &w->path);
         if (r < 0)
                 return r;
-        r = sd_bus_match_signal_async(c->bus, &w->slot, SYSTEMD, path, "org.freedesktop.DBus.Properties", "PropertiesChanged",
-                                      on_properties_changed, /* install_callback= */ NULL, w);
-        if (r < 0)
-                return r;
+        HASH_ADD_KEYPTR(hh, c->watches, w->path, strlen(w->path), w);
+        if (!hash_added(w))
+                return -ENOMEM;
+        w->client = c;
 
         *ret = TAKE_PTR(w);
         return 0;
@@ -493,7 +506,9 @@ UnitWatch* unit_watch_free(UnitWatch *w) {
         if (!w)
                 return NULL;
 
-        sd_bus_slot_unref(w->slot);
+        if (w->client)
+                HASH_DEL(w->client->watches, w);
+        free(w->path);
         free(w->status);
         free(w);
         return NULL;
