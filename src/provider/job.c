@@ -3,7 +3,9 @@
 
 #include <stdio.h>
 #include <sys/eventfd.h>
+#include <utlist.h>
 
+#include "basic/hash.h"
 #include "basic/log.h"
 #include "basic/messages.h"
 #include "basic/util.h"
@@ -28,7 +30,8 @@ typedef struct Found {
 struct Job {
         PoolJob pool_job;
         Manager *manager;               /* borrowed */
-        Job *next;                      /* in manager->jobs */
+        Job *prev, *next;               /* in manager->jobs */
+        UT_hash_handle hh;              /* in the table of its type, unless it looks for all instances */
         JobType type;
         Job *after;                     /* borrowed: the delete that begins when this create has ended */
 
@@ -82,15 +85,18 @@ static const char* error_kind_to_bus_name(uint32_t kind) {
         return kind < _PEERPOD_E_MAX && names[kind] ? names[kind] : PEERPOD_ERROR_INTERNAL;
 }
 
+static Job** table_of(Manager *m, JobType type) {
+        return type == JOB_CREATE ? &m->creates : &m->deletes;
+}
+
 static Job* job_free(Job *j) {
         if (!j)
                 return NULL;
 
-        for (Job **p = &j->manager->jobs; *p; p = &(*p)->next)
-                if (*p == j) {
-                        *p = j->next;
-                        break;
-                }
+        if (j->prev)
+                DL_DELETE(j->manager->jobs, j);
+        if (hash_added(j))
+                HASH_DEL(*table_of(j->manager, j->type), j);
         sd_event_source_disable_unref(j->overdue_source);
         for (size_t i = 0; i < j->n_waiters; i++)
                 sd_bus_message_unref(j->waiters[i]);
@@ -156,21 +162,28 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
         if (j->cancel_fd < 0)
                 return -errno;
 
-        j->next = m->jobs;
-        m->jobs = j;
+        if (type != JOB_FIND) {
+                HASH_ADD_KEYPTR(hh, *table_of(m, type), j->name, strlen(j->name), j);
+                if (!hash_added(j))
+                        return -ENOMEM;
+        }
+        DL_APPEND(m->jobs, j);
         *ret = TAKE_PTR(j);
         return 0;
 }
 
 static Job* find_job(Manager *m, JobType type, const char *name) {
-        for (Job *j = m->jobs; j; j = j->next)
-                if (j->type == type && streq(j->name, name))
-                        return j;
-        return NULL;
+        Job *j;
+
+        HASH_FIND_STR(*table_of(m, type), name, j);
+        return j;
 }
 
 static void job_cancel(Job *j) {
         (void) eventfd_write(j->cancel_fd, 1);
+        /* One that still waits for its turn need not wait to be told. */
+        if (pool_withdraw(j->manager->pool, &j->pool_job))
+                j->result = peerpod_error_set(&j->error, PEERPOD_E_CANCELLED, "The request was cancelled.");
 }
 
 static int job_add_waiter(Job *j, sd_bus_message *message, sd_bus_error *error) {
@@ -412,7 +425,7 @@ static int job_start(Job *j) {
         if (r < 0)
                 return r;
         j->deadline_usec = usec_add(now_usec(CLOCK_MONOTONIC), j->timeout_usec);
-        j->pool_job = (PoolJob) { .work = job_work, .done = job_done, .slow = j->type == JOB_CREATE };
+        j->pool_job = (PoolJob) { .work = job_work, .done = job_done, .kind = j->type == JOB_CREATE ? POOL_SLOW : POOL_URGENT };
         return pool_submit(j->manager->pool, &j->pool_job);
 }
 
@@ -545,7 +558,9 @@ int job_find(Manager *m, const char *node, sd_bus_message *message, sd_bus_error
 }
 
 void jobs_cancel_creates(Manager *m) {
-        for (Job *j = m->jobs; j; j = j->next)
+        Job *j;
+
+        DL_FOREACH(m->jobs, j)
                 if (j->type == JOB_CREATE)
                         job_cancel(j);
 }

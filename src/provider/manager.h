@@ -21,6 +21,7 @@ typedef struct Manager {
         const PeerpodProvider *module;
         void *provider;                 /* the module's, from open() */
         Job *jobs;                      /* running and waiting ones */
+        Job *creates, *deletes;         /* those of them that are of an instance, by its name */
         uint64_t create_timeout_usec, delete_timeout_usec, find_timeout_usec, stop_timeout_usec;
         bool stopping;
 } Manager;

@@ -4,107 +4,212 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <utlist.h>
 
 #include "basic/util.h"
 
-typedef struct Queue {
-        PoolJob *first, *last;
-} Queue;
+typedef struct Lane {
+        PoolJob *queued;
+        PoolJob *busy;                  /* oldest first */
+        size_t n_queued, n_busy, n_running;
+} Lane;
 
 struct Pool {
-        size_t n_workers_max, queue_max;
+        PoolLimits limits;
         size_t n_jobs;                  /* loop thread's */
         int done_fd;
 
         pthread_mutex_t mutex;          /* guards all below */
         pthread_cond_t wake;
-        Queue urgent, slow, finished;
-        size_t n_queued, n_running_slow, n_idle, n_threads;
+        Lane lanes[_POOL_KIND_MAX];
+        PoolJob *finished;
+        size_t n_idle, n_threads;       /* a thread that was just started is idle, too */
         bool stopping;
         pthread_t threads[];
 };
 
-static void queue_put(Queue *q, PoolJob *j) {
-        j->next = NULL;
-        if (q->last)
-                q->last->next = j;
-        else
-                q->first = j;
-        q->last = j;
+static size_t n_queued(const Pool *p) {
+        size_t n = 0;
+
+        for (PoolKind k = 0; k < _POOL_KIND_MAX; k++)
+                n += p->lanes[k].n_queued;
+        return n;
 }
 
-static PoolJob* queue_take(Queue *q) {
-        PoolJob *j = q->first;
+static size_t n_running_max(const Pool *p, PoolKind kind) {
+        return kind == POOL_URGENT ? p->limits.n_threads_max : p->limits.n_threads_max - p->limits.n_busy_max;
+}
 
-        if (j) {
-                q->first = j->next;
-                if (!q->first)
-                        q->last = NULL;
-                j->next = NULL;
+/* How many of those that wait could begin now. */
+static size_t n_ready(const Pool *p, PoolKind kind) {
+        const Lane *lane = p->lanes + kind;
+        size_t running_max = n_running_max(p, kind), room;
+
+        if (lane->n_busy >= p->limits.n_busy_max || lane->n_running >= running_max)
+                return 0;
+
+        room = MIN(p->limits.n_busy_max - lane->n_busy, running_max - lane->n_running);
+        return MIN(room, lane->n_queued);
+}
+
+static void stop_counting(Lane *lane, PoolJob *j) {
+        DL_DELETE(lane->busy, j);
+        lane->n_busy--;
+}
+
+static void lose_patience(Pool *p, Lane *lane, uint64_t now) {
+        for (PoolJob *j; (j = lane->busy) && now >= usec_add(j->begin_usec, p->limits.patience_usec);) {
+                stop_counting(lane, j);
+                j->state = POOL_JOB_LATE;
         }
-        return j;
-}
-
-/* One worker is kept from slow jobs: creates that wait for their VMs must not hold up the deletes that would end them. */
-static size_t slow_max(const Pool *p) {
-        return p->n_workers_max > 1 ? p->n_workers_max - 1 : 1;
 }
 
 static PoolJob* take_job(Pool *p) {
-        PoolJob *j = queue_take(&p->urgent);
+        uint64_t now = now_usec(CLOCK_MONOTONIC);
 
-        if (!j && p->n_running_slow < slow_max(p)) {
-                j = queue_take(&p->slow);
-                if (j)
-                        p->n_running_slow++;
+        for (PoolKind k = 0; k < _POOL_KIND_MAX; k++) {
+                Lane *lane = p->lanes + k;
+                PoolJob *j = lane->queued;
+
+                lose_patience(p, lane, now);
+                if (n_ready(p, k) == 0)
+                        continue;
+
+                DL_DELETE(lane->queued, j);
+                lane->n_queued--;
+                j->state = POOL_JOB_BUSY;
+                j->begin_usec = now;
+                DL_APPEND(lane->busy, j);
+                lane->n_busy++;
+                lane->n_running++;
+                return j;
         }
-        if (j)
-                p->n_queued--;
-        return j;
+
+        return NULL;
+}
+
+static void finish_job(Pool *p, PoolJob *j) {
+        j->state = POOL_JOB_FINISHED;
+        DL_APPEND(p->finished, j);
+        (void) eventfd_write(p->done_fd, 1);
+}
+
+/* Until there may be something to do: somebody calls, or a job that holds up others is late. */
+static void wait_idle(Pool *p) {
+        uint64_t until = USEC_INFINITY;
+
+        for (PoolKind k = 0; k < _POOL_KIND_MAX; k++) {
+                const Lane *lane = p->lanes + k;
+                uint64_t late = lane->busy ? usec_add(lane->busy->begin_usec, p->limits.patience_usec) : USEC_INFINITY;
+
+                if (lane->queued)
+                        until = MIN(until, late);
+        }
+
+        if (until == USEC_INFINITY)
+                (void) pthread_cond_wait(&p->wake, &p->mutex);
+        else {
+                struct timespec ts = {
+                        .tv_sec = (time_t) (until / USEC_PER_SEC),
+                        .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC),
+                };
+
+                (void) pthread_cond_timedwait(&p->wake, &p->mutex, &ts);
+        }
+}
+
+static void* worker(void *userdata);
+
+/* Signals belong to the loop's thread: a worker, and what it starts, begins with all of them blocked. */
+static int start_thread(Pool *p) {
+        sigset_t all, old;
+        int r;
+
+        (void) sigfillset(&all);
+        r = pthread_sigmask(SIG_SETMASK, &all, &old);
+        if (r != 0)
+                return -r;
+        r = pthread_create(p->threads + p->n_threads, NULL, worker, p);
+        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (r != 0)
+                return -r;
+        p->n_threads++;
+        p->n_idle++;
+        return 0;
+}
+
+/* Sees to it that there is a thread for each job that may begin, and one that waits for when the others may. */
+static void call_worker(Pool *p) {
+        size_t n = 0;
+
+        if (n_queued(p) == 0)
+                return;
+        for (PoolKind k = 0; k < _POOL_KIND_MAX; k++)
+                n += n_ready(p, k);
+        if (p->n_idle < MAX(n, (size_t) 1) && p->n_threads < p->limits.n_threads_max)
+                (void) start_thread(p);
+        (void) pthread_cond_signal(&p->wake);
 }
 
 static void* worker(void *userdata) {
         Pool *p = userdata;
 
         (void) pthread_mutex_lock(&p->mutex);
+        p->n_idle--;
         for (;;) {
                 PoolJob *j = take_job(p);
-                bool slow;
+                Lane *lane;
 
                 if (!j) {
                         if (p->stopping)
                                 break;
                         p->n_idle++;
-                        (void) pthread_cond_wait(&p->wake, &p->mutex);
+                        wait_idle(p);
                         p->n_idle--;
                         continue;
                 }
+                call_worker(p);
 
-                slow = j->slow;
                 (void) pthread_mutex_unlock(&p->mutex);
                 j->work(j);
                 (void) pthread_mutex_lock(&p->mutex);
 
-                if (slow)
-                        p->n_running_slow--;
-                queue_put(&p->finished, j);
-                (void) eventfd_write(p->done_fd, 1);
+                lane = p->lanes + j->kind;
+                lane->n_running--;
+                if (j->state == POOL_JOB_BUSY)
+                        stop_counting(lane, j);
+                finish_job(p, j);
         }
         (void) pthread_mutex_unlock(&p->mutex);
         return NULL;
 }
 
-int pool_new(size_t n_workers, size_t queue_max, Pool **ret) {
+/* The clock of deadlines. */
+static int init_condition(pthread_cond_t *c) {
+        pthread_condattr_t attributes;
+        int r;
+
+        r = pthread_condattr_init(&attributes);
+        if (r != 0)
+                return -r;
+        r = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        if (r == 0)
+                r = pthread_cond_init(c, &attributes);
+        (void) pthread_condattr_destroy(&attributes);
+        return -r;
+}
+
+int pool_new(const PoolLimits *limits, Pool **ret) {
         _cleanup_(freep) Pool *p = NULL;
         int r;
 
-        assert(n_workers > 0);
+        assert(limits->n_busy_max > 0);
+        assert(limits->n_threads_max > limits->n_busy_max);
 
-        p = calloc(1, sizeof(Pool) + n_workers * sizeof(pthread_t));
+        p = calloc(1, sizeof(Pool) + limits->n_threads_max * sizeof(pthread_t));
         if (!p)
                 return -ENOMEM;
-        p->n_workers_max = n_workers;
-        p->queue_max = queue_max;
+        p->limits = *limits;
 
         p->done_fd = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK);
         if (p->done_fd < 0)
@@ -114,11 +219,11 @@ int pool_new(size_t n_workers, size_t queue_max, Pool **ret) {
                 close_fd(p->done_fd);
                 return -r;
         }
-        r = pthread_cond_init(&p->wake, NULL);
-        if (r != 0) {
+        r = init_condition(&p->wake);
+        if (r < 0) {
                 (void) pthread_mutex_destroy(&p->mutex);
                 close_fd(p->done_fd);
-                return -r;
+                return r;
         }
 
         *ret = TAKE_PTR(p);
@@ -149,37 +254,24 @@ int pool_get_fd(Pool *p) {
         return p->done_fd;
 }
 
-/* Signals belong to the loop's thread: a worker, and what it starts, begins with all of them blocked. */
-static int start_thread(Pool *p) {
-        sigset_t all, old;
-        int r;
-
-        (void) sigfillset(&all);
-        r = pthread_sigmask(SIG_SETMASK, &all, &old);
-        if (r != 0)
-                return -r;
-        r = pthread_create(p->threads + p->n_threads, NULL, worker, p);
-        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
-        if (r != 0)
-                return -r;
-        p->n_threads++;
-        return 0;
-}
-
 int pool_submit(Pool *p, PoolJob *j) {
+        Lane *lane = p->lanes + j->kind;
         int r = 0;
 
+        assert(j->kind >= 0 && j->kind < _POOL_KIND_MAX);
+
         (void) pthread_mutex_lock(&p->mutex);
-        if (p->n_queued >= p->queue_max)
+        if (n_queued(p) >= p->limits.queue_max)
                 r = -EAGAIN;
         else {
-                /* Jobs that already wait have an idle worker's name on them. */
-                if (p->n_queued >= p->n_idle && p->n_threads < p->n_workers_max && start_thread(p) < 0 && p->n_threads == 0)
+                j->state = POOL_JOB_QUEUED;
+                DL_APPEND(lane->queued, j);
+                lane->n_queued++;
+                call_worker(p);
+                if (p->n_threads == 0) {
+                        DL_DELETE(lane->queued, j);
+                        lane->n_queued--;
                         r = -EAGAIN;
-                else {
-                        queue_put(j->slow ? &p->slow : &p->urgent, j);
-                        p->n_queued++;
-                        (void) pthread_cond_broadcast(&p->wake);
                 }
         }
         (void) pthread_mutex_unlock(&p->mutex);
@@ -189,18 +281,34 @@ int pool_submit(Pool *p, PoolJob *j) {
         return r;
 }
 
+bool pool_withdraw(Pool *p, PoolJob *j) {
+        Lane *lane = p->lanes + j->kind;
+        bool withdrawn;
+
+        (void) pthread_mutex_lock(&p->mutex);
+        withdrawn = j->state == POOL_JOB_QUEUED;
+        if (withdrawn) {
+                DL_DELETE(lane->queued, j);
+                lane->n_queued--;
+                finish_job(p, j);
+        }
+        (void) pthread_mutex_unlock(&p->mutex);
+
+        return withdrawn;
+}
+
 void pool_dispatch(Pool *p) {
-        Queue finished;
+        PoolJob *finished, *j, *next;
         eventfd_t n;
 
         (void) eventfd_read(p->done_fd, &n);
 
         (void) pthread_mutex_lock(&p->mutex);
         finished = p->finished;
-        p->finished = (Queue) {};
+        p->finished = NULL;
         (void) pthread_mutex_unlock(&p->mutex);
 
-        for (PoolJob *j; (j = queue_take(&finished));) {
+        DL_FOREACH_SAFE(finished, j, next) {
                 p->n_jobs--;
                 j->done(j);
         }

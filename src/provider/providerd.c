@@ -175,7 +175,14 @@ static int serve(Manager *m, const Settings *s, int *ret_exit) {
         if (r < 0)
                 return r;
 
-        r = pool_new(s->n_workers, s->n_queue, &m->pool);
+        const PoolLimits limits = {
+                .n_busy_max = s->n_workers,
+                .n_threads_max = MAX(s->n_threads, s->n_workers + 1),
+                .queue_max = s->n_queue,
+                .patience_usec = s->patience_usec,
+        };
+
+        r = pool_new(&limits, &m->pool);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the worker pool: %m");
         r = sd_event_add_io(m->event, &m->pool_source, pool_get_fd(m->pool), EPOLLIN, on_jobs_done, m);

@@ -12,7 +12,8 @@ typedef struct Settings {
         /* options_load() writes these; the module's values lie behind the struct */
         char *provider, *module_directory, *state_directory, *socket, *peer_user;
         char *external_enable, *external_path, *external_hash;
-        uint32_t n_workers, n_queue;
+        uint32_t n_workers, n_threads, n_queue;
+        uint64_t patience_usec;
         uint64_t create_timeout_usec, delete_timeout_usec, find_timeout_usec, stop_timeout_usec;
         bool check, verify;
 

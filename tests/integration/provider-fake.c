@@ -4,8 +4,8 @@
  * Below $FAKE_DIRECTORY (default: the state directory) lies one file for each instance, NAME, with lines key=value; so what a test
  * leaked is what the directory still holds. A creation in progress is NAME.tmp. Each call appends a line to "calls".
  *
- * The file "control" there is read anew at each call, one order on a line: OPERATION=ACTION, operation one of verify, create,
- * delete, find; action one of
+ * The file "control" there is read anew at each call, one order on a line: OPERATION=ACTION or "OPERATION NAME=ACTION", operation one
+ * of verify, create, delete, find; action one of
  *         fail:KIND:TEXT  KIND as in the D-Bus error names ("Exhausted")
  *         hang            until cancelled or out of time
  *         hang-hard       until the file "control" is gone, deaf to cancel and deadline
@@ -71,10 +71,9 @@ static void take(char *to, size_t size, const char *from) {
         to[n] = '\0';
 }
 
-/* The action for @operation, or an empty string. */
-static void read_control(const Fake *f, const char *operation, char *ret, size_t size) {
-        char path[PATH_MAX], line[512];
-        size_t n = strlen(operation);
+/* The action for @operation, or for it on instance @name, or an empty string. */
+static void read_control(const Fake *f, const char *operation, const char *name, char *ret, size_t size) {
+        char path[PATH_MAX], line[512], key[128];
         FILE *file;
 
         ret[0] = '\0';
@@ -84,8 +83,12 @@ static void read_control(const Fake *f, const char *operation, char *ret, size_t
                 return;
         while (fgets(line, sizeof(line), file)) {
                 line[strcspn(line, "\n")] = '\0';
-                if (strncmp(line, operation, n) == 0 && line[n] == '=')
-                        take(ret, size, line + n + 1);
+                (void) snprintf(key, sizeof(key), "%s=", operation);
+                if (strncmp(line, key, strlen(key)) == 0)
+                        take(ret, size, line + strlen(key));
+                (void) snprintf(key, sizeof(key), "%s %s=", operation, name);
+                if (strncmp(line, key, strlen(key)) == 0)
+                        take(ret, size, line + strlen(key));
         }
         (void) fclose(file);
 }
@@ -111,11 +114,11 @@ static PeerpodErrorKind kind_from_string(const char *s, size_t n) {
 }
 
 /* Does what the control file says. Returns 0 to go on, 1 for "leak", negative to fail. */
-static int obey(const Fake *f, const PeerpodCall *call, const char *operation, PeerpodError *error) {
+static int obey(const Fake *f, const PeerpodCall *call, const char *operation, const char *name, PeerpodError *error) {
         char action[512];
         const char *text;
 
-        read_control(f, operation, action, sizeof(action));
+        read_control(f, operation, name, action, sizeof(action));
 
         if (strncmp(action, "fail:", 5) == 0) {
                 text = strchrnul(action + 5, ':');
@@ -130,7 +133,7 @@ static int obey(const Fake *f, const PeerpodCall *call, const char *operation, P
         if (strcmp(action, "hang-hard") == 0) {
                 while (action[0]) {
                         (void) usleep(10000);
-                        read_control(f, operation, action, sizeof(action));
+                        read_control(f, operation, name, action, sizeof(action));
                 }
                 return 0;
         }
@@ -219,7 +222,7 @@ static int fake_open(const PeerpodConfig *config, const PeerpodCall *call, void 
 }
 
 static int fake_verify(void *provider, const PeerpodCall *call, PeerpodError *error) {
-        int r = obey(provider, call, "verify", error);
+        int r = obey(provider, call, "verify", "", error);
 
         return r < 0 ? r : 0;
 }
@@ -248,7 +251,7 @@ static int fake_create(void *provider, const PeerpodCall *call, const PeerpodIns
         r = write_instance(half, spec, id, error);
         if (r < 0)
                 return r;
-        r = obey(f, call, "create", error);
+        r = obey(f, call, "create", spec->name, error);
         if (r == 1) {
                 (void) rename(half, path);
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "told to leak");
@@ -273,7 +276,7 @@ static int fake_remove(void *provider, const PeerpodCall *call, const PeerpodIns
         int r;
 
         note_call(f, "delete", key->name);
-        r = obey(f, call, "delete", error);
+        r = obey(f, call, "delete", key->name, error);
         if (r < 0)
                 return r;
         r = instance_path(f, key->name, "", path, error);
@@ -297,7 +300,7 @@ static int fake_find(void *provider, const PeerpodCall *call, const char *node, 
         int r;
 
         note_call(f, "find", node);
-        r = obey(f, call, "find", error);
+        r = obey(f, call, "find", "", error);
         if (r < 0)
                 return r;
 

@@ -305,8 +305,8 @@ static void full_queue_is_said_and_deletes_are_not_held_up(void **state) {
         sd_bus_message *replies[4], *delete;
         Fixture *f = *state;
 
-        /* Two workers, of which creates get one; two may wait. */
-        start(f, (const char*[]) { "--workers", "2", "--queue", "2", NULL });
+        /* One create at a time; two calls may wait. */
+        start(f, (const char*[]) { "--workers", "1", "--queue", "2", "--call-patience", "1h", NULL });
         control(f, "create=hang\n");
         for (int i = 0; i < 4; i++) {
                 char name[32];
@@ -338,6 +338,36 @@ static void full_queue_is_said_and_deletes_are_not_held_up(void **state) {
         }
         for (int i = 0; i < 4; i++)
                 sd_bus_message_unref(replies[i]);
+}
+
+static void calls_that_hang_hold_up_nobody(void **state) {
+        sd_bus_message *hanging[2], *reply;
+        Fixture *f = *state;
+
+        start(f, (const char*[]) { "--workers", "1", "--call-patience", "100ms", NULL });
+        control(f, "create podvm-0=hang\ndelete podvm-1=hang-hard\n");
+        send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", "podvm-0", "n", "x" }), hanging + 0);
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-1", ""), hanging + 1);
+
+        send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", "podvm-2", "n", "x" }), &reply);
+        process_until(f->bus, &reply);
+        assert_string_equal(error_of(reply), "none");
+        sd_bus_message_unref(reply);
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-2", ""), &reply);
+        process_until(f->bus, &reply);
+        assert_string_equal(error_of(reply), "none");
+        sd_bus_message_unref(reply);
+        assert_null(hanging[0]);
+        assert_null(hanging[1]);
+
+        control(f, "");
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-0", ""), &reply);
+        process_until(f->bus, &reply);
+        sd_bus_message_unref(reply);
+        for (int i = 0; i < 2; i++) {
+                process_until(f->bus, hanging + i);
+                sd_bus_message_unref(hanging[i]);
+        }
 }
 
 static void stop_undoes_what_is_half_made(void **state) {
@@ -468,6 +498,7 @@ int main(int argc, char *argv[]) {
                 TEST(delete_cancels_a_running_create),
                 TEST(create_ends_at_its_deadline),
                 TEST(full_queue_is_said_and_deletes_are_not_held_up),
+                TEST(calls_that_hang_hold_up_nobody),
                 TEST(stop_undoes_what_is_half_made),
                 TEST(stop_does_not_wait_for_ever),
                 TEST(errors_of_the_module_keep_kind_and_text),

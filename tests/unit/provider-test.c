@@ -236,15 +236,25 @@ static void dispatch_until_idle(Pool *p) {
         }
 }
 
+static Pool* new_pool(size_t n_busy, size_t n_threads, size_t queue, uint64_t patience_usec) {
+        const PoolLimits limits = {
+                .n_busy_max = n_busy, .n_threads_max = n_threads, .queue_max = queue, .patience_usec = patience_usec,
+        };
+        Pool *p = NULL;
+
+        assert_int_equal(pool_new(&limits, &p), 0);
+        return p;
+}
+
 static void pool_runs_all_jobs(void **state) {
         static TestJob jobs[500];
         size_t n_done = 0, n = 0;
         Pool *p = NULL;
 
         running_max = 0;
-        assert_int_equal(pool_new(4, 32, &p), 0);
+        p = new_pool(2, 16, 32, USEC_INFINITY);
         while (n < ELEMENTSOF(jobs)) {
-                jobs[n] = (TestJob) { .job = { .work = test_work, .done = test_done, .slow = n % 2 }, .gate = -1, .n_done = &n_done };
+                jobs[n] = (TestJob) { .job = { .work = test_work, .done = test_done, .kind = n % 2 }, .gate = -1, .n_done = &n_done };
                 if (pool_submit(p, &jobs[n].job) == 0)
                         n++;
                 else
@@ -258,20 +268,18 @@ static void pool_runs_all_jobs(void **state) {
         assert_true(running_max <= 4);
 }
 
-static void slow_jobs_leave_one_worker(void **state) {
+static void slow_jobs_do_not_hold_up_urgent_ones(void **state) {
         TestJob slow[8], urgent;
         size_t n_slow = 0, n_urgent = 0;
         int gate = eventfd(0, EFD_CLOEXEC);
-        Pool *p = NULL;
+        Pool *p = new_pool(2, 3, 16, 0);        /* without patience: as many as there may be threads for */
 
-        assert_int_equal(pool_new(3, 8, &p), 0);
         for (size_t i = 0; i < ELEMENTSOF(slow); i++) {
-                slow[i] = (TestJob) { .job = { .work = test_work, .done = test_done, .slow = true }, .gate = gate, .n_done = &n_slow };
-                assert_int_equal(pool_submit(p, &slow[i].job), i < 8 ? 0 : -EAGAIN);
+                slow[i] = (TestJob) { .job = { .work = test_work, .done = test_done, .kind = POOL_SLOW }, .gate = gate, .n_done = &n_slow };
+                assert_int_equal(pool_submit(p, &slow[i].job), 0);
         }
         urgent = (TestJob) { .job = { .work = test_work, .done = test_done }, .gate = -1, .n_done = &n_urgent };
-        while (pool_submit(p, &urgent.job) < 0)
-                (void) poll(NULL, 0, 1);        /* until the workers have taken some of the queue */
+        assert_int_equal(pool_submit(p, &urgent.job), 0);
         while (n_urgent == 0) {
                 assert_int_equal(poll(&(struct pollfd) { .fd = pool_get_fd(p), .events = POLLIN }, 1, 10000), 1);
                 pool_dispatch(p);
@@ -284,14 +292,68 @@ static void slow_jobs_leave_one_worker(void **state) {
         close_fd(gate);
 }
 
+/* The one that may work hangs; the next begins when patience with it is over, and not before. */
+static void late_jobs_let_others_begin(void **state) {
+        static const uint64_t patience_usec = 50 * USEC_PER_MSEC;
+        TestJob stuck[8], next;
+        size_t n_stuck = 0, n_next = 0;
+        int gate = eventfd(0, EFD_CLOEXEC);
+        Pool *p = new_pool(1, 16, 16, patience_usec);
+        uint64_t begin = now_usec(CLOCK_MONOTONIC);
+
+        for (size_t i = 0; i < ELEMENTSOF(stuck); i++) {
+                stuck[i] = (TestJob) { .job = { .work = test_work, .done = test_done, .kind = POOL_SLOW }, .gate = gate, .n_done = &n_stuck };
+                assert_int_equal(pool_submit(p, &stuck[i].job), 0);
+        }
+        next = (TestJob) { .job = { .work = test_work, .done = test_done, .kind = POOL_SLOW }, .gate = -1, .n_done = &n_next };
+        assert_int_equal(pool_submit(p, &next.job), 0);
+        while (n_next == 0) {
+                assert_int_equal(poll(&(struct pollfd) { .fd = pool_get_fd(p), .events = POLLIN }, 1, 10000), 1);
+                pool_dispatch(p);
+        }
+        assert_int_equal(n_stuck, 0);
+        assert_true(now_usec(CLOCK_MONOTONIC) >= begin + ELEMENTSOF(stuck) * patience_usec);
+        assert_int_equal(eventfd_write(gate, 1), 0);
+        dispatch_until_idle(p);
+        assert_int_equal(n_stuck, ELEMENTSOF(stuck));
+        pool_free(p);
+        close_fd(gate);
+}
+
+static void a_job_that_has_not_begun_can_be_withdrawn(void **state) {
+        TestJob jobs[2];
+        size_t n_done[2] = {};
+        int gate = eventfd(0, EFD_CLOEXEC);
+        Pool *p = new_pool(1, 2, 16, USEC_INFINITY);
+
+        running = 0;
+        for (size_t i = 0; i < ELEMENTSOF(jobs); i++) {
+                jobs[i] = (TestJob) { .job = { .work = test_work, .done = test_done, .kind = POOL_SLOW }, .gate = gate, .n_done = n_done + i };
+                assert_int_equal(pool_submit(p, &jobs[i].job), 0);
+        }
+        while (atomic_load(&running) == 0)
+                (void) poll(NULL, 0, 1);
+        assert_false(pool_withdraw(p, &jobs[0].job));
+        assert_true(pool_withdraw(p, &jobs[1].job));
+        assert_false(pool_withdraw(p, &jobs[1].job));
+        pool_dispatch(p);
+        assert_int_equal(n_done[1], 1);
+        assert_int_equal(jobs[1].value, 0);     /* work() was not called */
+        assert_int_equal(eventfd_write(gate, 1), 0);
+        dispatch_until_idle(p);
+        assert_int_equal(n_done[0], 1);
+        pool_free(p);
+        close_fd(gate);
+}
+
 static void full_pool_says_so(void **state) {
         TestJob jobs[4];
         int gate = eventfd(0, EFD_CLOEXEC);
         size_t n_done = 0;
-        Pool *p = NULL;
+        Pool *p = new_pool(1, 2, 2, USEC_INFINITY);
         int r = 0;
 
-        assert_int_equal(pool_new(1, 2, &p), 0);
+        running = 0;
         for (size_t i = 0; i < ELEMENTSOF(jobs); i++)
                 jobs[i] = (TestJob) { .job = { .work = test_work, .done = test_done }, .gate = gate, .n_done = &n_done };
         assert_int_equal(pool_submit(p, &jobs[0].job), 0);
@@ -420,7 +482,9 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test(descriptors_are_checked),
                 cmocka_unit_test_setup_teardown(external_modules_are_checked, make_directory, remove_directory),
                 cmocka_unit_test(pool_runs_all_jobs),
-                cmocka_unit_test(slow_jobs_leave_one_worker),
+                cmocka_unit_test(slow_jobs_do_not_hold_up_urgent_ones),
+                cmocka_unit_test(late_jobs_let_others_begin),
+                cmocka_unit_test(a_job_that_has_not_begun_can_be_withdrawn),
                 cmocka_unit_test(full_pool_says_so),
                 cmocka_unit_test(waits_end_by_cancel_deadline_or_time),
                 cmocka_unit_test(seed_is_read_back),
