@@ -207,14 +207,19 @@ tree_run() {
 build_dir() { echo "$TREE_OUT/build/$CHECKOUT_ID/${1:-release}"; }
 build_dir_host() { echo "$PEERPOD_CACHE/out/build/$CHECKOUT_ID/${1:-release}"; }
 
+# product_configure NAME [MESON-OPTION...]: configures in the tree, once
+product_configure() {
+        local name=$1
+        shift
+        [[ -e $(build_dir_host "$name")/build.ninja ]] ||
+                step "configuring the build '$name'" "$PEERPOD_CACHE/log/meson-$CHECKOUT_ID-$name.log" \
+                        tree_run meson setup "$@" "$(build_dir "$name")" "$TREE_SRC"
+}
+
 # product_build [NAME [MESON-OPTION...]]: configures (once) and builds in the tree
 product_build() {
-        local name=${1:-release} dir
+        local name=${1:-release}
         (($# == 0)) || shift
-        dir=$(build_dir "$name")
-        if [[ ! -e $(build_dir_host "$name")/build.ninja ]]; then
-                step "configuring the build '$name'" "$PEERPOD_CACHE/log/meson-$CHECKOUT_ID-$name.log" \
-                        tree_run meson setup "$@" "$dir" "$TREE_SRC"
-        fi
-        step "building '$name'" "$PEERPOD_CACHE/log/ninja-$CHECKOUT_ID-$name.log" tree_run ninja -C "$dir"
+        product_configure "$name" "$@"
+        step "building '$name'" "$PEERPOD_CACHE/log/ninja-$CHECKOUT_ID-$name.log" tree_run ninja -C "$(build_dir "$name")"
 }

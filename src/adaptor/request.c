@@ -93,7 +93,7 @@ static int set_pod_name(CreateRequest *request, const char *key, const char *val
                 return r;
 
         uid = *end ? strchr(end + 1, '_') : NULL;
-        if (!uid || uid[1] == '\0')
+        if (!uid || uid[1] == '\0' || uid[1] == '_')
                 return 0;
         uid++;
         free(name);

@@ -63,6 +63,7 @@ static const AnnotationCase annotation_cases[] = {
           { .pod_name = (char*) "web-0", .pod_uid = (char*) "8d5b7f0e-6f39" } },
         { "CRI-O's name with two parts", CRI "sandbox-name", "k8s_web", 0, { .pod_name = (char*) "web" } },
         { "CRI-O's name without attempt", CRI "sandbox-name", "k8s_web_ns_uid", 0, { .pod_name = (char*) "web", .pod_uid = (char*) "uid" } },
+        { "CRI-O's name with an empty uid", CRI "sandbox-name", "k8s_web_ns__0", 0, { .pod_name = (char*) "web" } },
         { "namespace", CRI "sandbox-namespace", "default", 0, { .pod_namespace = (char*) "default" } },
         { "machine type", P "machine_type", "t3.large", 0, { .machine_type = (char*) "t3.large" } },
         { "image", P "image", "ami-1", 0, { .image = (char*) "ami-1" } },
