@@ -86,10 +86,9 @@ int stop_daemon(int signal_number) {
         return r;
 }
 
-int lab_setup(void **state) {
+int rig_setup(void) {
         struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "/run/lab/notify" };
 
-        lab_up();
         assert_int_equal(sd_event_new(&event), 0);
         listen_fd = daemon_listen_unix("/run/lab/tunnel.sock");
         assert_true(listen_fd >= 0);
@@ -97,6 +96,11 @@ int lab_setup(void **state) {
         notify_fd = socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC, 0);
         assert_int_equal(bind(notify_fd, (struct sockaddr*) &sa, sizeof(sa)), 0);
         return 0;
+}
+
+int lab_setup(void **state) {
+        lab_up();
+        return rig_setup();
 }
 
 int lab_teardown(void **state) {
@@ -247,7 +251,7 @@ size_t count_fds(pid_t pid) {
 
 void expect_nothing_left(void) {
         expect_empty("links of the pod", lab_output("ip -n wpod -o link show type vxlan"));
-        expect_empty("links of the worker", lab_output("ip -n worker -o link show type vxlan"));
+        expect_empty("links of the worker", lab_output("ip -n worker -o link show type vxlan | grep -E ': (pp)?vxlan[0-9]'"));
         expect_empty("ingress hooks", lab_output("tc -n wpod qdisc show dev eth0 | grep -E 'ingress|clsact'"));
         expect_empty("firewall", lab_output("ip netns exec worker nft list ruleset"));
         expect_empty("records", lab_output("ls -A /run/lab/tunnel"));

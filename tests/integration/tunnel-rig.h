@@ -15,7 +15,9 @@ extern const char *tunneld_program, *pod_network_program;
 extern pid_t daemon_pid;
 extern sd_bus *bus;                             /* to the daemon */
 
-/* The lab, anew, with the socket that the daemon is started by; and the end of both. For cmocka. */
+/* The socket that the daemon is started by, in a lab that is up. Returns 0. */
+int rig_setup(void);
+/* The lab, anew, with it; and the end of both. For cmocka. */
 int lab_setup(void **state);
 int lab_teardown(void **state);
 
