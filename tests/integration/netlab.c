@@ -90,8 +90,7 @@ char* lab_output(const char *format, ...) {
 }
 
 void lab_down(void) {
-        for (size_t i = 0; i < ELEMENTSOF(namespaces); i++)
-                (void) lab_sh_status("ip netns del %s 2>/dev/null", namespaces[i]);
+        (void) lab_sh_status("ip -all netns del");
 }
 
 /* A host on the cloud's subnet. */
