@@ -90,8 +90,7 @@ char* lab_output(const char *format, ...) {
 }
 
 void lab_down(void) {
-        for (size_t i = 0; i < ELEMENTSOF(namespaces); i++)
-                (void) lab_sh_status("ip netns del %s 2>/dev/null", namespaces[i]);
+        (void) lab_sh_status("ip -all netns del");
 }
 
 /* A host on the cloud's subnet. */
@@ -120,19 +119,24 @@ void lab_add_wpod(void) {
         add_pod("wpod", "10.128.0.2/24", LAB_POD_MAC);
 }
 
-void lab_up(void) {
+void lab_up_hosts(void) {
         lab_down();
         lab_sh("rm -rf %s/*", lab_dir);
         for (size_t i = 0; i < ELEMENTSOF(namespaces); i++)
-                if (strcmp(namespaces[i], "wpod") != 0)
+                if (strcmp(namespaces[i], "wpod") != 0 && strcmp(namespaces[i], "peer") != 0)
                         add_namespace(namespaces[i]);
         lab_sh("ip -n fab link add br0 type bridge && ip -n fab link set br0 up");
         add_host("worker", "10.10.0.1/16");
         add_host("vm", "10.10.1.2/16");
         add_host("other", "10.10.1.9/16");
+}
+
+void lab_up(void) {
+        lab_up_hosts();
         lab_sh("ip -n worker link add cni0 type bridge && ip -n worker addr add 10.128.0.1/24 dev cni0 && "
                "ip -n worker link set cni0 up");
         lab_add_wpod();
+        add_namespace("peer");
         add_pod("peer", "10.128.0.9/24", "0a:58:0a:80:00:09");
 }
 
@@ -240,6 +244,17 @@ bool lab_udp(const char *from, const char *to, const char *to_address, size_t si
         if (poll(&p, 1, timeout_msec) != 1)
                 return false;
         return recv(in, got, size + 1, 0) == (ssize_t) size && memcmp(data, got, size) == 0;
+}
+
+bool lab_udp_passes(const char *from, const char *to, const char *to_address, size_t size) {
+        uint64_t deadline = now_usec(CLOCK_MONOTONIC) + LAB_PATIENCE_MSEC * USEC_PER_MSEC;
+
+        do
+                if (lab_udp(from, to, to_address, size, /* dont_fragment= */ true, 1000))
+                        return true;
+        while (now_usec(CLOCK_MONOTONIC) < deadline);
+        print_error("no datagram of %zu bytes from %s to %s, %s\n", size, from, to, to_address);
+        return false;
 }
 
 uint64_t lab_tcp(const char *from, const char *to, const char *to_address, size_t size, int timeout_msec) {

@@ -21,6 +21,8 @@
 bool lab_enter(void);
 /* Everything above, anew. Fails the test if something cannot be made. */
 void lab_up(void);
+/* The same without a pod network: neither cni0 nor the two pods. */
+void lab_up_hosts(void);
 void lab_down(void);
 /* Only the namespace "wpod", after it was deleted. */
 void lab_add_wpod(void);
@@ -46,5 +48,7 @@ int lab_socket(const char *ns, int family, int type, int protocol);
 
 /* Carry one datagram of @size bytes between namespaces; false if it did not arrive within the time. */
 bool lab_udp(const char *from, const char *to, const char *to_address, size_t size, bool dont_fragment, int timeout_msec);
+/* The same without fragments, and again until it arrives: neighbours may have to be found first. Says what did not. */
+bool lab_udp_passes(const char *from, const char *to, const char *to_address, size_t size);
 /* Carry @size bytes over a TCP connection; returns the time it took in µs, 0 if it failed. */
 uint64_t lab_tcp(const char *from, const char *to, const char *to_address, size_t size, int timeout_msec);

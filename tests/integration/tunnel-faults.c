@@ -3,9 +3,9 @@
  * Faults for peerpod-tunneld, in a test program of their own: the linker's --wrap puts these functions between its code and
  * src/net/netlink.c, through which every request to the kernel goes. The product's program has nothing of it.
  *
- * $PEERPOD_TEST_FAULT says what happens (fail-before, fail-after, kill-before, kill-after the request), the file
- * $PEERPOD_TEST_FAULT_FILE at which request: it holds a number that each one counts down. A file, not a variable, so that a test
- * starts the daemon first.
+ * $PEERPOD_TEST_FAULT says what happens (fail-before, fail-after, kill-before, kill-after the request; run-before: the shell command
+ * $PEERPOD_TEST_FAULT_COMMAND), the file $PEERPOD_TEST_FAULT_FILE at which request: it holds a number that each one counts down. A
+ * file, not a variable, so that a test starts the daemon first.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -53,6 +53,8 @@ static bool fault_is(const char *what) {
                                                                 \
                 if (_due && fault_is("kill-before"))            \
                         (void) raise(SIGKILL);                  \
+                if (_due && fault_is("run-before") && system(getenv("PEERPOD_TEST_FAULT_COMMAND")) != 0) \
+                        abort();                                \
                 if (_due && fault_is("fail-before"))            \
                         return -EIO;                            \
                 _r = (call);                                    \

@@ -18,16 +18,12 @@
 #include "basic/util.h"
 #include "netlab.h"
 
-#define DESTINATION NULL
-#define OBJECT "/org/confidentialcontainers/PeerPod1/Tunnel"
-#define INTERFACE "org.confidentialcontainers.PeerPod1.Tunnel"
-
 const char *tunneld_program, *pod_network_program;
 
 /* The daemon under test. */
 static int listen_fd = -EBADF, notify_fd = -EBADF;
 pid_t daemon_pid = -1;
-static sd_event *event = NULL;
+sd_event *rig_event = NULL;
 sd_bus *bus = NULL;
 
 static void wait_ready(void) {
@@ -60,9 +56,16 @@ void spawn_daemon(const char *program, const char *const *extra) {
         daemon_pid = lab_spawn("worker", listen_fd, "/run/lab/notify", "tunneld.log", argv);
 }
 
+sd_bus* connect_another(void) {
+        sd_bus *b;
+
+        assert_int_equal(bus_private_connect(rig_event, "/run/lab/tunnel.sock", &b), 0);
+        return b;
+}
+
 static void connect_bus(void) {
         bus = sd_bus_flush_close_unref(bus);
-        assert_int_equal(bus_private_connect(event, "/run/lab/tunnel.sock", &bus), 0);
+        bus = connect_another();
 }
 
 void start_daemon_as(const char *program, const char *const *extra) {
@@ -86,11 +89,10 @@ int stop_daemon(int signal_number) {
         return r;
 }
 
-int lab_setup(void **state) {
+int rig_setup(void) {
         struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "/run/lab/notify" };
 
-        lab_up();
-        assert_int_equal(sd_event_new(&event), 0);
+        assert_int_equal(sd_event_new(&rig_event), 0);
         listen_fd = daemon_listen_unix("/run/lab/tunnel.sock");
         assert_true(listen_fd >= 0);
         assert_int_equal(fcntl(listen_fd, F_SETFL, 0), 0);
@@ -99,11 +101,16 @@ int lab_setup(void **state) {
         return 0;
 }
 
+int lab_setup(void **state) {
+        lab_up();
+        return rig_setup();
+}
+
 int lab_teardown(void **state) {
         char *log;
 
         bus = sd_bus_flush_close_unref(bus);
-        event = sd_event_unref(event);
+        rig_event = sd_event_unref(rig_event);
         (void) stop_daemon(SIGKILL);
         listen_fd = close_fd(listen_fd);
         notify_fd = close_fd(notify_fd);
@@ -123,7 +130,7 @@ char* call(const char *method, sd_bus_message **ret_reply, const char *types, ..
         va_list ap;
         int r;
 
-        assert_int_equal(sd_bus_message_new_method_call(bus, &m, DESTINATION, OBJECT, INTERFACE, method), 0);
+        assert_int_equal(sd_bus_message_new_method_call(bus, &m, NULL, RIG_OBJECT, RIG_INTERFACE, method), 0);
         va_start(ap, types);
         assert_true(sd_bus_message_appendv(m, types, ap) >= 0);
         va_end(ap);
@@ -247,7 +254,7 @@ size_t count_fds(pid_t pid) {
 
 void expect_nothing_left(void) {
         expect_empty("links of the pod", lab_output("ip -n wpod -o link show type vxlan"));
-        expect_empty("links of the worker", lab_output("ip -n worker -o link show type vxlan"));
+        expect_empty("links of the worker", lab_output("ip -n worker -o link show type vxlan | grep -E ': (pp)?vxlan[0-9]'"));
         expect_empty("ingress hooks", lab_output("tc -n wpod qdisc show dev eth0 | grep -E 'ingress|clsact'"));
         expect_empty("firewall", lab_output("ip netns exec worker nft list ruleset"));
         expect_empty("records", lab_output("ls -A /run/lab/tunnel"));

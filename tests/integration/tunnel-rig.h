@@ -13,9 +13,12 @@
 
 extern const char *tunneld_program, *pod_network_program;
 extern pid_t daemon_pid;
+extern sd_event *rig_event;
 extern sd_bus *bus;                             /* to the daemon */
 
-/* The lab, anew, with the socket that the daemon is started by; and the end of both. For cmocka. */
+/* The socket that the daemon is started by, in a lab that is up. Returns 0. */
+int rig_setup(void);
+/* The lab, anew, with it; and the end of both. For cmocka. */
 int lab_setup(void **state);
 int lab_teardown(void **state);
 
@@ -25,6 +28,11 @@ void start_daemon_as(const char *program, const char *const *extra);
 void start_daemon(const char *const *extra);
 /* Its exit status, or 128 + signal. */
 int stop_daemon(int signal_number);
+
+/* One more link, as another adaptor would have; for calls by hand. */
+sd_bus* connect_another(void);
+#define RIG_OBJECT "/org/confidentialcontainers/PeerPod1/Tunnel"
+#define RIG_INTERFACE "org.confidentialcontainers.PeerPod1.Tunnel"
 
 /* Returns NULL on success, else the error's name and text, to be freed. */
 char* call(const char *method, sd_bus_message **ret_reply, const char *types, ...);
