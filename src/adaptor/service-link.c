@@ -90,15 +90,20 @@ static uint64_t service_link_pause(ServiceLink *link) {
         return MIN(usec, RECONNECT_LAST_USEC);
 }
 
-static void service_link_lost(ServiceLink *link, int error) {
+/* All that was asked on this connection is to be asked again. Not all of it has heard of the end: sd-bus tells the calls one by one. */
+static void service_link_drop_bus(ServiceLink *link) {
         ServiceCall *call;
-
-        if (link->n_failures == 0)
-                log_full(NULL, LOG_NOTICE, NULL, error, "Connection to the %s is lost, connecting again.", link->name);
 
         link->bus = sd_bus_close_unref(link->bus);
         while ((call = TAILQ_FIRST(&link->sent)))
                 call_put_back(call);
+}
+
+static void service_link_lost(ServiceLink *link, int error) {
+        if (link->n_failures == 0)
+                log_full(NULL, LOG_NOTICE, NULL, error, "Connection to the %s is lost, connecting again.", link->name);
+
+        service_link_drop_bus(link);
         if (!TAILQ_EMPTY(&link->waiting))
                 service_link_schedule(link, service_link_pause(link));
 }
@@ -140,7 +145,7 @@ static int service_link_connect(ServiceLink *link) {
         int r;
 
         if (link->bus && sd_bus_is_open(link->bus) <= 0)
-                link->bus = sd_bus_close_unref(link->bus);
+                service_link_drop_bus(link);
         if (link->bus)
                 return 0;
 
