@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "adaptor/error.h"
 #include "basic/hash.h"
@@ -22,14 +23,29 @@
 
 #define STATUS_TEXT_MAX 1024U
 
+/* The bus allows a client 128 calls without an answer, and refuses more (dbus: bus/config-parser.c, max_replies_per_connection);
+ * polkit is asked on the same connection. The others wait here. */
+#define REQUESTS_MAX 32U
+
+/* A call on the bus. It lives until there is an answer, even if nobody waits for that any more: it counts until then. */
+typedef struct Request {
+        UnitClient *client;             /* borrowed */
+        LIST_ENTRY(Request) requests;
+        UnitJob *job;                   /* borrowed; NULL when it was freed, or is asked for anew */
+        sd_bus_slot *slot;
+} Request;
+
 struct UnitJob {
         UnitClient *client;             /* borrowed; NULL once the job has ended */
         UT_hash_handle hh;              /* by unit: at most one job of a unit is ours at a time */
         char *unit;
         bool stop;
+        sd_bus_message *message;        /* until it is sent */
+        TAILQ_ENTRY(UnitJob) unsent;    /* … and then in the client's list */
+        Request *request;               /* from then on, until there is an answer */
+        sd_bus_message_handler_t on_reply;
         char *path;                     /* the job's object; NULL until systemd has answered */
         char *early_path, *early_result;        /* of a job of this unit that ended before that */
-        sd_bus_slot *slot;
         UnitJobHandler handler;
         void *userdata;
 };
@@ -48,8 +64,33 @@ struct UnitClient {
         sd_bus *bus;                    /* borrowed */
         sd_bus_slot *job_removed, *properties_changed, *owner_changed, *subscribe;
         UnitJob *jobs;
+        TAILQ_HEAD(, UnitJob) unsent;
+        sd_event_source *send_later;
+        LIST_HEAD(, Request) requests;
+        unsigned n_requests;
         UnitWatch *watches;             /* by path */
 };
+
+static void request_free(Request *request) {
+        sd_bus_slot_unref(request->slot);
+        LIST_REMOVE(request, requests);
+        request->client->n_requests--;
+        if (request->job)
+                request->job->request = NULL;
+        free(request);
+}
+
+/* Whatever was asked for this job is not to be heard of any more. */
+static void job_detach(UnitJob *job) {
+        if (job->message) {
+                job->message = sd_bus_message_unref(job->message);
+                TAILQ_REMOVE(&job->client->unsent, job, unsent);
+        }
+        if (job->request) {
+                job->request->job = NULL;
+                job->request = NULL;
+        }
+}
 
 static int on_subscribed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const sd_bus_error *e = sd_bus_message_get_error(m);
@@ -69,7 +110,7 @@ static int unit_client_subscribe(UnitClient *c) {
 static void job_finish(UnitJob *job, const sd_bus_error *error) {
         UnitJobHandler handler = job->handler;
 
-        job->slot = sd_bus_slot_unref(job->slot);
+        job_detach(job);
         HASH_DEL(job->client->jobs, job);
         job->client = NULL;
         handler(job, error, job->userdata);                     /* may free the job */
@@ -164,19 +205,92 @@ static int on_job_queued(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return 1;
 }
 
-static int send_job(UnitJob *job) {
-        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
-        sd_bus *bus = job->client->bus;
+static void send_requests(UnitClient *c);
+
+static int on_request_done(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Request *request = userdata;
+        UnitClient *c = request->client;
+        UnitJob *job = request->job;
+
+        request_free(request);
+        if (job)
+                (void) job->on_reply(m, job, error);
+        send_requests(c);
+        return 1;
+}
+
+static int send_request(UnitJob *job) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = TAKE_PTR(job->message);
+        UnitClient *c = job->client;
+        Request *request;
         int r;
 
-        r = sd_bus_message_new_method_call(bus, &m, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, job->stop ? "StopUnit" : "StartUnit");
+        TAILQ_REMOVE(&c->unsent, job, unsent);
+        request = new(Request);
+        if (!request)
+                return -ENOMEM;
+        *request = (Request) { .client = c, .job = job };
+        LIST_INSERT_HEAD(&c->requests, request, requests);
+        c->n_requests++;
+        job->request = request;
+
+        r = sd_bus_call_async(c->bus, &request->slot, m, on_request_done, request, QUEUE_TIMEOUT_USEC);
+        if (r < 0)
+                request_free(request);
+        return r;
+}
+
+static void send_requests(UnitClient *c) {
+        UnitJob *job;
+
+        while (c->n_requests < REQUESTS_MAX && (job = TAILQ_FIRST(&c->unsent))) {
+                _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+                int r;
+
+                r = send_request(job);
+                if (r >= 0)
+                        continue;
+                (void) error_set_errno(&error, r, "ask systemd for '%s'", job->unit);
+                job_finish(job, &error);
+        }
+}
+
+static int on_send_later(sd_event_source *es, void *userdata) {
+        UnitClient *c = userdata;
+
+        c->send_later = sd_event_source_disable_unref(c->send_later);
+        send_requests(c);
+        return 0;
+}
+
+/* From the loop, as a job that cannot be sent ends at once, and its maker has to know it by then. */
+static int queue_request(UnitJob *job, sd_bus_message *m, sd_bus_message_handler_t on_reply) {
+        UnitClient *c = job->client;
+        int r;
+
+        if (!c->send_later) {
+                r = sd_event_add_defer(sd_bus_get_event(c->bus), &c->send_later, on_send_later, c);
+                if (r < 0)
+                        return r;
+        }
+        job->message = sd_bus_message_ref(m);
+        job->on_reply = on_reply;
+        TAILQ_INSERT_TAIL(&c->unsent, job, unsent);
+        return 0;
+}
+
+static int send_job(UnitJob *job) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_call(job->client->bus, &m, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, job->stop ? "StopUnit" : "StartUnit");
         if (r < 0)
                 return r;
         r = sd_bus_message_append(m, "ss", job->unit, "replace");
         if (r < 0)
                 return r;
 
-        return sd_bus_call_async(bus, &job->slot, m, on_job_queued, job, QUEUE_TIMEOUT_USEC);
+        return queue_request(job, m, on_job_queued);
 }
 
 /* systemd that was started again (daemon-reexec) need not tell how the jobs from before have ended: ask for the same once more. Those
@@ -196,7 +310,6 @@ static void ask_again(UnitClient *c) {
                 free(job->early_path);
                 free(job->early_result);
                 job->path = job->early_path = job->early_result = NULL;
-                job->slot = sd_bus_slot_unref(job->slot);
                 r = send_job(job);
                 if (r >= 0)
                         continue;
@@ -347,7 +460,7 @@ int unit_client_allow_addresses(UnitClient *c, const char *unit, char *const *ad
         r = append_allow(m, unit, addresses);
         if (r < 0)
                 return r;
-        r = sd_bus_call_async(c->bus, &job->slot, m, on_done, job, QUEUE_TIMEOUT_USEC);
+        r = queue_request(job, m, on_done);
         if (r < 0)
                 return r;
 
@@ -359,7 +472,7 @@ UnitJob* unit_job_free(UnitJob *job) {
         if (!job)
                 return NULL;
 
-        sd_bus_slot_unref(job->slot);
+        job_detach(job);
         if (job->client)
                 HASH_DEL(job->client->jobs, job);
         free(job->unit);
@@ -440,6 +553,7 @@ int unit_client_new(sd_bus *bus, UnitClient **ret) {
         if (!c)
                 return -ENOMEM;
         *c = (UnitClient) { .bus = bus };
+        TAILQ_INIT(&c->unsent);
 
         r = sd_bus_match_signal_async(bus, &c->job_removed, SYSTEMD, MANAGER_PATH, MANAGER_INTERFACE, "JobRemoved", on_job_removed,
                                       /* install_callback= */ NULL, c);
@@ -468,10 +582,15 @@ int unit_client_new(sd_bus *bus, UnitClient **ret) {
 }
 
 UnitClient* unit_client_free(UnitClient *c) {
+        Request *request;
+
         if (!c)
                 return NULL;
 
         assert(!c->jobs);
+        while ((request = LIST_FIRST(&c->requests)))
+                request_free(request);
+        sd_event_source_disable_unref(c->send_later);
         assert(!c->watches);
         sd_bus_slot_unref(c->job_removed);
         sd_bus_slot_unref(c->properties_changed);
