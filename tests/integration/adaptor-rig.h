@@ -24,7 +24,7 @@
 #define INSTANCE "podvm-web-01234567"
 #define NETNS "/run/netns/cni-test"
 #define P "io.katacontainers.config.hypervisor."
-#define PATIENCE_USEC (20 * USEC_PER_SEC)
+#define PATIENCE_USEC (60 * USEC_PER_SEC)
 
 /* From the command line. */
 extern const char *adaptor_program, *providerd_program, *module_directory, *fakes_program;
