@@ -7,6 +7,7 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+#include "adaptor/metrics.h"
 #include "adaptor/settings.h"
 #include "basic/cleanup.h"
 
@@ -43,6 +44,8 @@ struct Manager {
         uint64_t find_usec;             /* CLOCK_REALTIME when find_call began */
         sd_event_source *reconcile_again;
         bool notify;                    /* tell systemd our status */
+
+        Metrics metrics;
 };
 
 /**
