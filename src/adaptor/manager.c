@@ -35,6 +35,7 @@ int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         if (!m)
                 return log_oom();
         *m = (Manager) { .settings = settings, .event = sd_event_ref(event) };
+        m->metrics.start_usec = now_usec(CLOCK_REALTIME);
         TAILQ_INIT(&m->sandboxes);
         TAILQ_INIT(&m->gone);
 
@@ -114,7 +115,7 @@ int manager_connect_bus(Manager *m) {
         return 0;
 }
 
-static int set_aside(SandboxStore *store, const char *id, int error, const char *reason) {
+static int set_aside(Manager *m, const char *id, int error, const char *reason) {
         _cleanup_(freep) char *aside = NULL, *field = NULL;
         _cleanup_(log_context_done) LogContext context = {};
         int r;
@@ -122,7 +123,8 @@ static int set_aside(SandboxStore *store, const char *id, int error, const char 
         if (log_context_add(&context, "PEERPOD_SANDBOX_ID", id) < 0)
                 return log_oom();
 
-        r = sandbox_store_set_aside(store, id, &aside);
+        m->metrics.records_set_aside++;
+        r = sandbox_store_set_aside(m->store, id, &aside);
         if (r < 0)
                 return log_full(&context, LOG_ERR, MSG_RECORD_CORRUPT, r,
                                 "Record of sandbox '%s' is unreadable (%s), and cannot be set aside: %m", id, reason);
@@ -146,7 +148,7 @@ static int on_record(SandboxStore *store, const char *id, int error, const char 
         if (r == -ENOMEM)
                 return r;
         if (r < 0) {
-                (void) set_aside(store, id, r, reason ?: "as a whole");
+                (void) set_aside(m, id, r, reason ?: "as a whole");
                 return 0;               /* it never stops the daemon */
         }
 
@@ -154,7 +156,7 @@ static int on_record(SandboxStore *store, const char *id, int error, const char 
         if (r == -ENOMEM)
                 return r;
         if (r < 0)
-                (void) set_aside(store, id, r, "pod network");
+                (void) set_aside(m, id, r, "pod network");
         return 0;
 }
 
@@ -224,6 +226,7 @@ static void reap(Manager *m, const char *id, const char *name, const char *insta
                 return;
         }
         log_sandbox(s, LOG_NOTICE, MSG_ORPHAN_REAPED, "Instance '%s' of this node has no record, deleting it.", instance_id);
+        m->metrics.orphans[ORPHAN_INSTANCE]++;
         sandbox_recover(s);
 }
 
@@ -327,6 +330,7 @@ static int read_tunnels(Manager *m, sd_bus_message *reply) {
                 if (r < 0)
                         return r;
                 log_sandbox(s, LOG_NOTICE, NULL, "Tunnel of sandbox '%s' has no record, taking it down.", id);
+                m->metrics.orphans[ORPHAN_TUNNEL]++;
                 sandbox_recover(s);
         }
 

@@ -7,6 +7,7 @@
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
 
+#include "adaptor/metrics.h"
 #include "adaptor/settings.h"
 #include "basic/cleanup.h"
 
@@ -47,6 +48,8 @@ struct Manager {
         unsigned n_lists;               /* of the cloud's instances that were read */
         sd_event_source *reconcile_again;
         bool notify;                    /* tell systemd our status */
+
+        Metrics metrics;
 };
 
 /**

@@ -333,6 +333,7 @@ static int on_state_deadline(sd_event_source *es, uint64_t usec, void *userdata)
         else
                 (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "%s: not done within the %s that a start may take",
                                          step_to_string(s->step), FORMAT_USEC(s->manager->settings->start_timeout_usec));
+        metrics_step_failed(&s->manager->metrics, s->step, &error);
         sandbox_fail(s, &error);
         return 0;
 }
@@ -388,6 +389,7 @@ static int sandbox_set_state(Sandbox *s, SandboxState to) {
                 s->watch = unit_watch_free(s->watch);   /* it is we who stop it */
         (void) arm_state_deadline(s);
 
+        metrics_state_changed(&s->manager->metrics, s, from);
         log_sandbox(s, LOG_INFO, MSG_SANDBOX_STATE, "Sandbox '%s' is %s.", s->record.id, sandbox_state_to_string(to));
         if (s->unsaved)
                 log_sandbox_errno(s, LOG_ERR, NULL, r, "Failed to write down that sandbox '%s' is being deleted, deleting it: %m",
@@ -608,6 +610,7 @@ static void on_proxy_failed(UnitWatch *watch, void *userdata) {
 
         if (asprintf(&text, "agent proxy has failed%s%s", isempty(status) ? "" : ": ", status) < 0)
                 text = NULL;
+        s->manager->metrics.proxy_failures++;
         log_sandbox(s, LOG_ERR, MSG_PROXY_FAILED, "Unit '%s' of running sandbox '%s' has failed%s%s", s->proxy_unit, s->record.id,
                     isempty(status) ? "." : ": ", status);
         sandbox_set_last_error(s, text ?: "agent proxy has failed");
@@ -734,6 +737,7 @@ static void step_failed(Sandbox *s, SandboxStep step, sd_bus_error *error) {
         if (step == STEP_START_PROXY && s->watch && !isempty(unit_watch_get_status(s->watch)))
                 error_wrap(error, "%s", unit_watch_get_status(s->watch));
         error_wrap(error, "%s", step_to_string(step));
+        metrics_step_failed(&s->manager->metrics, step, error);
 
         switch (s->record.state) {
 
@@ -764,6 +768,12 @@ static void step_failed(Sandbox *s, SandboxStep step, sd_bus_error *error) {
         assert(false);
 }
 
+/* It is called for no more. */
+static void step_succeeded(Sandbox *s, SandboxStep step) {
+        s->todo &= ~BIT(step);
+        metrics_step_done(&s->manager->metrics, s, step, now_usec(CLOCK_MONOTONIC) - s->step_usec);
+}
+
 static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *answer) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         SandboxStep step = s->step;
@@ -780,7 +790,7 @@ static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *ans
         if (answer || r < 0)
                 step_failed(s, step, &error);
         else if (r == 0)
-                s->todo &= ~BIT(step);
+                step_succeeded(s, step);
 
         sandbox_advance(s);
 }
@@ -907,13 +917,14 @@ void sandbox_advance(Sandbox *s) {
                 }
 
                 s->step = step;
+                s->step_usec = now_usec(CLOCK_MONOTONIC);
                 r = steps[step].start(s, &error);
                 if (r == 0)
                         return;
 
                 drop_step(s);
                 if (r > 0) {
-                        s->todo &= ~BIT(step);
+                        step_succeeded(s, step);
                         continue;
                 }
                 if (!sd_bus_error_is_set(&error))
@@ -1005,6 +1016,7 @@ void sandbox_waiter_cancel(SandboxWaiter *w) {
 
                 (void) sd_bus_error_setf(&error, PEERPOD_ERROR_CANCELLED, "%s: the caller of %s has given up", step_to_string(s->step),
                                          goal == GOAL_RUNNING ? "StartVM" : "CreateVM");
+                metrics_step_failed(&s->manager->metrics, s->step, &error);
                 sandbox_fail(s, &error);
         }
 }

@@ -73,6 +73,7 @@ struct Sandbox {
 
         uint32_t todo, tried;           /* bits of SandboxStep: what the state still calls for, and what failed in this pass */
         SandboxStep step;               /* under way, or _SANDBOX_STEP_INVALID */
+        uint64_t step_usec;             /* CLOCK_MONOTONIC when it began */
         ServiceCall *call;                 /* … of which one of these two is the other end */
         UnitJob *job;
         UnitWatch *watch;               /* of the proxy, from its first start on */

@@ -1,0 +1,15 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The alerts are valid, and on metrics that there are; the manual page tells of each metric. Usage: alerts-test.sh ALERTS EXPOSITION.C PAGE
+set -eu
+promtool check rules "$1"
+
+names=$(sed -n 's/^ *{ "\(peerpod_[a-z_]*\)", FAMILY_.*/\1/p' "$2")
+[ -n "$names" ] || { echo "no family found in $2"; exit 1; }
+for used in $(grep -o 'peerpod_[a-z_]*' "$1" | sort -u); do
+        name=$(printf '%s' "$used" | sed 's/_\(total\|info\|bucket\|sum\|count\)$//')
+        printf '%s\n' "$names" | grep -qx "$name" || { echo "$1: there is no metric '$used'"; exit 1; }
+done
+for name in $names; do
+        grep -q "^\.It Li ${name#peerpod_}\(_total\|_info\)\?\( \|$\)" "$3" || { echo "$3 does not tell of '$name'"; exit 1; }
+done
