@@ -12,7 +12,7 @@
 #define VXLAN_OVERHEAD_IPV4 50U
 
 typedef struct Link {
-        int ifindex;
+        int ifindex, master;            /* 0: none */
         char name[IFNAMSIZ];
         char kind[16];                  /* "vxlan", "veth", … or "" */
         unsigned flags;                 /* IFF_* */
@@ -21,12 +21,15 @@ typedef struct Link {
         bool has_mac;                   /* an Ethernet address */
         uint32_t vni;                   /* these of a VXLAN device */
         uint16_t port;
-        IPAddress group;                /* the remote end; "none" where not set */
+        IPAddress group, local;         /* the remote end, and the address of ours; "none" where not set */
+        bool collect_metadata;          /* it takes the port's frames whatever their VNI */
 } Link;
 
 /* All return 0 or -errno, with the kernel's words kept in the socket (netlink_text()). */
 int link_get(Netlink *nl, const char *name, Link *ret);                 /* -ENODEV */
 int link_get_by_index(Netlink *nl, int ifindex, Link *ret);             /* -ENODEV */
+/* All of one kind, newly allocated; -E2BIG for more than some thousand. */
+int link_list(Netlink *nl, const char *kind, Link **ret, size_t *ret_n);
 bool link_name_is_valid(const char *name);
 bool link_is_vxlan(const Link *l);
 int link_set_up(Netlink *nl, int ifindex, bool up);
@@ -36,7 +39,11 @@ int link_set_mac(Netlink *nl, int ifindex, const MACAddress *mac);
 int link_set_no_address_generation(Netlink *nl, int ifindex);
 /* Each change of link or address state is announced by gratuitous ARP (the sysctl arp_notify, without the need to write to /proc). */
 int link_set_arp_notify(Netlink *nl, int ifindex);
+/* Make @ifindex a port of the bridge @master. */
+int link_set_master(Netlink *nl, int ifindex, int master);
 int link_delete(Netlink *nl, int ifindex);                              /* -ENODEV */
+/* A bridge, down, in the socket's own namespace. */
+int bridge_create(Netlink *nl, const char *name);
 
 typedef struct VxlanSettings {
         const char *name;
@@ -47,6 +54,7 @@ typedef struct VxlanSettings {
         IPAddress local;                /* source of the outer packets, or "none": as the route says */
         uint32_t mtu;                   /* 0: the kernel's */
         const MACAddress *mac;          /* NULL: random */
+        bool inherit_df;                /* outer packets carry the inner ones' "don't fragment" */
 } VxlanSettings;
 
 /**

@@ -2,12 +2,15 @@
 #include "tunnel/tunnel.h"
 
 #include <limits.h>
+#include <linux/rtnetlink.h>
 #include <sys/random.h>
 
 #include "basic/messages.h"
 #include "basic/parse.h"
 #include "net/link.h"
+#include "net/route.h"
 #include "net/tc.h"
+#include "tunnel/diagnose.h"
 #include "tunnel/inspect.h"
 
 /* Each failed attempt means that a random number of 16 million was in use; so many in a row mean that the range is full. */
@@ -28,6 +31,7 @@ int tunnel_new(const char *sandbox_id, const char *netns_path, Tunnel **ret) {
 
 Tunnel* tunnel_free(Tunnel *t) {
         if (t) {
+                tunnel_cancel_probe(t);
                 log_context_done(&t->log);
                 free(t->sandbox_id);
                 free(t->netns_path);
@@ -78,6 +82,38 @@ static int pod_netns_open(Manager *m, const char *path, PodNetns *ret, NetError 
         return 0;
 }
 
+int tunnel_open_netns(Manager *m, const Tunnel *t, int *ret_fd, Netlink **ret_nl, NetError *e) {
+        _cleanup_(pod_netns_done) PodNetns n = POD_NETNS_NULL;
+        int r;
+
+        r = pod_netns_open(m, t->netns_path, &n, e);
+        if (r < 0)
+                return r;
+        if (n.cookie != t->netns_cookie)
+                return net_error_set(e, -ESTALE, "'%.128s' names another network namespace than when the sandbox was inspected",
+                                     t->netns_path);
+        *ret_fd = TAKE_FD(n.fd);
+        *ret_nl = TAKE_PTR(n.nl);
+        return 0;
+}
+
+/* What Inspect answered, parsed. */
+int tunnel_read_pod_network(const Tunnel *t, PodNetwork *ret, NetError *e) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        int r;
+
+        r = json_parse(strempty(t->pod_network), strlen(strempty(t->pod_network)), &o, NULL);
+        if (r >= 0)
+                r = pod_network_from_json(o, ret, NULL);
+        return r < 0 ? net_error_set(e, r, "record of the pod's network is unreadable") : 0;
+}
+
+IPAddress tunnel_local_address(const Tunnel *t) {
+        _cleanup_(pod_network_done) PodNetwork pn = POD_NETWORK_NULL;
+
+        return tunnel_read_pod_network(t, &pn, NULL) < 0 ? IP_ADDRESS_NULL : pn.worker_ip.address;
+}
+
 static bool device_is_ours(const Tunnel *t, const Link *l) {
         return link_is_vxlan(l) && l->vni == t->vni && l->port == t->port;
 }
@@ -96,6 +132,53 @@ static int remove_device(PodNetns *n, NetError *e) {
 
         r = link_delete(n->nl, l.ifindex);
         return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_DEVICE) : 0;
+}
+
+static int remove_bridge(PodNetns *n, NetError *e) {
+        Link l;
+        int r = link_get(n->nl, TUNNEL_BRIDGE, &l);
+
+        if (r >= 0 && streq(l.kind, "bridge"))
+                r = link_delete(n->nl, l.ifindex);
+        return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_BRIDGE) : 0;
+}
+
+/* Both, whatever the first gives. */
+static int remove_devices(PodNetns *n, NetError *e) {
+        NetError bridge_error = {};
+        int r = remove_device(n, e), k = remove_bridge(n, &bridge_error);
+
+        if (r >= 0 && k < 0 && e)
+                *e = bridge_error;
+        return r < 0 ? r : k;
+}
+
+/*
+ * Who tells the sender of a packet that is too large for the tunnel? Frames come to vxlan1 by a redirect at layer 2, where nobody
+ * compares sizes. The VXLAN driver does when its device is a port of a bridge: it then answers "fragmentation needed" or "packet too
+ * big" itself, in the name of the pod and by the way on which the packet came, with the MTU of the route to the VM less its headers
+ * (linux: drivers/net/vxlan/vxlan_core.c, vxlan_xmit_one(); net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu()). So it gets a bridge
+ * that is down, has no other port and never sees a frame: the redirect at ingress comes before the bridge.
+ */
+static int join_bridge(PodNetns *n, const Link *device, NetError *e) {
+        Link bridge;
+        int r;
+
+        r = link_get(n->nl, TUNNEL_BRIDGE, &bridge);
+        if (r == -ENODEV) {
+                r = bridge_create(n->nl, TUNNEL_BRIDGE);
+                if (r < 0)
+                        return netlink_fail(n->nl, e, r, "create '%s'", TUNNEL_BRIDGE);
+                r = link_get(n->nl, TUNNEL_BRIDGE, &bridge);
+        }
+        if (r < 0)
+                return netlink_fail(n->nl, e, r, "look at '%s'", TUNNEL_BRIDGE);
+        if (!streq(bridge.kind, "bridge"))
+                return net_error_set(e, -EEXIST, "pod has an interface '%s' that is not a tunnel's", TUNNEL_BRIDGE);
+        if (device->master == bridge.ifindex)
+                return 0;
+        r = link_set_master(n->nl, device->ifindex, bridge.ifindex);
+        return r < 0 ? netlink_fail(n->nl, e, r, "make '%s' a port of '%s'", device->name, TUNNEL_BRIDGE) : 0;
 }
 
 /* The redirect on the pod's interface, and the qdisc if it came with it. */
@@ -129,6 +212,8 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetw
                 /* The VM's guard takes frames from this address only. Without it the kernel takes one by the route, which is another
                  * one where the VM is not reached by the host's primary interface (a libvirt network on this host). */
                 .local = pn->worker_ip.address,
+                /* So that a router on the way tells what it cannot carry, and join_bridge()'s answers say so. */
+                .inherit_df = true,
         };
         Link l;
         int r;
@@ -140,10 +225,12 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetw
         r = link_get(n->nl, TUNNEL_DEVICE, &l);
         if (r >= 0)
                 r = link_set_no_address_generation(n->nl, l.ifindex);
-        if (r < 0) {
+        if (r < 0)
                 (void) netlink_fail(n->nl, e, r, "set up '%s'", TUNNEL_DEVICE);
-                (void) remove_device(n, NULL);
-        }
+        else
+                r = join_bridge(n, &l, e);
+        if (r < 0)
+                (void) remove_devices(n, NULL);
         return r;
 }
 
@@ -200,7 +287,7 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
         r = remove_redirect(n, t->interface, t->own_ingress, e);
         if (r < 0)
                 return r;
-        r = remove_device(n, e);
+        r = remove_devices(n, e);
         if (r < 0)
                 return r;
         r = reserve_vni(m, t, n, &pn, e);
@@ -218,12 +305,14 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
 /* Is the reserved device still there? It goes when somebody deletes it by hand. */
 static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError *e) {
         _cleanup_(pod_network_done) PodNetwork pn = POD_NETWORK_NULL;
-        _cleanup_(json_object_putp) json_object *o = NULL;
         Link l;
         int r;
 
         r = link_get(n->nl, TUNNEL_DEVICE, &l);
         if (r >= 0 && device_is_ours(t, &l)) {
+                r = join_bridge(n, &l, e);
+                if (r < 0)
+                        return r;
                 *ret = l;
                 return 0;
         }
@@ -234,11 +323,9 @@ static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError
         if (r < 0 && r != -ENODEV)
                 return r;
 
-        r = json_parse(t->pod_network, strlen(t->pod_network), &o, NULL);
-        if (r >= 0)
-                r = pod_network_from_json(o, &pn, NULL);
+        r = tunnel_read_pod_network(t, &pn, e);
         if (r < 0)
-                return net_error_set(e, r, "record of the pod's network is unreadable");
+                return r;
         r = create_device(m, t, n, &pn, e);
         if (r < 0)
                 return r;
@@ -292,7 +379,7 @@ int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, c
                 }
         }
         if (r < 0) {
-                (void) remove_device(&n, NULL);
+                (void) remove_devices(&n, NULL);
                 (void) tunnel_unlink(m, sandbox_id, NULL);
                 return r;
         }
@@ -324,7 +411,7 @@ static int choose_peer(const Tunnel *t, char *const *addresses, IPAddress *ret, 
 
 /* What Setup did, in the order it was done, so that it can be undone in reverse. */
 typedef struct Done {
-        bool peer, group, up, device_ingress, device_redirect, pod_ingress, pod_redirect;
+        bool peer, mtu, group, up, device_ingress, device_redirect, pod_ingress, pod_redirect;
         IPAddress old_peer, old_group;
         IngressHook device_hook, pod_hook;
 } Done;
@@ -360,6 +447,38 @@ static int connect_devices(PodNetns *n, const Link *from, const Link *to, Ingres
         return r < 0 ? netlink_fail(n->nl, e, r, "redirect '%s' to '%s'", from->name, to->name) : 0;
 }
 
+/* What the way to the VM carries, by the host's routes and what they have learned; 0 where there is none (yet). */
+static uint32_t path_mtu(Manager *m, const IPAddress *peer) {
+        uint32_t mtu = 0;
+        Route route;
+        Link l;
+
+        if (route_lookup(m->host, peer, &route) < 0 || route.type != RTN_UNICAST)
+                return 0;
+        if (link_get_by_index(m->host, route.ifindex, &l) >= 0)
+                mtu = l.mtu;
+        if (route.mtu > 0 && (mtu == 0 || route.mtu < mtu))
+                mtu = route.mtu;
+        return mtu > VXLAN_OVERHEAD_IPV4 ? mtu - VXLAN_OVERHEAD_IPV4 : 0;
+}
+
+/* The pod VM was told an MTU by the host's interface, before anybody knew where it would be. */
+static int fit_mtu(Manager *m, const Tunnel *t, PodNetns *n, const IPAddress *peer, const Link *device, const Link *pod, Done *done,
+                   NetError *e) {
+        uint32_t fits = path_mtu(m, peer), mtu = fits > 0 ? MIN(fits, pod->mtu) : device->mtu;
+        int r;
+
+        if (mtu == device->mtu)
+                return 0;
+        if (mtu < device->mtu)
+                (void) log_full(&t->log, LOG_WARNING, NULL, 0, "The way to the pod VM at %s carries packets of %u bytes in the tunnel, "
+                                "not the %u of the host's interface: if the VM does not see that by its own interface, larger ones "
+                                "from it are sent in fragments.", FORMAT_IP_ADDRESS(peer), mtu, device->mtu);
+        done->mtu = true;
+        r = link_set_mtu(n->nl, device->ifindex, mtu);
+        return r < 0 ? netlink_fail(n->nl, e, r, "set the MTU of '%s' to %u", device->name, mtu) : 0;
+}
+
 static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, const Link *device, const Link *pod, Done *done,
                   NetError *e) {
         int r;
@@ -372,10 +491,16 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
         if (r < 0)
                 return r;
         /* The guard stands before the first frame can come. */
-        r = manager_sync_nft(m, e);
+        if (ip_address_is_set(&done->old_peer) && !ip_address_equal(&done->old_peer, peer))
+                r = manager_sync_nft(m, e);
+        else
+                r = manager_guard(m, t, e);
         if (r < 0)
                 return r;
 
+        r = fit_mtu(m, t, n, peer, device, pod, done, e);
+        if (r < 0)
+                return r;
         if (!ip_address_equal(&device->group, peer)) {
                 done->group = true;
                 r = vxlan_set_group(n->nl, device->ifindex, t->vni, peer);
@@ -385,10 +510,12 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
         if (!(device->flags & IFF_UP)) {
                 done->up = true;
                 r = link_set_up(n->nl, device->ifindex, true);
-                if (r == -EADDRINUSE)
-                        return net_error_set(e, r, "UDP port %u is in use on the host by something else than plain VXLAN devices "
-                                             "(a collect-metadata tunnel such as Open vSwitch's, or a program): "
-                                             "set VXLAN_PORT to a free one", t->port);
+                if (r == -EADDRINUSE) {
+                        _cleanup_(freep) char *who = diagnose_port(m, t->port);
+
+                        return net_error_set(e, r, "UDP port %u is in use on the host by something else than plain VXLAN devices%s: "
+                                             "set VXLAN_PORT to a free one", t->port, who ?: "");
+                }
                 if (r < 0)
                         return netlink_fail(n->nl, e, r, "set '%s' up", device->name);
         }
@@ -420,9 +547,13 @@ static void undo_set_up(Manager *m, Tunnel *t, PodNetns *n, const Link *device, 
         if (done->group)
                 (void) vxlan_set_group(n->nl, device->ifindex, t->vni,
                                        ip_address_is_set(&done->old_group) ? &done->old_group : &nobody);
+        if (done->mtu)
+                (void) link_set_mtu(n->nl, device->ifindex, device->mtu);
         if (done->peer) {
+                r = ip_address_is_set(&done->old_peer) ? 0 : manager_unguard(m, t, &e);
                 t->peer = done->old_peer;
-                r = manager_sync_nft(m, &e);
+                if (ip_address_is_set(&t->peer))
+                        r = manager_sync_nft(m, &e);
                 if (r < 0)
                         log_full(&t->log, LOG_WARNING, NULL, r, "Failed to undo a firewall change, ignoring: %s", net_error_text(&e, r));
                 r = tunnel_save(m, t, &e);
@@ -499,6 +630,8 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
         int r, result = 0;
 
         r = isempty(path) ? -ENOENT : pod_netns_open(m, path, &n, &step);
+        if (t)
+                tunnel_cancel_probe(t);
         if (r == -ENOENT || r == -EMEDIUMTYPE || (r >= 0 && t && n.cookie != t->netns_cookie))
                 ;                       /* it is gone, and all that was in it; what has its name now is somebody else's */
         else if (r < 0)
@@ -508,22 +641,14 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
                 if (t)
                         keep_error(remove_redirect(&n, t->interface, t->own_ingress, &step), &step, &result, e);
                 if (t || !manager_find_netns(m, n.cookie))
-                        keep_error(remove_device(&n, &step), &step, &result, e);
+                        keep_error(remove_devices(&n, &step), &step, &result, e);
         }
 
         if (!t)
                 return result;
 
-        if (ip_address_is_set(&t->peer)) {
-                IPAddress peer = t->peer;
-
-                t->peer = IP_ADDRESS_NULL;
-                r = manager_sync_nft(m, &step);
-                if (r < 0) {
-                        t->peer = peer;
-                        keep_error(r, &step, &result, e);
-                }
-        }
+        if (ip_address_is_set(&t->peer))
+                keep_error(manager_unguard(m, t, &step), &step, &result, e);
         if (result < 0)
                 return result;          /* the record is what a second attempt goes by */
 
@@ -547,7 +672,7 @@ int tunnel_recover(Manager *m, Tunnel *t, NetError *e) {
         if (r < 0)
                 return r;
         if (!t->pod_network) {          /* we were stopped within Inspect; nobody has got an answer */
-                (void) remove_device(&n, NULL);
+                (void) remove_devices(&n, NULL);
                 return 0;
         }
         r = ip_address_is_set(&peer) ? set_up_or_undo(m, t, &n, &peer, e) : ensure_device(m, t, &n, &l, e);

@@ -18,7 +18,7 @@
 #include "basic/util.h"
 #include "netlab.h"
 
-const char *tunneld_program, *pod_network_program;
+const char *tunneld_program, *faulty_program, *pod_network_program;
 
 /* The daemon under test. */
 static int listen_fd = -EBADF, notify_fd = -EBADF;
@@ -253,9 +253,24 @@ size_t count_fds(pid_t pid) {
 }
 
 void expect_nothing_left(void) {
-        expect_empty("links of the pod", lab_output("ip -n wpod -o link show type vxlan"));
+        expect_empty("links of the pod", lab_output("ip -n wpod -o link show type vxlan; ip -n wpod -o link show type bridge"));
         expect_empty("links of the worker", lab_output("ip -n worker -o link show type vxlan | grep -E ': (pp)?vxlan[0-9]'"));
         expect_empty("ingress hooks", lab_output("tc -n wpod qdisc show dev eth0 | grep -E 'ingress|clsact'"));
         expect_empty("firewall", lab_output("ip netns exec worker nft list ruleset"));
         expect_empty("records", lab_output("ls -A /run/lab/tunnel"));
+}
+
+int rig_main(int argc, char *argv[], const char *name, const struct CMUnitTest *tests, size_t n_tests) {
+        if (argc < 4)
+                return 2;
+        tunneld_program = argv[1];
+        faulty_program = argv[2];
+        pod_network_program = argv[3];
+        if (argc > 4)
+                cmocka_set_test_filter(argv[4]);
+        if (!lab_enter()) {
+                (void) fprintf(stderr, "Needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN.\n");
+                return 77;
+        }
+        return _cmocka_run_group_tests(name, tests, n_tests, NULL, NULL) > 0;
 }
