@@ -27,6 +27,12 @@ static const Name states[] = {
         { "permanent", NUD_PERMANENT }, {},
 };
 
+static const Name types[] = {
+        { "unicast", RTN_UNICAST }, { "blackhole", RTN_BLACKHOLE }, { "unreachable", RTN_UNREACHABLE }, { "prohibit", RTN_PROHIBIT },
+        { "throw", RTN_THROW }, {},
+};
+static const Name families[] = { { "ipv4", AF_INET }, { "ipv6", AF_INET6 }, {} };
+
 static const Name* find_name(const Name *names, const char *name) {
         for (; names->name; names++)
                 if (streq(names->name, name))
@@ -57,6 +63,8 @@ static int refuse(char **ret_error, const char *format, ...) {
 void pod_network_done(PodNetwork *n) {
         free(n->routes);
         free(n->neighbours);
+        free(n->rules);
+        free(n->addresses4);
         free(n->addresses6);
         *n = POD_NETWORK_NULL;
 }
@@ -83,7 +91,13 @@ int pod_network_add_neighbour(PodNetwork *n, const PodNeighbour *v) {
         return append(&n->neighbours, &n->n_neighbours, POD_NETWORK_NEIGHBOURS_MAX, sizeof(*v), v);
 }
 
-int pod_network_add_address6(PodNetwork *n, const IPPrefix *p) {
+int pod_network_add_rule(PodNetwork *n, const PolicyRule *v) {
+        return append(&n->rules, &n->n_rules, POD_NETWORK_RULES_MAX, sizeof(*v), v);
+}
+
+int pod_network_add_address(PodNetwork *n, const IPPrefix *p) {
+        if (p->address.family == AF_INET)
+                return append(&n->addresses4, &n->n_addresses4, POD_NETWORK_ADDRESSES_MAX, sizeof(*p), p);
         return append(&n->addresses6, &n->n_addresses6, POD_NETWORK_ADDRESSES_MAX, sizeof(*p), p);
 }
 
@@ -162,23 +176,41 @@ static int get_u32(json_object *o, const char *key, uint32_t max, uint32_t *ret,
         return r < 0 ? r : 0;
 }
 
+static int get_protocol(json_object *o, uint16_t *ret, char **ret_error) {
+        const char *s = NULL;
+        const Name *n;
+        int r = json_get_string(o, "protocol", &s, ret_error);
+
+        n = r > 0 ? find_name(protocols, s) : NULL;
+        if (n)
+                *ret = n->value;
+        return r < 0 ? r : 0;
+}
+
 static int read_route(json_object *o, int family, PodRoute *ret, char **ret_error) {
-        PodRoute v = { .dst.address.family = family };
-        uint16_t protocol = RTPROT_UNSPEC, scope = RT_SCOPE_UNIVERSE;
+        PodRoute v = { .dst.address.family = family, .table = RT_TABLE_MAIN };
+        uint16_t protocol = RTPROT_UNSPEC, scope = RT_SCOPE_UNIVERSE, type = RTN_UNICAST;
         uint32_t number = 0;
         int r;
 
         if ((r = get_prefix(o, "dst", family, &v.dst, ret_error)) < 0 ||
             (r = get_address(o, "gw", family, &v.gateway, ret_error)) < 0 ||
             (r = get_device(o, "dev", v.device, ret_error)) < 0 ||
-            (r = get_name(o, "protocol", protocols, &protocol, ret_error)) < 0 ||
+            (r = get_protocol(o, &protocol, ret_error)) < 0 ||
             (r = get_name(o, "scope", scopes, &scope, ret_error)) < 0 ||
             (r = get_u32(o, "protocol-number", UINT8_MAX, &number, ret_error)) < 0 ||
             (r = get_address(o, "src", family, &v.source, ret_error)) < 0 ||
             (r = get_u32(o, "priority", UINT32_MAX, &v.priority, ret_error)) < 0 ||
             (r = get_u32(o, "mtu", INT32_MAX, &v.mtu, ret_error)) < 0 ||
-            (r = json_get_bool(o, "onlink", &v.onlink, ret_error)) < 0)
+            (r = json_get_bool(o, "onlink", &v.onlink, ret_error)) < 0 ||
+            (r = get_u32(o, "table", UINT32_MAX, &v.table, ret_error)) < 0 ||
+            (r = get_name(o, "type", types, &type, ret_error)) < 0)
                 return r;
+        if (v.table == RT_TABLE_UNSPEC || v.table == RT_TABLE_LOCAL)
+                return refuse(ret_error, "'table' is the kernel's own");
+        if (type != RTN_UNICAST && ip_address_is_set(&v.gateway))
+                return refuse(ret_error, "'type' and 'gw' exclude each other");
+        v.type = (uint8_t) type;
         v.protocol = (uint8_t) (protocol != RTPROT_UNSPEC ? protocol : number);
         v.scope = (uint8_t) scope;
         *ret = v;
@@ -200,6 +232,33 @@ static int read_neighbour(json_object *o, int family, PodNeighbour *ret, char **
         return 0;
 }
 
+static int read_rule(json_object *o, PolicyRule *ret, char **ret_error) {
+        uint16_t family = AF_INET, type = RTN_UNICAST;
+        PolicyRule v = {};
+        int r;
+
+        if ((r = get_name(o, "family", families, &family, ret_error)) < 0 ||
+            (r = get_u32(o, "priority", UINT32_MAX, &v.priority, ret_error)) < 0 ||
+            (r = get_prefix(o, "from", family, &v.from, ret_error)) < 0 ||
+            (r = get_prefix(o, "to", family, &v.to, ret_error)) < 0 ||
+            (r = get_u32(o, "fwmark", UINT32_MAX, &v.mark, ret_error)) < 0 ||
+            (r = get_u32(o, "fwmask", UINT32_MAX, &v.mask, ret_error)) < 0 ||
+            (r = get_device(o, "iif", v.iif, ret_error)) < 0 ||
+            (r = get_device(o, "oif", v.oif, ret_error)) < 0 ||
+            (r = json_get_bool(o, "not", &v.invert, ret_error)) < 0 ||
+            (r = get_name(o, "type", types, &type, ret_error)) < 0 ||
+            (r = get_u32(o, "table", UINT32_MAX, &v.table, ret_error)) < 0)
+                return r;
+        if (type == RTN_THROW)
+                return refuse(ret_error, "'type' is not a rule's");
+        if ((type == RTN_UNICAST) != (v.table != RT_TABLE_UNSPEC))
+                return refuse(ret_error, "a rule has either a 'table' or a 'type'");
+        v.family = family;
+        v.type = (uint8_t) type;
+        *ret = v;
+        return 0;
+}
+
 typedef int (*ReadElement)(json_object *o, int family, PodNetwork *n, char **ret_error);
 
 static int take_route(json_object *o, int family, PodNetwork *n, char **ret_error) {
@@ -214,6 +273,26 @@ static int take_neighbour(json_object *o, int family, PodNetwork *n, char **ret_
         int r = read_neighbour(o, family, &v, ret_error);
 
         return r < 0 ? r : pod_network_add_neighbour(n, &v);
+}
+
+/* Of the family that its destination has. */
+static int take_policy_route(json_object *o, int family, PodNetwork *n, char **ret_error) {
+        const char *dst = NULL;
+        IPPrefix p;
+        int r = json_get_string(o, "dst", &dst, ret_error);
+
+        if (r < 0)
+                return r;
+        if (isempty(dst) || ip_prefix_parse(dst, &p) < 0)
+                return refuse(ret_error, "'dst' is not a network prefix");
+        return take_route(o, p.address.family, n, ret_error);
+}
+
+static int take_rule(json_object *o, int family, PodNetwork *n, char **ret_error) {
+        PolicyRule v;
+        int r = read_rule(o, &v, ret_error);
+
+        return r < 0 ? r : pod_network_add_rule(n, &v);
 }
 
 /* An array of objects, or null. */
@@ -240,7 +319,7 @@ static int read_array(json_object *o, const char *key, int family, ReadElement f
         return 0;
 }
 
-static int read_addresses6(json_object *o, PodNetwork *n, char **ret_error) {
+static int read_addresses(json_object *o, int family, PodNetwork *n, char **ret_error) {
         json_object *array;
         int r = json_get_array(o, "podips", &array, ret_error);
 
@@ -252,9 +331,9 @@ static int read_addresses6(json_object *o, PodNetwork *n, char **ret_error) {
 
                 if (!json_object_is_type(e, json_type_string) ||
                     strlen(json_object_get_string(e)) != (size_t) json_object_get_string_len(e) ||
-                    ip_prefix_parse(json_object_get_string(e), &p) < 0 || p.address.family != AF_INET6)
-                        return refuse(ret_error, "'podips[%zu]' is not an IPv6 prefix", i);
-                r = pod_network_add_address6(n, &p);
+                    ip_prefix_parse(json_object_get_string(e), &p) < 0 || p.address.family != family)
+                        return refuse(ret_error, "'podips[%zu]' is not an %s prefix", i, family == AF_INET ? "IPv4" : "IPv6");
+                r = pod_network_add_address(n, &p);
                 if (r == -E2BIG)
                         return refuse(ret_error, "'podips' has too many elements");
                 if (r < 0)
@@ -270,10 +349,23 @@ static int read_ipv6(json_object *o, PodNetwork *n, char **ret_error) {
 
         if (r <= 0)
                 return r;
-        if ((r = read_addresses6(ipv6, n, &inner)) < 0 ||
+        if ((r = read_addresses(ipv6, AF_INET6, n, &inner)) < 0 ||
             (r = read_array(ipv6, "routes", AF_INET6, take_route, n, &inner)) < 0 ||
             (r = read_array(ipv6, "neighbors", AF_INET6, take_neighbour, n, &inner)) < 0)
                 return r == -EBADMSG ? refuse(ret_error, "'ipv6': %s", strempty(inner)) : r;
+        return 0;
+}
+
+static int read_policy(json_object *o, PodNetwork *n, char **ret_error) {
+        _cleanup_(freep) char *inner = NULL;
+        json_object *policy;
+        int r = json_get_object(o, "policy", &policy, ret_error);
+
+        if (r <= 0)
+                return r;
+        if ((r = read_array(policy, "routes", AF_UNSPEC, take_policy_route, n, &inner)) < 0 ||
+            (r = read_array(policy, "rules", AF_UNSPEC, take_rule, n, &inner)) < 0)
+                return r == -EBADMSG ? refuse(ret_error, "'policy': %s", strempty(inner)) : r;
         return 0;
 }
 
@@ -296,7 +388,9 @@ int pod_network_from_json(json_object *o, PodNetwork *ret, char **ret_error) {
             (r = get_u32(o, "vxlan-id", VXLAN_VNI_MAX, &n.vxlan_id, ret_error)) < 0 ||
             (r = json_get_bool(o, "dedicated", &n.dedicated, ret_error)) < 0 ||
             (r = json_get_bool(o, "external-net-via-pod-vm", &n.external_net_via_pod_vm, ret_error)) < 0 ||
-            (r = read_ipv6(o, &n, ret_error)) < 0)
+            (r = read_addresses(o, AF_INET, &n, ret_error)) < 0 ||
+            (r = read_ipv6(o, &n, ret_error)) < 0 ||
+            (r = read_policy(o, &n, ret_error)) < 0)
                 return r;
 
         if (type && strlen(type) >= sizeof(n.tunnel_type))
@@ -325,7 +419,9 @@ static int write_route(const PodRoute *v, json_object **ret) {
             (ip_address_is_set(&v->source) && (r = json_set_string(o, "src", FORMAT_IP_ADDRESS(&v->source))) < 0) ||
             (v->priority > 0 && (r = json_set_u64(o, "priority", v->priority)) < 0) ||
             (v->mtu > 0 && (r = json_set_u64(o, "mtu", v->mtu)) < 0) ||
-            (v->onlink && (r = json_set_bool(o, "onlink", true)) < 0))
+            (v->onlink && (r = json_set_bool(o, "onlink", true)) < 0) ||
+            (v->table != RT_TABLE_MAIN && (r = json_set_u64(o, "table", v->table)) < 0) ||
+            (v->type != RTN_UNICAST && (r = json_set_string(o, "type", name_of(types, v->type))) < 0))
                 return r;
         *ret = TAKE_PTR(o);
         return 0;
@@ -346,6 +442,27 @@ static int write_neighbour(const PodNeighbour *v, json_object **ret) {
         return 0;
 }
 
+static int write_rule(const PolicyRule *v, json_object **ret) {
+        _cleanup_(json_object_putp) json_object *o = json_object_new_object();
+        int r;
+
+        if (!o)
+                return -ENOMEM;
+        if ((r = json_set_string(o, "family", name_of(families, (uint16_t) v->family))) < 0 ||
+            (r = json_set_u64(o, "priority", v->priority)) < 0 ||
+            (ip_address_is_set(&v->from.address) && (r = json_set_string(o, "from", FORMAT_IP_PREFIX(&v->from))) < 0) ||
+            (ip_address_is_set(&v->to.address) && (r = json_set_string(o, "to", FORMAT_IP_PREFIX(&v->to))) < 0) ||
+            (v->mark > 0 && (r = json_set_u64(o, "fwmark", v->mark)) < 0) ||
+            (v->mask > 0 && (r = json_set_u64(o, "fwmask", v->mask)) < 0) ||
+            (v->iif[0] && (r = json_set_string(o, "iif", v->iif)) < 0) ||
+            (v->oif[0] && (r = json_set_string(o, "oif", v->oif)) < 0) ||
+            (v->invert && (r = json_set_bool(o, "not", true)) < 0) ||
+            (r = v->type == RTN_UNICAST ? json_set_u64(o, "table", v->table) : json_set_string(o, "type", name_of(types, v->type))) < 0)
+                return r;
+        *ret = TAKE_PTR(o);
+        return 0;
+}
+
 static int array_take(json_object **array, json_object *element) {
         if (!*array)
                 *array = json_object_new_array();
@@ -361,6 +478,11 @@ static int set_array(json_object *o, const char *key, json_object **array) {
         return json_object_object_add(o, key, TAKE_PTR(*array)) < 0 ? -ENOMEM : 0;
 }
 
+/* Is it one that who does not know of tables and types would take for another? */
+static bool is_policy(const PodRoute *v) {
+        return v->table != RT_TABLE_MAIN || v->type != RTN_UNICAST;
+}
+
 static int write_lists(const PodNetwork *n, int family, json_object *o) {
         _cleanup_(json_object_putp) json_object *routes = NULL, *neighbours = NULL;
         int r;
@@ -368,7 +490,7 @@ static int write_lists(const PodNetwork *n, int family, json_object *o) {
         for (size_t i = 0; i < n->n_routes; i++) {
                 json_object *e;
 
-                if (n->routes[i].dst.address.family != family)
+                if (n->routes[i].dst.address.family != family || is_policy(n->routes + i))
                         continue;
                 if ((r = write_route(n->routes + i, &e)) < 0 || (r = array_take(&routes, e)) < 0)
                         return r;
@@ -388,7 +510,7 @@ static int write_lists(const PodNetwork *n, int family, json_object *o) {
 
 static bool has_ipv6(const PodNetwork *n) {
         for (size_t i = 0; i < n->n_routes; i++)
-                if (n->routes[i].dst.address.family == AF_INET6)
+                if (n->routes[i].dst.address.family == AF_INET6 && !is_policy(n->routes + i))
                         return true;
         for (size_t i = 0; i < n->n_neighbours; i++)
                 if (n->neighbours[i].address.family == AF_INET6)
@@ -396,8 +518,20 @@ static bool has_ipv6(const PodNetwork *n) {
         return n->n_addresses6 > 0;
 }
 
+static int set_addresses(json_object *o, const IPPrefix *addresses, size_t n) {
+        _cleanup_(json_object_putp) json_object *array = NULL;
+
+        for (size_t i = 0; i < n; i++) {
+                json_object *e = json_object_new_string(FORMAT_IP_PREFIX(addresses + i));
+
+                if (!e || array_take(&array, e) < 0)
+                        return -ENOMEM;
+        }
+        return set_array(o, "podips", &array);
+}
+
 static int write_ipv6(const PodNetwork *n, json_object *o) {
-        _cleanup_(json_object_putp) json_object *ipv6 = NULL, *addresses = NULL;
+        _cleanup_(json_object_putp) json_object *ipv6 = NULL;
         int r;
 
         if (!has_ipv6(n))
@@ -405,16 +539,34 @@ static int write_ipv6(const PodNetwork *n, json_object *o) {
         ipv6 = json_object_new_object();
         if (!ipv6)
                 return -ENOMEM;
-        for (size_t i = 0; i < n->n_addresses6; i++) {
-                json_object *e = json_object_new_string(FORMAT_IP_PREFIX(n->addresses6 + i));
-
-                if (!e || array_take(&addresses, e) < 0)
-                        return -ENOMEM;
-        }
-        if ((r = set_array(ipv6, "podips", &addresses)) < 0 ||
+        if ((r = set_addresses(ipv6, n->addresses6, n->n_addresses6)) < 0 ||
             (r = write_lists(n, AF_INET6, ipv6)) < 0)
                 return r;
         return json_set(o, "ipv6", TAKE_PTR(ipv6));
+}
+
+static int write_policy(const PodNetwork *n, json_object *o) {
+        _cleanup_(json_object_putp) json_object *policy = NULL, *routes = NULL, *rules = NULL;
+        json_object *e;
+        int r;
+
+        for (size_t i = 0; i < n->n_routes; i++)
+                if (is_policy(n->routes + i) &&
+                    ((r = write_route(n->routes + i, &e)) < 0 || (r = array_take(&routes, e)) < 0))
+                        return r;
+        for (size_t i = 0; i < n->n_rules; i++)
+                if ((r = write_rule(n->rules + i, &e)) < 0 || (r = array_take(&rules, e)) < 0)
+                        return r;
+        if (!routes && !rules)
+                return 0;
+
+        policy = json_object_new_object();
+        if (!policy)
+                return -ENOMEM;
+        if ((r = set_array(policy, "routes", &routes)) < 0 ||
+            (r = set_array(policy, "rules", &rules)) < 0)
+                return r;
+        return json_set(o, "policy", TAKE_PTR(policy));
 }
 
 int pod_network_to_json(const PodNetwork *n, json_object **ret) {
@@ -435,7 +587,9 @@ int pod_network_to_json(const PodNetwork *n, json_object **ret) {
             (n->vxlan_id > 0 && (r = json_set_u64(o, "vxlan-id", n->vxlan_id)) < 0) ||
             (r = json_set_bool(o, "dedicated", n->dedicated)) < 0 ||
             (r = json_set_bool(o, "external-net-via-pod-vm", n->external_net_via_pod_vm)) < 0 ||
-            (r = write_ipv6(n, o)) < 0)
+            (n->n_addresses4 > 0 && (r = set_addresses(o, n->addresses4, n->n_addresses4)) < 0) ||
+            (r = write_ipv6(n, o)) < 0 ||
+            (r = write_policy(n, o)) < 0)
                 return r;
         *ret = TAKE_PTR(o);
         return 0;

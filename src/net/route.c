@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "net/route.h"
 
+#include <linux/fib_rules.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 
@@ -11,6 +12,7 @@ typedef struct List {
         void *items;
         size_t item_size, n, allocated;
         int ifindex, family;            /* filter */
+        bool all_routes;
 } List;
 
 static void list_reset(void *userdata) {
@@ -162,6 +164,7 @@ static int parse_route(const struct nlmsghdr *h, Route *ret) {
                 .ifindex = has_u32(a[RTA_OIF]) ? (int) nla_get_u32(a[RTA_OIF]) : 0,
                 .onlink = i->rtm_flags & RTNH_F_ONLINK,
                 .multipath = a[RTA_MULTIPATH],
+                .cached = i->rtm_flags & RTM_F_CLONED,
         };
         (void) take_address(a[RTA_DST], i->rtm_family, &v.dst.address);
         (void) take_address(a[RTA_PREFSRC], i->rtm_family, &v.source);
@@ -192,26 +195,36 @@ static int on_route(const struct nlmsghdr *h, void *userdata) {
         r = parse_route(h, &v);
         if (r < 0)
                 return r;
-        if (v.table != RT_TABLE_MAIN || v.type != RTN_UNICAST || (l->family != AF_UNSPEC && v.family != l->family))
+        if (l->family != AF_UNSPEC ? v.family != l->family : v.family != AF_INET && v.family != AF_INET6)
+                return 0;
+        if (l->all_routes ? v.table == RT_TABLE_LOCAL || v.cached : v.table != RT_TABLE_MAIN || v.type != RTN_UNICAST)
                 return 0;
         return list_add(l, &v);
 }
 
-int route_list_main(Netlink *nl, int family, Route **ret, size_t *ret_n) {
+static int list_routes(Netlink *nl, int family, bool all, Route **ret, size_t *ret_n) {
         _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
         struct rtmsg i = { .rtm_family = (uint8_t) family };
-        List l = { .item_size = sizeof(Route), .family = family };
+        List l = { .item_size = sizeof(Route), .family = family, .all_routes = all };
         int r;
 
         r = netlink_message(RTM_GETROUTE, 0, &i, sizeof(i), &m);
         return r < 0 ? r : list_fetch(nl, m, on_route, &l, ret, ret_n);
 }
 
+int route_list_main(Netlink *nl, int family, Route **ret, size_t *ret_n) {
+        return list_routes(nl, family, /* all= */ false, ret, ret_n);
+}
+
+int route_list_all(Netlink *nl, int family, Route **ret, size_t *ret_n) {
+        return list_routes(nl, family, /* all= */ true, ret, ret_n);
+}
+
 static int route_message(uint16_t type, uint16_t flags, const Route *v, struct nl_msg **ret) {
         struct rtmsg i = {
                 .rtm_family = (uint8_t) v->family,
                 .rtm_dst_len = v->dst.length,
-                .rtm_table = RT_TABLE_MAIN,
+                .rtm_table = v->table < 256 ? (uint8_t) v->table : RT_TABLE_UNSPEC,
                 .rtm_protocol = v->protocol,
                 .rtm_scope = v->scope,
                 .rtm_type = v->type,
@@ -227,6 +240,7 @@ static int route_message(uint16_t type, uint16_t flags, const Route *v, struct n
             (v->ifindex > 0 && nla_put_u32(m, RTA_OIF, (uint32_t) v->ifindex) < 0) ||
             (ip_address_is_set(&v->gateway) && put_address(m, RTA_GATEWAY, &v->gateway) < 0) ||
             (ip_address_is_set(&v->source) && put_address(m, RTA_PREFSRC, &v->source) < 0) ||
+            (v->table >= 256 && nla_put_u32(m, RTA_TABLE, v->table) < 0) ||
             (v->priority > 0 && nla_put_u32(m, RTA_PRIORITY, v->priority) < 0))
                 return -ENOMEM;
         if (v->mtu > 0 && type == RTM_NEWROUTE) {
@@ -294,10 +308,124 @@ const Route* route_primary(const Route *routes, size_t n_routes, int family) {
         const Route *best = NULL;
 
         FOREACH_ELEMENT(const Route, v, routes, n_routes)
-                if (v->family == family && v->dst.length == 0 && v->ifindex > 0 && !v->multipath &&
+                if (v->family == family && v->table == RT_TABLE_MAIN && v->type == RTN_UNICAST && v->dst.length == 0 && v->ifindex > 0 && !v->multipath &&
                     (!best || v->priority < best->priority))
                         best = v;
         return best;
+}
+
+/* Do we understand all that it goes by? */
+static bool rule_is_special(const struct fib_rule_hdr *i, struct nlattr *const *a) {
+        static const int others[] = {
+                FRA_GOTO, FRA_FLOW, FRA_TUN_ID, FRA_SUPPRESS_IFGROUP, FRA_L3MDEV, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE,
+                FRA_DPORT_RANGE,
+        };
+
+        FOREACH_ELEMENT(const int, k, others, ELEMENTSOF(others))
+                /* The kernel writes "all ones" and "no" for some that were never set (linux: net/core/fib_rules.c). */
+                if (a[*k] && !(has_u32(a[*k]) && *k == FRA_SUPPRESS_IFGROUP && nla_get_u32(a[*k]) == UINT32_MAX) &&
+                    !(*k == FRA_L3MDEV && nla_get_u8(a[*k]) == 0))
+                        return true;
+        return i->tos != 0 || (has_u32(a[FRA_SUPPRESS_PREFIXLEN]) && nla_get_u32(a[FRA_SUPPRESS_PREFIXLEN]) != UINT32_MAX) ||
+                (i->action != FR_ACT_TO_TBL && i->action != FR_ACT_BLACKHOLE && i->action != FR_ACT_UNREACHABLE &&
+                 i->action != FR_ACT_PROHIBIT);
+}
+
+static void take_name(struct nlattr *a, char ret[static IFNAMSIZ]) {
+        if (a)
+                (void) nla_strlcpy(ret, a, IFNAMSIZ);
+}
+
+static int on_rule(const struct nlmsghdr *h, void *userdata) {
+        static const uint8_t types[] = {
+                [FR_ACT_TO_TBL] = RTN_UNICAST, [FR_ACT_BLACKHOLE] = RTN_BLACKHOLE, [FR_ACT_UNREACHABLE] = RTN_UNREACHABLE,
+                [FR_ACT_PROHIBIT] = RTN_PROHIBIT,
+        };
+        const struct fib_rule_hdr *i = nlmsg_data(h);
+        struct nlattr *a[FRA_MAX + 1];
+        PolicyRule v;
+
+        if (h->nlmsg_type != RTM_NEWRULE)
+                return 0;
+        if (nlmsg_parse((struct nlmsghdr*) h, sizeof(*i), a, FRA_MAX, NULL) < 0)
+                return -EBADMSG;
+        if (i->family != AF_INET && i->family != AF_INET6)      /* of multicast routing */
+                return 0;
+
+        v = (PolicyRule) {
+                .family = i->family,
+                .priority = has_u32(a[FRA_PRIORITY]) ? nla_get_u32(a[FRA_PRIORITY]) : 0,
+                .mark = has_u32(a[FRA_FWMARK]) ? nla_get_u32(a[FRA_FWMARK]) : 0,
+                .mask = has_u32(a[FRA_FWMASK]) ? nla_get_u32(a[FRA_FWMASK]) : 0,
+                .invert = i->flags & FIB_RULE_INVERT,
+                .type = i->action < ELEMENTSOF(types) ? types[i->action] : RTN_UNSPEC,
+                .table = has_u32(a[FRA_TABLE]) ? nla_get_u32(a[FRA_TABLE]) : i->table,
+                .special = rule_is_special(i, a),
+        };
+        if (take_address(a[FRA_SRC], i->family, &v.from.address))
+                v.from.length = i->src_len;
+        if (take_address(a[FRA_DST], i->family, &v.to.address))
+                v.to.length = i->dst_len;
+        take_name(a[FRA_IIFNAME], v.iif);
+        take_name(a[FRA_OIFNAME], v.oif);
+
+        /* linux: net/ipv4/fib_rules.c, fib_default_rules_init(), and the same for IPv6 */
+        if ((v.priority == 0 && v.table == RT_TABLE_LOCAL) || (v.priority == 0x7ffe && v.table == RT_TABLE_MAIN) ||
+            (v.priority == 0x7fff && v.table == RT_TABLE_DEFAULT))
+                return 0;
+        return list_add(userdata, &v);
+}
+
+int rule_list(Netlink *nl, PolicyRule **ret, size_t *ret_n) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        struct fib_rule_hdr i = { .family = AF_UNSPEC };
+        List l = { .item_size = sizeof(PolicyRule) };
+        int r;
+
+        r = netlink_message(RTM_GETRULE, 0, &i, sizeof(i), &m);
+        return r < 0 ? r : list_fetch(nl, m, on_rule, &l, ret, ret_n);
+}
+
+static int rule_message(uint16_t type, uint16_t flags, const PolicyRule *v, struct nl_msg **ret) {
+        struct fib_rule_hdr i = {
+                .family = (uint8_t) v->family,
+                .src_len = v->from.length,
+                .dst_len = v->to.length,
+                .action = v->type == RTN_BLACKHOLE ? FR_ACT_BLACKHOLE : v->type == RTN_UNREACHABLE ? FR_ACT_UNREACHABLE :
+                        v->type == RTN_PROHIBIT ? FR_ACT_PROHIBIT : FR_ACT_TO_TBL,
+                .flags = v->invert ? FIB_RULE_INVERT : 0,
+        };
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        int r;
+
+        r = netlink_message(type, flags, &i, sizeof(i), &m);
+        if (r < 0)
+                return r;
+        if (nla_put_u32(m, FRA_PRIORITY, v->priority) < 0 ||
+            (v->from.length > 0 && put_address(m, FRA_SRC, &v->from.address) < 0) ||
+            (v->to.length > 0 && put_address(m, FRA_DST, &v->to.address) < 0) ||
+            ((v->mark > 0 || v->mask > 0) &&
+             (nla_put_u32(m, FRA_FWMARK, v->mark) < 0 || nla_put_u32(m, FRA_FWMASK, v->mask) < 0)) ||
+            (v->iif[0] && nla_put_string(m, FRA_IIFNAME, v->iif) < 0) ||
+            (v->oif[0] && nla_put_string(m, FRA_OIFNAME, v->oif) < 0) ||
+            (i.action == FR_ACT_TO_TBL && nla_put_u32(m, FRA_TABLE, v->table) < 0))
+                return -ENOMEM;
+        *ret = TAKE_PTR(m);
+        return 0;
+}
+
+int rule_add(Netlink *nl, const PolicyRule *v) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        int r = v->special ? -EOPNOTSUPP : rule_message(RTM_NEWRULE, NLM_F_CREATE|NLM_F_EXCL, v, &m);
+
+        return r < 0 ? r : netlink_request(nl, m, NULL, NULL);
+}
+
+int rule_delete(Netlink *nl, const PolicyRule *v) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        int r = rule_message(RTM_DELRULE, 0, v, &m);
+
+        return r < 0 ? r : netlink_request(nl, m, NULL, NULL);
 }
 
 static int on_neighbour(const struct nlmsghdr *h, void *userdata) {

@@ -71,8 +71,24 @@ static int inspect_host(Manager *m, PodNetwork *n, uint32_t *ret_mtu, NetError *
         return 0;
 }
 
-static int inspect_addresses(Netlink *pod, const Link *l, PodNetwork *n, NetError *e) {
+/* The pod's address is the one that it speaks from: the default route's choice, else the first that is no alias. */
+static const Address* choose_pod_address(const Address *addresses, size_t n, const Route *primary) {
+        const Address *best = NULL;
+
+        FOREACH_ELEMENT(const Address, a, addresses, n) {
+                if (a->prefix.address.family != AF_INET)
+                        continue;
+                if (ip_address_is_set(&primary->source) && ip_address_equal(&primary->source, &a->prefix.address))
+                        return a;
+                if (!best || (best->flags & IFA_F_SECONDARY && !(a->flags & IFA_F_SECONDARY)))
+                        best = a;
+        }
+        return best;
+}
+
+static int inspect_addresses(Netlink *pod, const Link *l, const Route *primary, PodNetwork *n, NetError *e) {
         _cleanup_(freep) Address *addresses = NULL;
+        const Address *best;
         size_t n_addresses;
         int r;
 
@@ -80,24 +96,45 @@ static int inspect_addresses(Netlink *pod, const Link *l, PodNetwork *n, NetErro
         if (r < 0)
                 return netlink_fail(pod, e, r, "list the addresses of the pod's interface '%s'", l->name);
 
+        best = choose_pod_address(addresses, n_addresses, primary);
+        if (best)
+                n->pod_ip = best->prefix;
         FOREACH_ELEMENT(const Address, a, addresses, n_addresses) {
-                if (a->prefix.address.family == AF_INET) {
-                        if (ip_address_is_set(&n->pod_ip.address))
-                                return net_error_set(e, -ENOTUNIQ, "more than one IPv4 address on the pod's interface '%s'", l->name);
-                        n->pod_ip = a->prefix;
-                } else if (a->scope == RT_SCOPE_UNIVERSE && a->flags & IFA_F_PERMANENT) {
-                        r = pod_network_add_address6(n, &a->prefix);
-                        if (r < 0)
-                                return net_error_set(e, r, "too many IPv6 addresses on the pod's interface '%s'", l->name);
-                }
+                if (a == best || (a->prefix.address.family == AF_INET6 &&
+                                  (a->scope != RT_SCOPE_UNIVERSE || !(a->flags & IFA_F_PERMANENT))))
+                        continue;
+                r = pod_network_add_address(n, &a->prefix);
+                if (r < 0)
+                        return net_error_set(e, r, "too many addresses on the pod's interface '%s'", l->name);
         }
-        if (!ip_address_is_set(&n->pod_ip.address))
-                return net_error_set(e, -EADDRNOTAVAIL, "no IPv4 address on the pod's interface '%s'", l->name);
+        if (!best && n->n_addresses6 == 0)
+                return net_error_set(e, -EADDRNOTAVAIL, "no address on the pod's interface '%s'", l->name);
         return 0;
+}
+
+static bool has_family(const PodNetwork *n, int family) {
+        return family == AF_INET ? ip_address_is_set(&n->pod_ip.address) : n->n_addresses6 > 0;
+}
+
+/* Made by the kernel, or by a router, for any namespace with such an interface. */
+static bool comes_by_itself(const Route *v) {
+        return v->family == AF_INET6 &&
+                (v->protocol == RTPROT_RA || v->protocol == RTPROT_REDIRECT ||
+                 IN6_IS_ADDR_MULTICAST(&v->dst.address.in6) ||
+                 (v->protocol == RTPROT_KERNEL && (IN6_IS_ADDR_LINKLOCAL(&v->dst.address.in6) || v->type != RTN_UNICAST)));
+}
+
+/* Does it say that packets end here? Then it has no interface of its own. */
+static bool rejects(const Route *v) {
+        return v->type == RTN_BLACKHOLE || v->type == RTN_UNREACHABLE || v->type == RTN_PROHIBIT || v->type == RTN_THROW;
 }
 
 /* Can the pod VM have this route? What not is for the log. */
 static const char* reason_to_leave_out(const Route *v, const Link *l) {
+        if (rejects(v))
+                return NULL;
+        if (v->type != RTN_UNICAST)
+                return "its type has a meaning on the worker only";
         if (v->multipath)
                 return "it has several next hops";
         if (v->ifindex != l->ifindex)
@@ -119,12 +156,8 @@ static int inspect_routes(const Route *routes, size_t n_routes, const Link *l, c
                 PodRoute p;
                 int r;
 
-                if (v->family == AF_INET6) {
-                        /* Router advertisements reach the pod VM through the tunnel; link-local routes come with the device. */
-                        if (n->n_addresses6 == 0 || v->protocol == RTPROT_RA || v->protocol == RTPROT_REDIRECT ||
-                            IN6_IS_ADDR_LINKLOCAL(&v->dst.address.in6) || IN6_IS_ADDR_MULTICAST(&v->dst.address.in6))
-                                continue;
-                }
+                if (!has_family(n, v->family) || comes_by_itself(v))
+                        continue;
                 reason = reason_to_leave_out(v, l);
                 if (reason) {
                         (void) log_full(log, LOG_WARNING, NULL, 0, "Leaving out the pod's route to '%s': %s.",
@@ -141,8 +174,11 @@ static int inspect_routes(const Route *routes, size_t n_routes, const Link *l, c
                         .priority = v->priority,
                         .mtu = v->mtu,
                         .onlink = v->onlink,
+                        .table = v->table,
+                        .type = v->type,
                 };
-                memcpy(p.device, l->name, sizeof(p.device));
+                if (!rejects(v))
+                        memcpy(p.device, l->name, sizeof(p.device));
                 r = add_route(n, &p, e);
                 if (r < 0)
                         return r;
@@ -150,20 +186,61 @@ static int inspect_routes(const Route *routes, size_t n_routes, const Link *l, c
         return 0;
 }
 
+static bool reaches_vm(const char *interface, const PodNetwork *n) {
+        return isempty(interface) || streq(interface, n->interface) || streq(interface, "lo");
+}
+
+static const char* reason_to_leave_out_rule(const PolicyRule *v, const PodNetwork *n) {
+        bool has_table = v->type != RTN_UNICAST || v->table == RT_TABLE_MAIN || v->table == RT_TABLE_DEFAULT || v->table == RT_TABLE_LOCAL;
+
+        if (v->special)
+                return "it goes by more than addresses, marks and interfaces";
+        if (!reaches_vm(v->iif, n) || !reaches_vm(v->oif, n))
+                return "its interface stays on the worker";
+        for (size_t i = 0; !has_table && i < n->n_routes; i++)
+                has_table = n->routes[i].table == v->table && n->routes[i].dst.address.family == v->family;
+        return has_table ? NULL : "none of its table's routes leaves by the pod's interface";
+}
+
+/* A table without a rule that looks into it is not worth a word, but does no harm in the pod VM either. */
+static int inspect_rules(Netlink *pod, const LogContext *log, PodNetwork *n, NetError *e) {
+        _cleanup_(freep) PolicyRule *rules = NULL;
+        size_t n_rules;
+        int r;
+
+        r = rule_list(pod, &rules, &n_rules);
+        if (r < 0)
+                return netlink_fail(pod, e, r, "list the pod's policy rules");
+
+        FOREACH_ELEMENT(const PolicyRule, v, rules, n_rules) {
+                const char *reason = has_family(n, v->family) ? reason_to_leave_out_rule(v, n) : "the pod has no such address";
+
+                if (reason) {
+                        (void) log_full(log, LOG_WARNING, NULL, 0, "Leaving out the pod's policy rule with priority %u: %s.",
+                                        v->priority, reason);
+                        continue;
+                }
+                r = pod_network_add_rule(n, v);
+                if (r < 0)
+                        return net_error_set(e, r, "too many policy rules in the pod's network");
+        }
+        return 0;
+}
+
 static bool has_route(const PodNetwork *n, const IPPrefix *dst) {
         for (size_t i = 0; i < n->n_routes; i++)
-                if (ip_prefix_equal(&n->routes[i].dst, dst))
+                if (n->routes[i].table == RT_TABLE_MAIN && ip_prefix_equal(&n->routes[i].dst, dst))
                         return true;
         return false;
 }
 
 static int add_pod_subnets(const Manager *m, const Link *l, const IPAddress *gateway, PodNetwork *n, NetError *e) {
         for (size_t i = 0; i < m->n_pod_subnets; i++) {
-                PodRoute p = { .dst = m->pod_subnets[i], .gateway = *gateway };
+                PodRoute p = { .dst = m->pod_subnets[i], .gateway = *gateway, .table = RT_TABLE_MAIN, .type = RTN_UNICAST };
                 int r;
 
                 /* A second route to the pod's own subnet would push the first one aside in the pod VM. */
-                if (p.dst.address.family != AF_INET || has_route(n, &p.dst))
+                if (p.dst.address.family != AF_INET || !has_family(n, AF_INET) || has_route(n, &p.dst))
                         continue;
                 p.scope = ip_address_is_set(gateway) ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
                 memcpy(p.device, l->name, sizeof(p.device));
@@ -187,8 +264,7 @@ static int inspect_neighbours(Netlink *pod, const Link *l, PodNetwork *n, NetErr
                 PodNeighbour p = { .address = v->address, .mac = v->mac, .has_mac = v->has_mac, .state = v->state };
 
                 /* The others are found anew from the pod VM. The AWS VPC CNI sets one for its gateway 169.254.1.1. */
-                if (v->state != NUD_PERMANENT || !v->has_mac ||
-                    (v->address.family == AF_INET6 && n->n_addresses6 == 0))
+                if (v->state != NUD_PERMANENT || !v->has_mac || !has_family(n, v->address.family))
                         continue;
                 memcpy(p.device, l->name, sizeof(p.device));
                 r = pod_network_add_neighbour(n, &p);
@@ -212,12 +288,12 @@ int inspect_pod_network(Manager *m, Netlink *pod, const LogContext *log, PodNetw
         if (r < 0)
                 return r;
 
-        r = route_list_main(pod, AF_UNSPEC, &routes, &n_routes);
+        r = route_list_all(pod, AF_UNSPEC, &routes, &n_routes);
         if (r < 0)
                 return netlink_fail(pod, e, r, "list the pod's routes");
-        primary = route_primary(routes, n_routes, AF_INET);
+        primary = route_primary(routes, n_routes, AF_INET) ?: route_primary(routes, n_routes, AF_INET6);
         if (!primary)
-                return net_error_set(e, -ENETUNREACH, "pod has no IPv4 default route, so its primary interface is not known");
+                return net_error_set(e, -ENETUNREACH, "pod has no default route, so its primary interface is not known");
         gateway = primary->gateway.family == AF_INET ? primary->gateway : IP_ADDRESS_NULL;
 
         r = link_get_by_index(pod, primary->ifindex, &l);
@@ -244,9 +320,10 @@ int inspect_pod_network(Manager *m, Netlink *pod, const LogContext *log, PodNetw
                                 l.name, l.mtu, n.mtu);
         }
 
-        if ((r = inspect_addresses(pod, &l, &n, e)) < 0 ||
+        if ((r = inspect_addresses(pod, &l, primary, &n, e)) < 0 ||
             (r = inspect_routes(routes, n_routes, &l, log, &n, e)) < 0 ||
             (r = add_pod_subnets(m, &l, &gateway, &n, e)) < 0 ||
+            (r = inspect_rules(pod, log, &n, e)) < 0 ||
             (r = inspect_neighbours(pod, &l, &n, e)) < 0)
                 return r;
 

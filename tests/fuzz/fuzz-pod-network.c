@@ -25,7 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         assert(r >= 0);
         r = pod_network_from_json(written, &again, NULL);
         assert(r >= 0);
-        assert(again.n_routes == n.n_routes && again.n_neighbours == n.n_neighbours);
+        assert(again.n_routes == n.n_routes && again.n_neighbours == n.n_neighbours && again.n_rules == n.n_rules &&
+               again.n_addresses4 == n.n_addresses4 && again.n_addresses6 == n.n_addresses6);
         r = pod_network_to_text(&again, &text_again);
         assert(r >= 0 && streq(text, text_again));
         return 0;

@@ -22,6 +22,8 @@ typedef struct Fixture {
         const char *name;
         const char *pod, *peer, *outside;       /* the node is 10.10.0.1 */
         const char *pod6, *peer6;               /* NULL: IPv4 only; outside is fd00:10::9, the node fd00:10::1 */
+        const char *second;                     /* one more address of the pod */
+        const char *left_out;                   /* lines of the pod's network that are not for the VM */
 } Fixture;
 
 static const Fixture fixtures[] = {
@@ -30,11 +32,14 @@ static const Fixture fixtures[] = {
         { "cilium",            "10.0.1.5",      "10.0.1.6",      "10.10.1.9",    "fd02::5", "fd02::6" },
         { "ovn-kubernetes",    "10.244.0.5",    "10.244.0.6",    "10.10.1.9",    "fd00:10:244:1::5", "fd00:10:244:1::6" },
         { "aws-vpc-cni",       "192.168.40.15", "192.168.40.16", "10.10.1.9",    NULL, NULL },
+        { "aws-vpc-cni-ipv6",  NULL,            NULL,            NULL,           "2001:db8:40::15", "2001:db8:40::16" },
         { "azure-transparent", "10.240.0.15",   "10.240.0.16",   "10.10.1.9",    NULL, NULL },
         { "azure-bridge",      "10.10.0.15",    "10.10.0.16",    "10.10.1.9",    NULL, NULL },
         { "gke-ptp",           "10.48.0.5",     "10.48.0.6",     "10.10.1.9",    "fd00:48::5", "fd00:48::6" },
         { "flannel",           "10.244.1.5",    "10.244.1.6",    "10.244.2.0",   NULL, NULL },
         { "multus",            "10.244.1.5",    "10.244.1.6",    "10.244.2.0",   NULL, NULL },
+        { "policy-routing",    "10.244.1.5",    "10.244.1.6",    "10.244.2.0",   NULL, NULL, "10.244.1.50",
+          "^100:|^140:" },
 };
 
 static int fixture_setup(void **state) {
@@ -71,12 +76,13 @@ static void expect_golden(const Fixture *f, const char *pod_network, uint64_t *r
 }
 
 /* What a program in the pod can see of its network, one command a line. */
-static char* network_of(const char *ns) {
-        return lab_output("cd /; for what in 'route show dev eth0' '-6 route show dev eth0' '-4 neigh show dev eth0 nud permanent' "
+static char* network_of(const char *ns, const char *left_out) {
+        return lab_output("for what in '-4 route show table all dev eth0' '-6 route show table all dev eth0' "
+                          "'-4 route show table all type blackhole' '-4 neigh show dev eth0 nud permanent' "
                           "'-6 neigh show dev eth0 nud permanent' '-4 rule' '-6 rule'; do echo \"$what:\"; ip -n %s $what; done | "
-                          "grep -v '^fe80::/64'; "
+                          "grep -v -E 'table local|^fe80::/64|%s'; "
                           "ip -n %s -o addr show dev eth0 scope global | awk '{print $3, $4}'; "
-                          "ip -n %s -o link show dev eth0 | grep -o 'link/ether [0-9a-f:]*'", ns, ns, ns);
+                          "ip -n %s -o link show dev eth0 | grep -o 'link/ether [0-9a-f:]*'", ns, left_out ?: "^$", ns, ns);
 }
 
 static void expect_udp_both_ways(const char *host, const char *host_address, const char *pod_address, size_t size) {
@@ -86,8 +92,8 @@ static void expect_udp_both_ways(const char *host, const char *host_address, con
 
 static void pod_vm_stands_in_for_the_pod(void **state) {
         static const char *const one_id[] = { "--vxlan-min-id", "16777215", NULL };
-        _cleanup_(freep) char *pn = NULL, *before = network_of("wpod"), *in_vm = NULL, *mtu = NULL, *after = NULL;
         const Fixture *f = *state;
+        _cleanup_(freep) char *pn = NULL, *before = network_of("wpod", f->left_out), *in_vm = NULL, *mtu = NULL, *after = NULL;
         char expected[32];
         uint64_t value;
         size_t largest;
@@ -99,33 +105,41 @@ static void pod_vm_stands_in_for_the_pod(void **state) {
         write_apf(pn);
         assert_int_equal(pod_network("setup"), 0);
 
-        in_vm = network_of("podns");
+        in_vm = network_of("podns", f->left_out);
         assert_string_equal(in_vm, before);
         mtu = lab_output("ip -n podns -o link show dev eth0 | grep -o 'mtu [0-9]*'");
         (void) snprintf(expected, sizeof(expected), "mtu %" PRIu64 "\n", value);
         assert_string_equal(mtu, expected);
 
         /* with the node, a second pod, and somebody beyond the node; the smallest MTU on any way is 1400 */
-        largest = 1400 - 28;
-        expect_udp_both_ways("worker", "10.10.0.1", f->pod, largest);
-        expect_udp_both_ways("peer", f->peer, f->pod, largest);
-        expect_udp_both_ways("other", f->outside, f->pod, largest);
+        if (f->pod) {
+                largest = 1400 - 28;
+                expect_udp_both_ways("worker", "10.10.0.1", f->pod, largest);
+                expect_udp_both_ways("peer", f->peer, f->pod, largest);
+                expect_udp_both_ways("other", f->outside, f->pod, largest);
+        }
+        if (f->second)
+                assert_true(lab_udp_passes("peer", "podns", f->second, 1000));
         if (f->pod6) {
                 largest = 1280 - 48;
                 expect_udp_both_ways("worker", "fd00:10::1", f->pod6, largest);
                 expect_udp_both_ways("peer", f->peer6, f->pod6, largest);
                 expect_udp_both_ways("other", "fd00:10::9", f->pod6, largest);
         }
-        assert_true(lab_tcp("peer", "podns", f->pod, 1 << 20, LAB_PATIENCE_MSEC) > 0);
-        assert_true(lab_tcp("podns", "other", f->outside, 1 << 20, LAB_PATIENCE_MSEC) > 0);
+        assert_true(lab_tcp("peer", "podns", f->pod ?: f->pod6, 1 << 20, LAB_PATIENCE_MSEC) > 0);
+        assert_true(lab_tcp("podns", "other", f->pod ? f->outside : "fd00:10::9", 1 << 20, LAB_PATIENCE_MSEC) > 0);
         /* by the tunnel, and not by the pod's stack on the worker */
-        lab_sh("ip -n podns link set eth0 down");
-        assert_false(lab_udp("peer", "podns", f->pod, 100, true, 100));
+        lab_sh("ip -n vm link set enc0 down");
+        assert_false(lab_udp("peer", "podns", f->pod ?: f->pod6, 100, true, 100));
 
         teardown("s1");
         expect_nothing_left();
-        after = network_of("wpod");
+        after = network_of("wpod", f->left_out);
         assert_string_equal(after, before);
+
+        /* and the VM's end leaves a namespace as it was */
+        assert_int_equal(pod_network("teardown"), 0);
+        expect_empty("the VM's rules", lab_output("ip -n podns -4 rule | tail -n +4; ip -n podns -4 route show table all type blackhole"));
         assert_int_equal(stop_daemon(SIGTERM), 0);
 }
 

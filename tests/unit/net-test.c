@@ -112,14 +112,18 @@ static void interface_name_is_checked(void **state) {
 }
 
 static void lowest_metric_is_primary(void **state) {
+#define MAIN .table = RT_TABLE_MAIN, .type = RTN_UNICAST
         const Route routes[] = {
-                { .family = AF_INET, .dst.length = 0, .ifindex = 2, .priority = 1024 },
-                { .family = AF_INET, .dst.length = 24, .ifindex = 3, .priority = 0 },
-                { .family = AF_INET, .dst.length = 0, .ifindex = 4, .priority = 100, .multipath = true },
-                { .family = AF_INET6, .dst.length = 0, .ifindex = 5, .priority = 1 },
-                { .family = AF_INET, .dst.length = 0, .ifindex = 6, .priority = 100 },
-                { .family = AF_INET, .dst.length = 0, .ifindex = 7, .priority = 100 },
+                { MAIN, .family = AF_INET, .dst.length = 0, .ifindex = 2, .priority = 1024 },
+                { MAIN, .family = AF_INET, .dst.length = 24, .ifindex = 3, .priority = 0 },
+                { MAIN, .family = AF_INET, .dst.length = 0, .ifindex = 4, .priority = 100, .multipath = true },
+                { MAIN, .family = AF_INET6, .dst.length = 0, .ifindex = 5, .priority = 1 },
+                { MAIN, .family = AF_INET, .dst.length = 0, .ifindex = 6, .priority = 100 },
+                { MAIN, .family = AF_INET, .dst.length = 0, .ifindex = 7, .priority = 100 },
+                { .table = 100, .type = RTN_UNICAST, .family = AF_INET, .dst.length = 0, .ifindex = 8 },
+                { .table = RT_TABLE_MAIN, .type = RTN_UNREACHABLE, .family = AF_INET, .dst.length = 0, .ifindex = 1 },
         };
+#undef MAIN
 
         assert_ptr_equal(route_primary(routes, ELEMENTSOF(routes), AF_INET), routes + 4);
         assert_ptr_equal(route_primary(routes, ELEMENTSOF(routes), AF_INET6), routes + 3);
@@ -257,7 +261,23 @@ static const JsonCase json_cases[] = {
         { "{\"routes\":[1]}", "'routes[0]'" },
         { "{\"routes\":[{},{\"dst\":\"x\"}]}", "'routes[1]': 'dst'" },
         { "{\"routes\":[{\"gw\":\"10.0.0.1/24\"}]}", "'routes[0]': 'gw'" },
-        { "{\"routes\":[{\"protocol\":\"bird\"}]}", "'routes[0]': 'protocol'" },
+        { "{\"routes\":[{\"protocol\":\"bird\"}]}", NULL },
+        { "{\"routes\":[{\"protocol\":186}]}", "'routes[0]': 'protocol'" },
+        { "{\"routes\":[{\"table\":255}]}", "'routes[0]': 'table'" },
+        { "{\"routes\":[{\"type\":\"local\"}]}", "'routes[0]': 'type'" },
+        { "{\"routes\":[{\"type\":\"throw\",\"gw\":\"10.0.0.1\"}]}", "'routes[0]': 'type' and 'gw'" },
+        { "{\"podips\":[\"10.1.0.5/24\",\"10.1.0.6/24\"]}", NULL },
+        { "{\"podips\":[\"fd00::5/64\"]}", "'podips[0]'" },
+        { "{\"policy\":{\"routes\":[{\"dst\":\"0.0.0.0/0\",\"gw\":\"10.0.0.1\",\"table\":100},{\"dst\":\"::/0\",\"gw\":\"\",\"type\":\"unreachable\"}],"
+          "\"rules\":[{\"priority\":5,\"from\":\"10.1.0.5/32\",\"to\":\"10.2.0.0/16\",\"fwmark\":1,\"fwmask\":15,\"iif\":\"eth0\",\"oif\":\"lo\",\"not\":true,"
+          "\"table\":100},{\"family\":\"ipv6\",\"from\":\"fd00::/64\",\"type\":\"blackhole\"}]}}", NULL },
+        { "{\"policy\":[]}", "'policy'" },
+        { "{\"policy\":{\"routes\":[{\"table\":100}]}}", "'policy': 'routes[0]': 'dst'" },
+        { "{\"policy\":{\"rules\":[{\"priority\":1}]}}", "'policy': 'rules[0]': a rule has either" },
+        { "{\"policy\":{\"rules\":[{\"table\":100,\"type\":\"prohibit\"}]}}", "'policy': 'rules[0]': a rule has either" },
+        { "{\"policy\":{\"rules\":[{\"type\":\"throw\"}]}}", "'policy': 'rules[0]': 'type'" },
+        { "{\"policy\":{\"rules\":[{\"family\":\"ipv6\",\"table\":1,\"from\":\"10.0.0.0/8\"}]}}", "'policy': 'rules[0]': 'from'" },
+        { "{\"policy\":{\"rules\":[{\"family\":\"ipx\",\"table\":1}]}}", "'policy': 'rules[0]': 'family'" },
         { "{\"routes\":[{\"scope\":\"global\"}]}", "'routes[0]': 'scope'" },
         { "{\"routes\":[{\"protocol-number\":256}]}", "'routes[0]': 'protocol-number'" },
         { "{\"routes\":[{\"onlink\":\"yes\"}]}", "'routes[0]': 'onlink'" },
@@ -294,6 +314,8 @@ static void json_is_read_or_refused_by_key(void **state) {
                 assert_int_equal(pod_network_to_text(&n, &text), 0);
                 assert_int_equal(read_text(text, &again, NULL), 0);
                 assert_int_equal(again.n_routes, n.n_routes);
+                assert_int_equal(again.n_rules, n.n_rules);
+                assert_int_equal(again.n_addresses4, n.n_addresses4);
                 assert_int_equal(pod_network_to_text(&again, &text_again), 0);
                 assert_string_equal(text, text_again);
                 free(text);

@@ -95,7 +95,7 @@ static int run(int argc, char *argv[]) {
 
         r = read_config(settings.config, &n);
         if (streq(verb, "teardown")) {
-                r = podvm_teardown(n.interface, &vm, &e);
+                r = podvm_teardown(&n, &vm, &e);
                 return r < 0 ? log_error_errno(r, "Failed to tear down the pod's network: %s", net_error_text(&e, r)) : 0;
         }
         if (r < 0)

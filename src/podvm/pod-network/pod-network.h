@@ -15,5 +15,5 @@ typedef struct PodVM {
 int podvm_check(const PodNetwork *n, const PodVM *vm, NetError *e);
 /* podvm_setup() - adopts or replaces what an earlier run left; undone on failure. 0 or -errno with @e. */
 int podvm_setup(const PodNetwork *n, const PodVM *vm, NetError *e);
-/* podvm_teardown() - every step; what is not there is done. @interface "" if it is not known. */
-int podvm_teardown(const char *interface, const PodVM *vm, NetError *e);
+/* podvm_teardown() - every step; what is not there is done. @n may be POD_NETWORK_NULL if it is not known. */
+int podvm_teardown(const PodNetwork *n, const PodVM *vm, NetError *e);

@@ -61,7 +61,7 @@ int podvm_check(const PodNetwork *n, const PodVM *vm, NetError *e) {
                 return net_error_set(e, -EINVAL, "'interface' is missing");
         if (!ip_address_is_host(&n->worker_ip.address))
                 return net_error_set(e, -EINVAL, "'worker-node-ip' is missing or no host's address");
-        if (!ip_address_is_set(&n->pod_ip.address))
+        if (!ip_address_is_set(&n->pod_ip.address) && n->n_addresses6 == 0)
                 return net_error_set(e, -EINVAL, "'podip' is missing");
         if (!n->has_mac)
                 return net_error_set(e, -EINVAL, "'pod-hw-addr' is missing");
@@ -179,6 +179,27 @@ static int make_device(Sockets *s, const PodNetwork *n, uint16_t port, uint32_t 
         return r < 0 ? netlink_fail(s->pod, e, r, "set up '%s'", n->interface) : 0;
 }
 
+static bool has_address4(const PodNetwork *n, const IPPrefix *p) {
+        if (ip_prefix_equal(p, &n->pod_ip))
+                return true;
+        FOREACH_ELEMENT(const IPPrefix, q, n->addresses4, n->n_addresses4)
+                if (ip_prefix_equal(p, q))
+                        return true;
+        return false;
+}
+
+static int add_address(Netlink *pod, const IPPrefix *p, const Link *l, NetError *e) {
+        Address a = {
+                .ifindex = l->ifindex,
+                .prefix = *p,
+                /* The routes come from the worker, where the CNI may have changed the one that the kernel would make. */
+                .flags = IFA_F_NOPREFIXROUTE | (p->address.family == AF_INET ? 0 : IFA_F_NODAD),
+        };
+        int r = address_replace(pod, &a);
+
+        return r < 0 ? netlink_fail(pod, e, r, "add address %s to '%s'", FORMAT_IP_PREFIX(&a.prefix), l->name) : 0;
+}
+
 /* The pod's addresses, and none else. */
 static int set_addresses(Netlink *pod, const PodNetwork *n, const Link *l, NetError *e) {
         _cleanup_(freep) Address *old = NULL;
@@ -189,47 +210,73 @@ static int set_addresses(Netlink *pod, const PodNetwork *n, const Link *l, NetEr
         if (r < 0)
                 return netlink_fail(pod, e, r, "list the addresses of '%s'", l->name);
         FOREACH_ELEMENT(const Address, a, old, n_old)
-                if (!ip_prefix_equal(&a->prefix, &n->pod_ip)) {
+                if (!has_address4(n, &a->prefix)) {
                         r = address_delete(pod, a);
                         if (r < 0 && r != -EADDRNOTAVAIL)
                                 return netlink_fail(pod, e, r, "delete address %s of '%s'", FORMAT_IP_PREFIX(&a->prefix), l->name);
                 }
 
-        for (size_t i = 0; i <= n->n_addresses6; i++) {
-                Address a = {
-                        .ifindex = l->ifindex,
-                        .prefix = i == 0 ? n->pod_ip : n->addresses6[i - 1],
-                        /* The routes come from the worker, where the CNI may have changed the one that the kernel would make. */
-                        .flags = IFA_F_NOPREFIXROUTE | (i == 0 ? 0 : IFA_F_NODAD),
-                };
-
-                r = address_replace(pod, &a);
-                if (r < 0)
-                        return netlink_fail(pod, e, r, "add address %s to '%s'", FORMAT_IP_PREFIX(&a.prefix), l->name);
-        }
+        /* The first is the one that the kernel takes where nothing says which. */
+        if (ip_address_is_set(&n->pod_ip.address) && (r = add_address(pod, &n->pod_ip, l, e)) < 0)
+                return r;
+        FOREACH_ELEMENT(const IPPrefix, p, n->addresses4, n->n_addresses4)
+                if ((r = add_address(pod, p, l, e)) < 0)
+                        return r;
+        FOREACH_ELEMENT(const IPPrefix, p, n->addresses6, n->n_addresses6)
+                if ((r = add_address(pod, p, l, e)) < 0)
+                        return r;
         return 0;
 }
 
-static int set_route(Netlink *pod, const PodRoute *p, const Link *l, NetError *e) {
-        bool has_gateway = ip_address_is_set(&p->gateway);
-        Route v = {
+static Route make_route(const PodRoute *p, const Link *l) {
+        bool has_gateway = ip_address_is_set(&p->gateway), passes = p->type == RTN_UNICAST;
+
+        return (Route) {
                 .family = p->dst.address.family,
                 .dst = p->dst,
                 .gateway = p->gateway,
                 .source = p->source,
-                .ifindex = l->ifindex,
-                .table = RT_TABLE_MAIN,
+                .ifindex = passes ? l->ifindex : 0,
+                .table = p->table,
                 .protocol = p->protocol ?: RTPROT_BOOT,
-                .scope = p->scope == RT_SCOPE_UNIVERSE && !has_gateway && p->dst.address.family == AF_INET ? RT_SCOPE_LINK : p->scope,
-                .type = RTN_UNICAST,
+                .scope = p->scope == RT_SCOPE_UNIVERSE && !has_gateway && passes && p->dst.address.family == AF_INET ? RT_SCOPE_LINK : p->scope,
+                .type = p->type,
                 .priority = p->priority,
                 .mtu = p->mtu,
                 .onlink = p->onlink,
         };
+}
+
+static int set_route(Netlink *pod, const PodRoute *p, const Link *l, NetError *e) {
+        Route v = make_route(p, l);
         int r = route_replace(pod, &v);
 
-        return r < 0 ? netlink_fail(pod, e, r, "add route to %s%s%s", FORMAT_IP_PREFIX(&v.dst), has_gateway ? " via " : "",
+        return r < 0 ? netlink_fail(pod, e, r, "add route to %s%s%s", FORMAT_IP_PREFIX(&v.dst), ip_address_is_set(&v.gateway) ? " via " : "",
                                     FORMAT_IP_ADDRESS(&v.gateway)) : 0;
+}
+
+static int set_rules(Netlink *pod, const PodNetwork *n, NetError *e) {
+        FOREACH_ELEMENT(const PolicyRule, v, n->rules, n->n_rules) {
+                int r = rule_add(pod, v);
+
+                if (r < 0 && r != -EEXIST)
+                        return netlink_fail(pod, e, r, "add the policy rule with priority %u", v->priority);
+        }
+        return 0;
+}
+
+/* What does not go with the device. */
+static void remove_policy(Netlink *pod, const PodNetwork *n) {
+        static const Link none = {};
+
+        FOREACH_ELEMENT(const PolicyRule, v, n->rules, n->n_rules)
+                (void) rule_delete(pod, v);
+        FOREACH_ELEMENT(const PodRoute, p, n->routes, n->n_routes)
+                if (p->type != RTN_UNICAST) {
+                        Route v = make_route(p, &none);
+
+                        (void) route_delete(pod, &v);
+                }
 }
 
 static bool is_of_interface(const char *device, const PodNetwork *n) {
@@ -316,16 +363,19 @@ static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool
                 return netlink_fail(s->pod, e, r, "set '%s' up", l.name);
         /* Neighbours last: with the announcement the kernel forgets all that it knew of them, the permanent ones too. */
         if ((r = set_routes(s->pod, n, &l, e)) < 0 ||
+            (r = set_rules(s->pod, n, e)) < 0 ||
             (r = announce(s->pod, n, &l, e)) < 0)
                 return r;
         return set_neighbours(s->pod, n, &l, e);
 }
 
-static int remove_all(Sockets *s, const char *interface, NetError *e) {
+static int remove_all(Sockets *s, const PodNetwork *n, NetError *e) {
+        const char *interface = n->interface;
         int r, result = 0;
         Link l;
 
         if (s->pod && !isempty(interface)) {
+                remove_policy(s->pod, n);
                 r = link_get(s->pod, interface, &l);
                 if (r >= 0 && link_is_vxlan(&l))
                         r = link_delete(s->pod, l.ifindex);
@@ -360,18 +410,19 @@ int podvm_setup(const PodNetwork *n, const PodVM *vm, NetError *e) {
         if (r < 0) {
                 /* An adopted device serves containers that run: it stays, and the firewall with it. */
                 if (undo)
-                        (void) remove_all(&s, n->interface, NULL);
+                        (void) remove_all(&s, n, NULL);
                 return r;
         }
-        log_notice("Pod's interface '%s' with %s is connected to the worker %s.", n->interface, FORMAT_IP_PREFIX(&n->pod_ip),
+        log_notice("Pod's interface '%s' with %s is connected to the worker %s.", n->interface,
+                   FORMAT_IP_PREFIX(ip_address_is_set(&n->pod_ip.address) ? &n->pod_ip : n->addresses6),
                    FORMAT_IP_ADDRESS(&n->worker_ip.address));
         return 0;
 }
 
-int podvm_teardown(const char *interface, const PodVM *vm, NetError *e) {
+int podvm_teardown(const PodNetwork *n, const PodVM *vm, NetError *e) {
         _cleanup_(sockets_done) Sockets s = SOCKETS_NULL;
         int r;
 
         r = sockets_open(vm, &s, e);
-        return r < 0 && r != -ENOENT ? r : remove_all(&s, interface, e);
+        return r < 0 && r != -ENOENT ? r : remove_all(&s, n, e);
 }

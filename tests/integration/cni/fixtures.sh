@@ -205,6 +205,24 @@ aws_vpc_cni() {
         cloud_route 192.168.40.0/24
 }
 
+# Clusters of IPv6 have no IPv4 in a pod at all.
+aws_vpc_cni_ipv6() {
+        forward
+        underlay_mtu 9001
+        for p in "wpod eni0 15" "peer eni1 16"; do
+                # shellcheck disable=SC2086
+                set -- $p
+                pair "$1" "$2" 9001 "aa:00:00:00:00:$3" "02:00:00:00:00:$3"
+                ip -n "$1" -6 route add fe80::1 dev eth0
+                ip -n "$1" -6 route add default via fe80::1 dev eth0
+                ip -n "$1" addr add "2001:db8:40::$3/128" dev eth0
+                ip -n "$1" neigh add fe80::1 lladdr "02:00:00:00:00:$3" dev eth0 nud permanent
+                node -6 route add "2001:db8:40::$3/128" dev "$2"
+                node -6 rule add to "2001:db8:40::$3/128" priority 512 lookup main
+        done
+        cloud_route 2001:db8:40::/64
+}
+
 # ---- Azure CNI ----
 # Azure/azure-container-networking: network/transparent_endpointclient_linux.go, network/bridge_endpointclient_linux.go,
 # netlink/protocol.go (routes have protocol "static")
@@ -333,6 +351,26 @@ multus() {
         ip -n wpod link set net1 up
         ip -n wpod route add 10.200.0.0/16 via 172.16.0.1 dev net1
         ip -n wpod neigh add 172.16.0.1 lladdr 3e:00:00:00:02:01 dev net1 nud permanent
+}
+
+# ---- Policy routing ----
+# containernetworking/plugins: plugins/meta/sbr/sbr.go (net1 gets a table and a rule of its own), cilium/cilium:
+# plugins/cilium-cni/cmd/cmd.go (addIPConfigToLink: routes in tables and rules for the pod's own interface), and what else a chained
+# plugin may add: a second address, routes that reject, a routing daemon's protocol.
+policy_routing() {
+        multus
+        ip -n wpod rule add from 172.16.0.5/32 priority 100 lookup 100
+        ip -n wpod route add default via 172.16.0.1 dev net1 table 100
+
+        ip -n wpod addr add 10.244.1.50/24 dev eth0
+        ip -n wpod rule add from 10.244.1.50/32 priority 110 lookup 200
+        ip -n wpod route add 10.244.1.0/24 dev eth0 scope link table 200
+        ip -n wpod route add default via 10.244.1.1 dev eth0 src 10.244.1.50 table 200
+        ip -n wpod rule add not fwmark 0x20/0xf0 to 10.245.0.0/16 oif eth0 priority 120 lookup 1000
+        ip -n wpod route add 10.245.0.0/16 via 10.244.1.1 dev eth0 table 1000 proto bird metric 50 mtu 1300
+        ip -n wpod rule add to 192.0.2.0/24 priority 130 prohibit
+        ip -n wpod rule add ipproto udp dport 53 priority 140 lookup 200
+        ip -n wpod route add blackhole 203.0.113.0/24
 }
 
 cloud
