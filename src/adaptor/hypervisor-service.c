@@ -8,6 +8,7 @@
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
 #include "adaptor/pod.h"
+#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox.h"
 #include "basic/log.h"
 #include "basic/parse.h"
@@ -208,6 +209,10 @@ static int method_create(TtrpcCall *call, const void *payload, size_t size, void
                 return ttrpc_call_reply_status(call, TTRPC_RESOURCE_EXHAUSTED, "%u sandboxes are as many as one node may have",
                                                SANDBOXES_MAX);
 
+        if (sandbox_store_holds(m->store, message->id))
+                return ttrpc_call_reply_status(call, TTRPC_FAILED_PRECONDITION,
+                                               "sandbox %s has a record that this version cannot read; StopVM removes it", message->id);
+
         r = sandbox_new(m, message->id, message->networknamespacepath, &request, &s);
         if (r < 0)
                 return r;
@@ -229,6 +234,7 @@ static int method_create(TtrpcCall *call, const void *payload, size_t size, void
 static int method_start(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
         _cleanup_(proto_freep) ProtobufCMessage *base = NULL;
         HypervisorService *h = userdata;
+        struct ucred peer;
         const char *id;
         Sandbox *s;
         int r;
@@ -243,6 +249,9 @@ static int method_start(TtrpcCall *call, const void *payload, size_t size, void 
         s = manager_find_sandbox(h->manager, id);
         if (!s)
                 return ttrpc_call_reply_status(call, TTRPC_NOT_FOUND, "getting sandbox: sandbox %.64s does not exist", id);
+
+        if (s->record.state < SANDBOX_DELETING && ttrpc_call_get_peer_cred(call, &peer) >= 0)
+                shim_watch_set_caller(s, peer.pid);
 
         switch (s->record.state) {
 

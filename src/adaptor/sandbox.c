@@ -258,6 +258,7 @@ Sandbox* sandbox_free(Sandbox *s) {
 
         drop_step(s);
         tunnel_checks_cancel(s);
+        shim_watch_reset(s);
         unit_watch_free(s->watch);
         sd_event_source_disable_unref(s->deadline);
         sd_event_source_disable_unref(s->retry);
@@ -389,6 +390,7 @@ static int sandbox_set_state(Sandbox *s, SandboxState to) {
         s->tried = 0;
         s->n_retries = 0;
         s->retry = sd_event_source_disable_unref(s->retry);
+        shim_watch_reset(s);
         if (to == SANDBOX_DELETING)
                 s->watch = unit_watch_free(s->watch);   /* it is we who stop it */
         (void) arm_state_deadline(s);
@@ -445,6 +447,19 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error) {
         if (arm_timer(s, &s->patience, PATIENCE_USEC, on_patience_over) < 0)
                 waiters_fail(s);
         sandbox_advance(s);
+}
+
+/* What was planned may be more than that: then the instance goes, too. */
+static void fail_as_if_started(Sandbox *s, const sd_bus_error *error) {
+        s->record.state_usec[SANDBOX_CREATING] = now_usec(CLOCK_REALTIME);
+        sandbox_fail(s, error);
+}
+
+void sandbox_fail_made(Sandbox *s) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+        (void) sd_bus_error_set(&error, PEERPOD_ERROR_INTERNAL, "the record is older than the instance that was made for it");
+        fail_as_if_started(s, &error);
 }
 
 int sandbox_stop(Sandbox *s, const char *reason) {
@@ -983,13 +998,15 @@ void sandbox_recover(Sandbox *s) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
         (void) arm_state_deadline(s);
+        shim_watch_recover(s);
 
         switch (s->record.state) {
 
         case SANDBOX_PLANNED:
                 if (!s->record.pod_network || !sandbox_files_are_complete(s->manager->settings, s->record.id)) {
+                        /* Or a disk has lost what came after it. */
                         (void) sd_bus_error_set(&error, PEERPOD_ERROR_CANCELLED, "CreateVM was cut off by a restart of the adaptor");
-                        sandbox_fail(s, &error);
+                        fail_as_if_started(s, &error);
                         return;
                 }
                 s->todo = STEPS_ADOPT_PLANNED;

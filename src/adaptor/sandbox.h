@@ -10,6 +10,7 @@
 
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
+#include "adaptor/shim-watch.h"
 #include "basic/cleanup.h"
 #include "basic/hash.h"
 #include "basic/log.h"
@@ -79,6 +80,7 @@ struct Sandbox {
         ServiceCall *call;                 /* … of which one of these two is the other end */
         UnitJob *job;
         UnitWatch *watch;               /* of the proxy, from its first start on */
+        ShimWatch shim;
         sd_event_source *deadline;      /* of the state */
         sd_event_source *retry;         /* pause between two passes */
         sd_event_source *patience;      /* of those who wait for a failed start to be undone */
@@ -134,6 +136,9 @@ int sandbox_stop(Sandbox *s, const char *reason);
 
 /* sandbox_fail() - the same because something went wrong: @error is copied for those who wait, the bus and the journal */
 void sandbox_fail(Sandbox *s, const sd_bus_error *error);
+
+/* sandbox_fail_made() - an instance of a sandbox that is only planned has been found: its disk has forgotten the start */
+void sandbox_fail_made(Sandbox *s);
 
 /* sandbox_set_last_error() - show it on the bus; nothing else changes */
 void sandbox_set_last_error(Sandbox *s, const char *text);

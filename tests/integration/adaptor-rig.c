@@ -91,6 +91,33 @@ unsigned count(const char *path, const char *needle) {
         return n;
 }
 
+void tell_fakes(Test *t, const char *method, const char *one, const char *two) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+
+        assert_true(sd_bus_message_new_method_call(t->bus, &m, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                                                   "org.freedesktop.systemd1.Manager", method) >= 0);
+        assert_true(sd_bus_message_append(m, two ? "ss" : "s", one, two) >= 0);
+        if (sd_bus_call(t->bus, m, 0, &error, NULL) < 0)
+                fail_msg("%s: %s", method, error.message);
+}
+
+void let_the_cloud_be_asked(Test *t, unsigned n) {
+        unsigned before = count(path_of(t, "provider/calls"), "list ");
+
+        wait_until(t, count(path_of(t, "provider/calls"), "list ") >= before + n);
+}
+
+unsigned n_left_at_fakes(Test *t) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        uint32_t n;
+
+        assert_true(sd_bus_call_method(t->bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
+                                       "CountLeft", NULL, &reply, NULL) >= 0);
+        assert_true(sd_bus_message_read(reply, "u", &n) >= 0);
+        return n;
+}
+
 bool called(const Test *t, const char *line) {
         return count(path_of(t, "calls"), line) > 0;
 }
@@ -287,7 +314,7 @@ void begin_stop(TtrpcClient *client, Call *c, const char *id) {
 
         m.id = (char*) id;
         *c = (Call) {};
-        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "StopVM", &m.base, PATIENCE_USEC, NULL, on_reply, c, NULL), 0);
+        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "StopVM", &m.base, 0, NULL, on_reply, c, NULL), 0);
 }
 
 void begin_get_info(TtrpcClient *client, Call *c, const char *pod, bool wait, uint64_t timeout_usec) {
