@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <systemd/sd-daemon.h>
 
+#include "adaptor/certificate-watch.h"
 #include "adaptor/error.h"
 #include "adaptor/hypervisor-service.h"
 #include "adaptor/service-link.h"
@@ -119,6 +120,7 @@ Manager* manager_free(Manager *m) {
                 TAILQ_REMOVE(&m->gone, s, sandboxes);
                 sandbox_free(s);
         }
+        certificate_watch_free(m->certificates);
         sd_event_source_disable_unref(m->sweep);
         sd_event_source_disable_unref(m->reconcile_again);
         sd_event_source_disable_unref(m->shim_timer);
@@ -482,10 +484,18 @@ int manager_start(Manager *m) {
                 next = TAILQ_NEXT(s, sandboxes);
                 sandbox_recover(s);             /* nothing is gone before the loop turns */
         }
+        r = certificate_watch_new(m, &m->certificates);
+        if (r < 0)
+                log_error_errno(r, "Failed to watch the certificates, ignoring: %m");
         reconcile(m);
 
         r = start_timers(m);
         return r < 0 ? log_error_errno(r, "Failed to set timers: %m") : 0;
+}
+
+void manager_settings_changed(Manager *m) {
+        if (m->certificates)
+                certificate_watch_check(m->certificates);
 }
 
 static void notify(Manager *m, const char *prefix) {

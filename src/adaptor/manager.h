@@ -11,6 +11,7 @@
 #include "adaptor/settings.h"
 #include "basic/cleanup.h"
 
+typedef struct CertificateWatch CertificateWatch;
 typedef struct GoneSandbox GoneSandbox;
 typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
@@ -50,6 +51,7 @@ struct Manager {
         GoneSandbox *gone_meanwhile;    /* while one of the last two is under way */
         sd_event_source *reconcile_again, *reconcile_timer;
         sd_event_source *shim_timer;
+        CertificateWatch *certificates;
         bool notify;                    /* tell systemd our status */
 
         Metrics metrics;
@@ -76,6 +78,9 @@ int manager_start(Manager *m);
 
 /* manager_notify() - READY=1 and STATUS= */
 void manager_notify_ready(Manager *m);
+
+/* manager_settings_changed() - the settings that a reload can change were read again */
+void manager_settings_changed(Manager *m);
 
 Sandbox* manager_find_sandbox(Manager *m, const char *id);
 
