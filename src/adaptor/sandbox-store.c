@@ -14,7 +14,6 @@
 
 #define SUFFIX ".json"
 #define ASIDE_SUFFIX ".json.unreadable"
-#define TEMPORARY_PREFIX ".#"           /* write_file_atomic_at() */
 
 struct SandboxStore {
         int dir_fd;
@@ -138,11 +137,6 @@ static int load_file(SandboxStore *store, const char *name, size_t size_max, San
         size_t size = 0;
         int r;
 
-        if (startswith(name, TEMPORARY_PREFIX)) {
-                (void) unlinkat(store->dir_fd, name, 0);
-                return 0;
-        }
-
         id = id_of_file(name);
         if (!id)
                 return 0;
@@ -156,7 +150,11 @@ static int load_file(SandboxStore *store, const char *name, size_t size_max, San
 
 int sandbox_store_load(SandboxStore *store, size_t size_max, SandboxStoreHandler handler, void *userdata) {
         struct dirent **entries;
-        int n, r = 0;
+        int n, r;
+
+        r = remove_temporary_files_at(store->dir_fd);
+        if (r < 0)
+                return r;
 
         /* All names first: the handler may rename files under us. */
         n = scandirat(store->dir_fd, ".", &entries, /* filter= */ NULL, alphasort);

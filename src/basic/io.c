@@ -116,7 +116,7 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
 
         if (getrandom(&random, sizeof(random), 0) != sizeof(random))
                 return -errno;
-        if (asprintf(&temporary, "%.*s.#%s.%016llx", prefix, name, name + prefix, (unsigned long long) random) < 0)
+        if (asprintf(&temporary, "%.*s" TEMPORARY_PREFIX "%s.%016llx", prefix, name, name + prefix, (unsigned long long) random) < 0)
                 return -ENOMEM;
 
         fd = openat(dir_fd, temporary, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC|O_NOFOLLOW, mode & 0700);
@@ -144,6 +144,28 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
 
 int write_file_atomic(const char *path, const void *data, size_t size, mode_t mode) {
         return write_file_atomic_at(AT_FDCWD, path, data, size, mode);
+}
+
+int remove_temporary_files_at(int dir_fd) {
+        _cleanup_(close_fdp) int fd = openat(dir_fd, ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+        _cleanup_(closedirp) DIR *dir = NULL;
+        int result = 0;
+
+        dir = fd < 0 ? NULL : fdopendir(fd);
+        if (!dir)
+                return -errno;
+        fd = -EBADF;
+
+        for (;;) {
+                struct dirent *de;
+
+                errno = 0;
+                de = readdir(dir);
+                if (!de)
+                        return errno > 0 ? -errno : result;
+                if (startswith(de->d_name, TEMPORARY_PREFIX) && unlinkat(dirfd(dir), de->d_name, 0) < 0 && errno != ENOENT)
+                        result = -errno;
+        }
 }
 
 int remove_file_durably_at(int dir_fd, const char *name) {

@@ -220,6 +220,9 @@ int manager_load(Manager *m) {
         m->runtime_dir_fd = open(m->settings->runtime_dir, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (m->runtime_dir_fd < 0)
                 return log_error_errno(errno, "Failed to open directory '%s': %m", m->settings->runtime_dir);
+        r = remove_temporary_files_at(m->runtime_dir_fd);
+        if (r < 0)
+                log_warning_errno(r, "Failed to remove temporary files from '%s', ignoring: %m", m->settings->runtime_dir);
         r = load_records(m);
         if (r < 0)
                 return r;

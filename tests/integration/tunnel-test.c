@@ -650,6 +650,17 @@ static void failed_steps_are_undone(void **state) {
         assert_true(failures > 15 && n < 100);
 }
 
+static void a_record_half_written_goes_with_the_next_start(void **state) {
+        start_daemon(NULL);
+        free(inspect("s1"));
+        assert_int_equal(stop_daemon(SIGKILL), 128 + SIGKILL);
+        lab_sh("echo '{' > '/run/lab/tunnel/.#s1.json.0123456789abcdef'");
+
+        start_daemon(NULL);
+        teardown("s1");
+        expect_nothing_left();
+}
+
 /* Killed before or after each request in turn; the next daemon finds its way. */
 static void kill_at_any_step_leaks_nothing(void **state) {
         int n;
@@ -728,6 +739,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(pod_address_is_announced, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(pod_subnets_are_routed, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(mtu_follows_the_underlay, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(a_record_half_written_goes_with_the_next_start, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(leftovers_in_the_vm_are_replaced, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(vm_waits_for_its_interface, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(bad_configuration_is_refused, lab_setup, lab_teardown),
