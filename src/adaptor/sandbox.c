@@ -616,9 +616,10 @@ static void on_proxy_failed(UnitWatch *watch, void *userdata) {
         sandbox_set_last_error(s, text ?: "agent proxy has failed");
 }
 
-static int start_allow(Sandbox *s, sd_bus_error *error) {
+static int start_socket(Sandbox *s, sd_bus_error *error) {
         int r;
 
+        /* From here on a connection may start the proxy. */
         r = sandbox_files_write_proxy(s->manager->settings, &s->record, s->manager->provider_name, error);
         if (r < 0)
                 return r;
@@ -629,11 +630,11 @@ static int start_allow(Sandbox *s, sd_bus_error *error) {
                         return error_set_errno(error, r, "watch '%s'", s->proxy_unit);
         }
 
-        return unit_client_allow_addresses(s->manager->units, s->proxy_unit, s->record.addresses, on_job_done, s, &s->job);
+        return unit_client_start(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
 }
 
-static int start_socket(Sandbox *s, sd_bus_error *error) {
-        return unit_client_start(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
+static int start_allow(Sandbox *s, sd_bus_error *error) {
+        return unit_client_allow_addresses(s->manager->units, s->proxy_unit, s->record.addresses, on_job_done, s, &s->job);
 }
 
 static int start_proxy(Sandbox *s, sd_bus_error *error) {
