@@ -7,6 +7,7 @@
 #include "adaptor/manager.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/settings.h"
+#include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/io.h"
 #include "basic/log.h"
@@ -57,8 +58,10 @@ static int run(int argc, char *argv[]) {
         if (r < 0)
                 return log_error_errno(r, "Failed to take the name '%s' on the system bus: %m", PEERPOD_BUS_NAME);
 
+        crash_point("loaded");
         manager_start(m);
         manager_notify_ready(m);
+        crash_point("ready");
 
         r = sd_event_loop(event);
         (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");

@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "basic/crash-point.h"
 #include "basic/io.h"
 #include "basic/parse.h"
 #include "basic/util.h"
@@ -64,7 +65,10 @@ int sandbox_store_save(SandboxStore *store, const char *id, const void *data, si
         if (r < 0)
                 return r;
 
-        return write_file_atomic_at(store->dir_fd, name, data, size, 0600);
+        crash_point("store-save");
+        r = write_file_atomic_at(store->dir_fd, name, data, size, 0600);
+        crash_point("store-saved");
+        return r;
 }
 
 int sandbox_store_remove(SandboxStore *store, const char *id) {
@@ -80,7 +84,10 @@ int sandbox_store_remove(SandboxStore *store, const char *id) {
         if (unlinkat(store->dir_fd, aside, 0) < 0 && errno != ENOENT)
                 return -errno;
 
-        return remove_file_durably_at(store->dir_fd, name);
+        crash_point("store-remove");
+        r = remove_file_durably_at(store->dir_fd, name);
+        crash_point("store-removed");
+        return r;
 }
 
 int sandbox_store_set_aside(SandboxStore *store, const char *id, char **ret_name) {

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include "basic/crash-point.h"
 #include "basic/util.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -128,6 +129,7 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
                 r = -errno;
         if (r >= 0 && fsync(fd) < 0)
                 r = -errno;
+        crash_point("write-file-renaming");
         if (r >= 0 && renameat(dir_fd, temporary, dir_fd, name) < 0)
                 r = -errno;
         if (r < 0) {
@@ -135,6 +137,7 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
                 return r;
         }
 
+        crash_point("write-file-renamed");
         temporary[prefix] = '\0';
         sync_fd = openat(dir_fd, prefix > 0 ? temporary : ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (sync_fd < 0 || fsync(sync_fd) < 0)
@@ -176,6 +179,7 @@ int remove_file_durably_at(int dir_fd, const char *name) {
         if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
                 return -errno;
 
+        crash_point("remove-file-unlinked");
         sync_fd = openat(dir_fd, ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (sync_fd < 0 || fsync(sync_fd) < 0)
                 return -errno;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "basic/crash-point.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/messages.h"
@@ -197,6 +198,7 @@ static void recover_all(Manager *m) {
                 NetError e = {};
                 int r = tunnel_recover(m, t, &e);
 
+                crash_point("recovered");
                 if (r < 0)
                         (void) log_full(&t->log, LOG_WARNING, MSG_TUNNEL_FAILED, r, "Tunnel found after the restart cannot be mended: %s",
                                         net_error_text(&e, r));

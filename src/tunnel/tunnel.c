@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <sys/random.h>
 
+#include "basic/crash-point.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
 #include "net/link.h"
@@ -94,7 +95,9 @@ static int remove_device(PodNetns *n, NetError *e) {
         if (!link_is_vxlan(&l))
                 return net_error_set(e, -EEXIST, "pod has an interface '%s' that is not a tunnel's", TUNNEL_DEVICE);
 
+        crash_point("device-delete");
         r = link_delete(n->nl, l.ifindex);
+        crash_point("device-deleted");
         return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_DEVICE) : 0;
 }
 
@@ -113,6 +116,7 @@ static int remove_redirect(PodNetns *n, const char *interface, bool own_ingress,
                 return 0;
         if (r >= 0 && own_ingress && hook == INGRESS_QDISC) {
                 r = tc_delete_ingress(n->nl, l.ifindex);
+                crash_point("ingress-deleted");
                 return r < 0 && r != -ENOENT ? netlink_fail(n->nl, e, r, "delete the ingress qdisc of '%s'", interface) : 0;
         }
         if (r >= 0)
@@ -133,7 +137,9 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetw
         Link l;
         int r;
 
+        crash_point("device-create");
         r = vxlan_create(m->host, &s);
+        crash_point("device-created");
         if (r < 0)
                 return netlink_fail(m->host, e, r, "create '%s' with VXLAN id %u", TUNNEL_DEVICE, t->vni);
 
@@ -339,6 +345,7 @@ static int connect_devices(PodNetns *n, const Link *from, const Link *to, Ingres
                 return netlink_fail(n->nl, e, r, "look at the ingress hook of '%s'", from->name);
         if (*ret_hook == INGRESS_NONE) {
                 r = tc_add_ingress(n->nl, from->ifindex);
+                crash_point("ingress-added");
                 *ret_ingress = r != -EEXIST;
                 if (r < 0)
                         return netlink_fail(n->nl, e, r, "add an ingress qdisc to '%s'", from->name);
@@ -356,6 +363,7 @@ static int connect_devices(PodNetns *n, const Link *from, const Link *to, Ingres
                         return netlink_fail(n->nl, e, r, "delete an old redirect of '%s'", from->name);
         }
         r = tc_redirect_add(n->nl, from->ifindex, *ret_hook, to->ifindex);
+        crash_point("redirect-added");
         *ret_redirect = r != -EEXIST;
         return r < 0 ? netlink_fail(n->nl, e, r, "redirect '%s' to '%s'", from->name, to->name) : 0;
 }
@@ -373,18 +381,21 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
                 return r;
         /* The guard stands before the first frame can come. */
         r = manager_sync_nft(m, e);
+        crash_point("guard-set");
         if (r < 0)
                 return r;
 
         if (!ip_address_equal(&device->group, peer)) {
                 done->group = true;
                 r = vxlan_set_group(n->nl, device->ifindex, t->vni, peer);
+                crash_point("peer-set");
                 if (r < 0)
                         return netlink_fail(n->nl, e, r, "set the remote end of '%s' to %s", device->name, FORMAT_IP_ADDRESS(peer));
         }
         if (!(device->flags & IFF_UP)) {
                 done->up = true;
                 r = link_set_up(n->nl, device->ifindex, true);
+                crash_point("device-up");
                 if (r == -EADDRINUSE)
                         return net_error_set(e, r, "UDP port %u is in use on the host by something else than plain VXLAN devices "
                                              "(a collect-metadata tunnel such as Open vSwitch's, or a program): "
@@ -519,6 +530,7 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
 
                 t->peer = IP_ADDRESS_NULL;
                 r = manager_sync_nft(m, &step);
+                crash_point("guard-removed");
                 if (r < 0) {
                         t->peer = peer;
                         keep_error(r, &step, &result, e);
