@@ -9,6 +9,7 @@
 #include "adaptor/manager.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/settings.h"
+#include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/io.h"
 #include "basic/log.h"
@@ -88,10 +89,12 @@ static int run(int argc, char *argv[]) {
         if (r < 0)
                 return log_error_errno(r, "Failed to listen to SIGHUP: %m");
 
+        crash_point("loaded");
         r = manager_start(m);
         if (r < 0)
                 return r;
         manager_notify_ready(m);
+        crash_point("ready");
 
         r = sd_event_loop(event);
         (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");

@@ -10,6 +10,7 @@
 #include "adaptor/pod.h"
 #include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox.h"
+#include "basic/crash-point.h"
 #include "basic/log.h"
 #include "basic/parse.h"
 #include "basic/util.h"
@@ -222,6 +223,7 @@ static int method_create(TtrpcCall *call, const void *payload, size_t size, void
                 return r;
         }
 
+        crash_point("create-received");
         manager_retire_older(m, s);
         r = sandbox_plan(s, &error);
         if (r < 0)
@@ -298,7 +300,9 @@ static int method_stop(TtrpcCall *call, const void *payload, size_t size, void *
         }
 
         /* runtime-rs waits one second, so the answer is that it will be done, not that it is. */
+        crash_point("stop-received");
         r = sandbox_stop(s, "StopVM has come");
+        crash_point("stop-noted");
         if (r < 0)
                 return wait_for(h, s, GOAL_GONE, on_stop_done, call);
 

@@ -8,13 +8,13 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "basic/crash-point.h"
 #include "basic/io.h"
 #include "basic/parse.h"
 #include "basic/util.h"
 
 #define SUFFIX ".json"
 #define ASIDE_SUFFIX ".json.unreadable"
-#define TEMPORARY_PREFIX ".#"           /* write_file_atomic_at() */
 
 struct SandboxStore {
         int dir_fd;
@@ -65,7 +65,10 @@ int sandbox_store_save(SandboxStore *store, const char *id, const void *data, si
         if (r < 0)
                 return r;
 
-        return write_file_atomic_at(store->dir_fd, name, data, size, 0600);
+        crash_point("store-save");
+        r = write_file_atomic_at(store->dir_fd, name, data, size, 0600);
+        crash_point("store-saved");
+        return r;
 }
 
 int sandbox_store_remove(SandboxStore *store, const char *id) {
@@ -81,7 +84,10 @@ int sandbox_store_remove(SandboxStore *store, const char *id) {
         if (unlinkat(store->dir_fd, aside, 0) < 0 && errno != ENOENT)
                 return -errno;
 
-        return remove_file_durably_at(store->dir_fd, name);
+        crash_point("store-remove");
+        r = remove_file_durably_at(store->dir_fd, name);
+        crash_point("store-removed");
+        return r;
 }
 
 int sandbox_store_set_aside(SandboxStore *store, const char *id, char **ret_name) {
@@ -138,11 +144,6 @@ static int load_file(SandboxStore *store, const char *name, size_t size_max, San
         size_t size = 0;
         int r;
 
-        if (startswith(name, TEMPORARY_PREFIX)) {
-                (void) unlinkat(store->dir_fd, name, 0);
-                return 0;
-        }
-
         id = id_of_file(name);
         if (!id)
                 return 0;
@@ -156,7 +157,11 @@ static int load_file(SandboxStore *store, const char *name, size_t size_max, San
 
 int sandbox_store_load(SandboxStore *store, size_t size_max, SandboxStoreHandler handler, void *userdata) {
         struct dirent **entries;
-        int n, r = 0;
+        int n, r;
+
+        r = remove_temporary_files_at(store->dir_fd);
+        if (r < 0)
+                return r;
 
         /* All names first: the handler may rename files under us. */
         n = scandirat(store->dir_fd, ".", &entries, /* filter= */ NULL, alphasort);

@@ -31,6 +31,7 @@
 #include "adaptor/tunnel-check.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
+#include "basic/crash-point.h"
 #include "basic/json.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
@@ -639,9 +640,10 @@ static void on_proxy_failed(UnitWatch *watch, void *userdata) {
         sandbox_set_last_error(s, text ?: "agent proxy has failed");
 }
 
-static int start_allow(Sandbox *s, sd_bus_error *error) {
+static int start_socket(Sandbox *s, sd_bus_error *error) {
         int r;
 
+        /* From here on a connection may start the proxy. */
         r = sandbox_files_write_proxy(s->manager->settings, &s->record, s->manager->provider_name, error);
         if (r < 0)
                 return r;
@@ -652,11 +654,11 @@ static int start_allow(Sandbox *s, sd_bus_error *error) {
                         return error_set_errno(error, r, "watch '%s'", s->proxy_unit);
         }
 
-        return unit_client_allow_addresses(s->manager->units, s->proxy_unit, s->record.addresses, on_job_done, s, &s->job);
+        return unit_client_start(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
 }
 
-static int start_socket(Sandbox *s, sd_bus_error *error) {
-        return unit_client_start(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
+static int start_allow(Sandbox *s, sd_bus_error *error) {
+        return unit_client_allow_addresses(s->manager->units, s->proxy_unit, s->record.addresses, on_job_done, s, &s->job);
 }
 
 static int start_proxy(Sandbox *s, sd_bus_error *error) {
@@ -753,20 +755,21 @@ static int start_teardown(Sandbox *s, sd_bus_error *error) {
 static const struct {
         int (*start)(Sandbox *s, sd_bus_error *error);
         int (*finish)(Sandbox *s, sd_bus_message *reply, sd_bus_error *error);  /* NULL: nothing to read */
+        CrashPoints points;
 } steps[_SANDBOX_STEP_MAX] = {
-        [STEP_INSPECT_NETWORK]  = { start_inspect, finish_inspect },
-        [STEP_PREPARE_FILES]    = { start_prepare, NULL },
-        [STEP_CREATE_INSTANCE]  = { start_create, finish_create },
-        [STEP_SET_UP_TUNNEL]    = { start_tunnel, NULL },
-        [STEP_ALLOW_ADDRESSES]  = { start_allow, NULL },
-        [STEP_START_SOCKET]     = { start_socket, NULL },
-        [STEP_START_PROXY]      = { start_proxy, NULL },
-        [STEP_PROBE_TUNNEL]     = { start_probe, finish_probe },
-        [STEP_STOP_SOCKET]      = { stop_socket, NULL },
-        [STEP_STOP_PROXY]       = { stop_proxy, NULL },
-        [STEP_REMOVE_FILES]     = { start_remove_files, NULL },
-        [STEP_DELETE_INSTANCE]  = { start_delete, finish_delete },
-        [STEP_TEAR_DOWN_TUNNEL] = { start_teardown, NULL },
+        [STEP_INSPECT_NETWORK]  = { start_inspect, finish_inspect, CRASH_POINTS_AROUND("inspect") },
+        [STEP_PREPARE_FILES]    = { start_prepare, NULL, CRASH_POINTS_AROUND("prepare") },
+        [STEP_CREATE_INSTANCE]  = { start_create, finish_create, CRASH_POINTS_AROUND("create") },
+        [STEP_SET_UP_TUNNEL]    = { start_tunnel, NULL, CRASH_POINTS_AROUND("tunnel") },
+        [STEP_ALLOW_ADDRESSES]  = { start_allow, NULL, CRASH_POINTS_AROUND("allow") },
+        [STEP_START_SOCKET]     = { start_socket, NULL, CRASH_POINTS_AROUND("start-socket") },
+        [STEP_START_PROXY]      = { start_proxy, NULL, CRASH_POINTS_AROUND("start-proxy") },
+        [STEP_PROBE_TUNNEL]     = { start_probe, finish_probe, CRASH_POINTS_AROUND("probe") },
+        [STEP_STOP_SOCKET]      = { stop_socket, NULL, CRASH_POINTS_AROUND("stop-socket") },
+        [STEP_STOP_PROXY]       = { stop_proxy, NULL, CRASH_POINTS_AROUND("stop-proxy") },
+        [STEP_REMOVE_FILES]     = { start_remove_files, NULL, CRASH_POINTS_AROUND("remove-files") },
+        [STEP_DELETE_INSTANCE]  = { start_delete, finish_delete, CRASH_POINTS_AROUND("delete") },
+        [STEP_TEAR_DOWN_TUNNEL] = { start_teardown, NULL, CRASH_POINTS_AROUND("teardown") },
 };
 
 /* A step of a state that goes on without it failed. */
@@ -830,11 +833,13 @@ static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *ans
 
         assert(step >= 0);
 
+        crash_point_of(steps[step].points, after);
         if (answer)
                 (void) sd_bus_error_copy(&error, answer);
         else if (steps[step].finish)
                 r = steps[step].finish(s, reply, &error);
         drop_step(s);
+        crash_point_of(steps[step].points, noted);
 
         if (answer || r < 0)
                 step_failed(s, step, &error);
@@ -890,6 +895,7 @@ static void finish_gone(Sandbox *s) {
         }
 
         /* First the signals, so that who gets an answer has heard them. */
+        crash_point("gone");
         s->patience = sd_event_source_disable_unref(s->patience);
         manager_sandbox_gone(s->manager, s);
         waiters_fail(s);
@@ -898,10 +904,12 @@ static void finish_gone(Sandbox *s) {
 
 /* No step of this state is left that could be taken now. */
 static void state_done(Sandbox *s) {
+        crash_point("state-done");
         switch (s->record.state) {
 
         case SANDBOX_PLANNED:
                 waiters_notify(s, GOAL_PLANNED, NULL);
+                crash_point("planned-answered");
                 if (has_waiter(s, GOAL_RUNNING))
                         try_set_state(s, SANDBOX_CREATING);
                 return;
@@ -911,6 +919,7 @@ static void state_done(Sandbox *s) {
                 if (s->record.state == SANDBOX_RUNNING) {
                         s->todo = 0;
                         waiters_notify(s, GOAL_RUNNING, NULL);
+                        crash_point("running-answered");
                 }
                 return;
 
@@ -967,13 +976,16 @@ void sandbox_advance(Sandbox *s) {
 
                 s->step = step;
                 s->step_usec = now_usec(CLOCK_MONOTONIC);
+                crash_point_of(steps[step].points, before);
                 r = steps[step].start(s, &error);
                 if (r == 0)
                         return;
+                crash_point_of(steps[step].points, after);
 
                 drop_step(s);
                 if (r > 0) {
                         step_succeeded(s, step);
+                        crash_point_of(steps[step].points, noted);
                         continue;
                 }
                 if (!sd_bus_error_is_set(&error))
@@ -1030,6 +1042,7 @@ void sandbox_recover(Sandbox *s) {
                 s->todo = steps_called_for(s);
         }
 
+        crash_point("recover");
         log_sandbox(s, LOG_DEBUG, NULL, "Taking up sandbox '%s', which is %s.", s->record.id, sandbox_state_to_string(s->record.state));
         sandbox_advance(s);
 }

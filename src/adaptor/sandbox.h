@@ -30,8 +30,8 @@ typedef enum SandboxStep {
         STEP_PREPARE_FILES,
         STEP_CREATE_INSTANCE,
         STEP_SET_UP_TUNNEL,
+        STEP_START_SOCKET,              /* before the addresses: the drop-in that these make goes when the socket stops */
         STEP_ALLOW_ADDRESSES,
-        STEP_START_SOCKET,
         STEP_START_PROXY,
         STEP_PROBE_TUNNEL,
         STEP_STOP_SOCKET,

@@ -9,6 +9,7 @@
 #include "agent-proxy/container-edit.h"
 #include "agent-proxy/proxy-config.h"
 #include "agent-proxy/proxy-status.h"
+#include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/io.h"
 #include "basic/log.h"
@@ -122,11 +123,13 @@ static void proxy_retry_later(Proxy *p, const char *text) {
 }
 
 static void proxy_is_ready(Proxy *p) {
+        crash_point("ready");
         p->ready = true;
         p->trouble[0] = '\0';
         (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
         (void) sd_notify(0, "READY=1");
         proxy_tell_clients(p);
+        crash_point("ready-told");
         proxy_update_acceptor(p);
 }
 
@@ -186,6 +189,7 @@ static void proxy_connect(Proxy *p) {
                 proxy_fail(p, p->trouble[0] ? p->trouble : "no time left");
                 return;
         }
+        crash_point("dial");
         r = link_start(p->link, p->deadline - now);
         if (r < 0)
                 proxy_fail(p, strerrordesc_np(-r) ?: "error");
@@ -207,8 +211,10 @@ static void on_link_up(Link *l, Channel *channel, const char *address, void *use
 
         (void) log_full(&p->log, LOG_INFO, NULL, 0, "Connected to the forwarder at %s (%s).", address, channel_describe(channel));
         (void) sd_notify(0, "STATUS=Connected to the forwarder, waiting for the agent.");
+        crash_point("link-up");
         relay_set_upstream(p->relay, channel);
         proxy_check(p);
+        crash_point("checking");
 }
 
 static void on_link_trouble(Link *l, const char *text, void *userdata) {
@@ -312,8 +318,10 @@ static const RelayRule rules[] = {
 static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
         Proxy *p = userdata;
 
+        crash_point("accepted");
         if (relay_add_downstream(p->relay, channel) < 0)
                 (void) log_oom();
+        crash_point("serving");
         proxy_update_acceptor(p);
 }
 
@@ -465,6 +473,7 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         proxy_connect(p);
 
         r = sd_event_loop(p->event);
+        crash_point("stopping");
         (void) sd_notify(0, "STOPPING=1");
         relay_finish(p->relay, "the agent proxy is stopping", FINISH_USEC);
         return r;

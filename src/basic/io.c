@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include "basic/crash-point.h"
 #include "basic/util.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -116,7 +117,7 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
 
         if (getrandom(&random, sizeof(random), 0) != sizeof(random))
                 return -errno;
-        if (asprintf(&temporary, "%.*s.#%s.%016llx", prefix, name, name + prefix, (unsigned long long) random) < 0)
+        if (asprintf(&temporary, "%.*s" TEMPORARY_PREFIX "%s.%016llx", prefix, name, name + prefix, (unsigned long long) random) < 0)
                 return -ENOMEM;
 
         fd = openat(dir_fd, temporary, O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC|O_NOFOLLOW, mode & 0700);
@@ -128,6 +129,7 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
                 r = -errno;
         if (r >= 0 && fsync(fd) < 0)
                 r = -errno;
+        crash_point("write-file-renaming");
         if (r >= 0 && renameat(dir_fd, temporary, dir_fd, name) < 0)
                 r = -errno;
         if (r < 0) {
@@ -135,6 +137,7 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
                 return r;
         }
 
+        crash_point("write-file-renamed");
         temporary[prefix] = '\0';
         sync_fd = openat(dir_fd, prefix > 0 ? temporary : ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (sync_fd < 0 || fsync(sync_fd) < 0)
@@ -146,6 +149,28 @@ int write_file_atomic(const char *path, const void *data, size_t size, mode_t mo
         return write_file_atomic_at(AT_FDCWD, path, data, size, mode);
 }
 
+int remove_temporary_files_at(int dir_fd) {
+        _cleanup_(close_fdp) int fd = openat(dir_fd, ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+        _cleanup_(closedirp) DIR *dir = NULL;
+        int result = 0;
+
+        dir = fd < 0 ? NULL : fdopendir(fd);
+        if (!dir)
+                return -errno;
+        fd = -EBADF;
+
+        for (;;) {
+                struct dirent *de;
+
+                errno = 0;
+                de = readdir(dir);
+                if (!de)
+                        return errno > 0 ? -errno : result;
+                if (startswith(de->d_name, TEMPORARY_PREFIX) && unlinkat(dirfd(dir), de->d_name, 0) < 0 && errno != ENOENT)
+                        result = -errno;
+        }
+}
+
 int remove_file_durably_at(int dir_fd, const char *name) {
         _cleanup_(close_fdp) int sync_fd = -EBADF;
 
@@ -154,6 +179,7 @@ int remove_file_durably_at(int dir_fd, const char *name) {
         if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
                 return -errno;
 
+        crash_point("remove-file-unlinked");
         sync_fd = openat(dir_fd, ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (sync_fd < 0 || fsync(sync_fd) < 0)
                 return -errno;

@@ -26,10 +26,14 @@ int write_full(int fd, const void *data, size_t size);
  * write_file_atomic_at() - replace a file so that a reader, or a crash, sees the old or the new content, never a part
  * @mode: of the new file, whatever the umask is
  *
- * Temporary file in the same directory, fsync, rename, fsync of the directory. Nothing is left behind on failure.
- * Returns 0 or -errno.
+ * Temporary file in the same directory, fsync, rename, fsync of the directory. Nothing is left behind on failure; what a crash leaves has
+ * a name that begins with TEMPORARY_PREFIX. Returns 0 or -errno.
  */
+#define TEMPORARY_PREFIX ".#"
 int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode);
+
+/* remove_temporary_files_at() - remove what writes that were cut off have left in a directory that nobody else writes to */
+int remove_temporary_files_at(int dir_fd);
 
 /* write_file_atomic() - the same by path */
 int write_file_atomic(const char *path, const void *data, size_t size, mode_t mode);

@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <utlist.h>
 
+#include "basic/crash-point.h"
 #include "basic/hash.h"
 #include "basic/log.h"
 #include "basic/messages.h"
@@ -66,6 +67,12 @@ static const char* job_type_to_string(JobType t) {
 
         return names[t];
 }
+
+static const CrashPoints crash_points[_JOB_TYPE_MAX] = {
+        [JOB_CREATE] = CRASH_POINTS_AROUND("create"),
+        [JOB_DELETE] = CRASH_POINTS_AROUND("delete"),
+        [JOB_FIND] = CRASH_POINTS_AROUND("find"),
+};
 
 /* One table: what the module's error is on the bus. */
 static const char* error_kind_to_bus_name(uint32_t kind) {
@@ -310,6 +317,7 @@ static void job_work(PoolJob *pool_job) {
         if (j->result < 0)
                 return;
 
+        crash_point_of(crash_points[j->type], before);
         switch (j->type) {
 
         case JOB_CREATE: {
@@ -355,6 +363,7 @@ static void job_work(PoolJob *pool_job) {
                 assert(false);
         }
 
+        crash_point_of(crash_points[j->type], after);
         j->error.text[sizeof(j->error.text) - 1] = '\0';
         if (j->result < 0 && j->error.kind == PEERPOD_E_NONE)
                 (void) peerpod_error_set(&j->error, PEERPOD_E_INTERNAL, "The provider module failed: %s", strerror(-j->result));
@@ -391,6 +400,7 @@ static void job_done(PoolJob *pool_job) {
                 (void) log_context_add(&j->log, "PEERPOD_INSTANCE_ID", j->instance.id);
         job_log_end(j);
         job_reply(j, j->result < 0 ? &j->error : NULL);
+        crash_point_of(crash_points[j->type], noted);
         job_free(j);
 
         if (after)

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
+#include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/io.h"
 #include "basic/log.h"
@@ -199,7 +200,9 @@ static int serve(Manager *m, const Settings *s, int *ret_exit) {
                 return log_error_errno(r, "Failed to serve the bus socket: %m");
         TAKE_FD(listen_fd);
 
+        crash_point("listening");
         (void) sd_notifyf(0, "READY=1\nSTATUS=Provider '%s' is ready.", m->module->name);
+        crash_point("ready");
         r = sd_event_loop(m->event);
         if (r < 0)
                 return log_error_errno(r, "Event loop failed: %m");

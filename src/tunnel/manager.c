@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "basic/crash-point.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/messages.h"
@@ -239,6 +240,7 @@ static void recover_all(Manager *m) {
                 NetError e = {};
                 int r = tunnel_recover(m, t, &e);
 
+                crash_point("recovered");
                 if (r < 0)
                         (void) log_full(&t->log, LOG_WARNING, MSG_TUNNEL_FAILED, r, "Tunnel found after the restart cannot be mended: %s",
                                         net_error_text(&e, r));
@@ -262,6 +264,9 @@ int manager_load(Manager *m) {
         m->runtime_dir_fd = open(m->settings->runtime_dir, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (m->runtime_dir_fd < 0)
                 return log_error_errno(errno, "Failed to open directory '%s': %m", m->settings->runtime_dir);
+        r = remove_temporary_files_at(m->runtime_dir_fd);
+        if (r < 0)
+                log_warning_errno(r, "Failed to remove temporary files from '%s', ignoring: %m", m->settings->runtime_dir);
         r = load_records(m);
         if (r < 0)
                 return r;

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "basic/crash-point.h"
 #include "basic/io.h"
 #include "basic/json.h"
 #include "basic/parse.h"
@@ -44,7 +45,9 @@ int tunnel_save(const Manager *m, const Tunnel *t, NetError *e) {
                 return net_error_set(e, -ENOMEM, "out of memory");
 
         record_name(t->sandbox_id, name);
+        crash_point("record-save");
         r = write_file_atomic_at(m->runtime_dir_fd, name, text, strlen(text), 0600);
+        crash_point("record-saved");
         return r < 0 ? net_error_set(e, r, "write record '%s': %s", name, strerror(-r)) : 0;
 }
 
@@ -53,7 +56,9 @@ int tunnel_unlink(const Manager *m, const char *sandbox_id, NetError *e) {
         int r;
 
         record_name(sandbox_id, name);
+        crash_point("record-remove");
         r = remove_file_durably_at(m->runtime_dir_fd, name);
+        crash_point("record-removed");
         return r < 0 ? net_error_set(e, r, "remove record '%s': %s", name, strerror(-r)) : 0;
 }
 

@@ -5,6 +5,7 @@
 #include <linux/rtnetlink.h>
 #include <sys/random.h>
 
+#include "basic/crash-point.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
 #include "net/link.h"
@@ -130,7 +131,9 @@ static int remove_device(PodNetns *n, NetError *e) {
         if (!link_is_vxlan(&l))
                 return net_error_set(e, -EEXIST, "pod has an interface '%s' that is not a tunnel's", TUNNEL_DEVICE);
 
+        crash_point("device-delete");
         r = link_delete(n->nl, l.ifindex);
+        crash_point("device-deleted");
         return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_DEVICE) : 0;
 }
 
@@ -196,6 +199,7 @@ static int remove_redirect(PodNetns *n, const char *interface, bool own_ingress,
                 return 0;
         if (r >= 0 && own_ingress && hook == INGRESS_QDISC) {
                 r = tc_delete_ingress(n->nl, l.ifindex);
+                crash_point("ingress-deleted");
                 return r < 0 && r != -ENOENT ? netlink_fail(n->nl, e, r, "delete the ingress qdisc of '%s'", interface) : 0;
         }
         if (r >= 0)
@@ -218,7 +222,9 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetw
         Link l;
         int r;
 
+        crash_point("device-create");
         r = vxlan_create(m->host, &s);
+        crash_point("device-created");
         if (r < 0)
                 return netlink_fail(m->host, e, r, "create '%s' with VXLAN id %u", TUNNEL_DEVICE, t->vni);
 
@@ -426,6 +432,7 @@ static int connect_devices(PodNetns *n, const Link *from, const Link *to, Ingres
                 return netlink_fail(n->nl, e, r, "look at the ingress hook of '%s'", from->name);
         if (*ret_hook == INGRESS_NONE) {
                 r = tc_add_ingress(n->nl, from->ifindex);
+                crash_point("ingress-added");
                 *ret_ingress = r != -EEXIST;
                 if (r < 0)
                         return netlink_fail(n->nl, e, r, "add an ingress qdisc to '%s'", from->name);
@@ -443,6 +450,7 @@ static int connect_devices(PodNetns *n, const Link *from, const Link *to, Ingres
                         return netlink_fail(n->nl, e, r, "delete an old redirect of '%s'", from->name);
         }
         r = tc_redirect_add(n->nl, from->ifindex, *ret_hook, to->ifindex);
+        crash_point("redirect-added");
         *ret_redirect = r != -EEXIST;
         return r < 0 ? netlink_fail(n->nl, e, r, "redirect '%s' to '%s'", from->name, to->name) : 0;
 }
@@ -495,6 +503,7 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
                 r = manager_sync_nft(m, e);
         else
                 r = manager_guard(m, t, e);
+        crash_point("guard-set");
         if (r < 0)
                 return r;
 
@@ -504,12 +513,14 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
         if (!ip_address_equal(&device->group, peer)) {
                 done->group = true;
                 r = vxlan_set_group(n->nl, device->ifindex, t->vni, peer);
+                crash_point("peer-set");
                 if (r < 0)
                         return netlink_fail(n->nl, e, r, "set the remote end of '%s' to %s", device->name, FORMAT_IP_ADDRESS(peer));
         }
         if (!(device->flags & IFF_UP)) {
                 done->up = true;
                 r = link_set_up(n->nl, device->ifindex, true);
+                crash_point("device-up");
                 if (r == -EADDRINUSE) {
                         _cleanup_(freep) char *who = diagnose_port(m, t->port);
 
@@ -663,6 +674,7 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
 
         if (ip_address_is_set(&t->peer))
                 keep_error(manager_unguard(m, t, &step), &step, &result, e);
+        crash_point("guard-removed");
         if (result < 0)
                 return result;          /* the record is what a second attempt goes by */
 

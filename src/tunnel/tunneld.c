@@ -3,6 +3,7 @@
 #include <pwd.h>
 
 #include "basic/bus-private.h"
+#include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/main-func.h"
 #include "basic/options.h"
@@ -89,7 +90,9 @@ static int run(int argc, char *argv[]) {
         fd = listen_socket(&settings);
         if (fd < 0)
                 return fd;
+        crash_point("load");
         r = manager_load(manager);
+        crash_point("loaded");
         if (r < 0)
                 return r;
         r = bus_server_new(event, fd, user, manager_setup_bus, manager, &server);

@@ -55,8 +55,8 @@ static void a_pod_vm_lives_and_leaves_nothing(void **state) {
 
         calls = read_text(path_of(t, "calls"));
         const char *const order[] = {
-                "Inspect " ID, "Setup " ID, "SetUnitProperties 192.0.2.10/32 peerpod-agent-proxy@" ID ".service",
-                "StartUnit peerpod-agent-proxy@" ID ".socket", "StartUnit peerpod-agent-proxy@" ID ".service",
+                "Inspect " ID, "Setup " ID, "StartUnit peerpod-agent-proxy@" ID ".socket",
+                "SetUnitProperties 192.0.2.10/32 peerpod-agent-proxy@" ID ".service", "StartUnit peerpod-agent-proxy@" ID ".service",
                 "StopUnit peerpod-agent-proxy@" ID ".socket", "StopUnit peerpod-agent-proxy@" ID ".service", "Teardown " ID,
         };
         const char *p = calls;

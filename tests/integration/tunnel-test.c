@@ -309,6 +309,17 @@ static void ipv6_goes_through(void **state) {
         expect_nothing_left();
 }
 
+static void a_record_half_written_goes_with_the_next_start(void **state) {
+        start_daemon(NULL);
+        free(inspect("s1"));
+        assert_int_equal(stop_daemon(SIGKILL), 128 + SIGKILL);
+        lab_sh("echo '{' > '/run/lab/tunnel/.#s1.json.0123456789abcdef'");
+
+        start_daemon(NULL);
+        teardown("s1");
+        expect_nothing_left();
+}
+
 static void bad_settings_end_with_78(void **state) {
         static const char *const cases[][3] = {
                 { "--tunnel-type", "routing", "unknown tunnel type" },
@@ -343,6 +354,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(second_address_serves_a_dedicated_interface, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(vm_behind_a_bridge_of_the_worker, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(ipv6_goes_through, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(a_record_half_written_goes_with_the_next_start, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(bad_settings_end_with_78, lab_setup, lab_teardown),
         };
 

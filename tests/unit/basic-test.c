@@ -309,6 +309,24 @@ static void an_atomic_write_replaces_the_file_and_leaves_no_other(void **state) 
         assert_int_equal(mkdir(*state, 0700), 0);
 }
 
+static void what_a_write_that_was_cut_off_leaves_is_removed_and_nothing_else(void **state) {
+        static const char *const names[] = { ".#file.0123456789abcdef", "file", ".other" };
+        char path[160];
+        int fd;
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                snprintf(path, sizeof(path), "%s/%s", (char*) *state, names[i]);
+                assert_int_equal(write_file_atomic(path, "x", 1, 0600), 0);
+        }
+        fd = open(*state, O_RDONLY|O_DIRECTORY);
+        assert_int_equal(remove_temporary_files_at(fd), 0);
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                assert_int_equal(faccessat(fd, names[i], F_OK, 0), i == 0 ? -1 : 0);
+        assert_int_equal(remove_temporary_files_at(fd), 0);     /* the descriptor was not read to its end */
+        close(fd);
+        assert_int_equal(remove_temporary_files_at(-EBADF), -EBADF);
+}
+
 static void reading_stops_at_the_limit_and_at_symlinks(void **state) {
         char path[128], link[128], *text = NULL;
 
@@ -432,6 +450,8 @@ int main(void) {
                 cmocka_unit_test(json_strings_may_hold_utf8),
                 cmocka_unit_test(json_getters_check_the_type_and_name_the_key),
                 cmocka_unit_test_setup_teardown(an_atomic_write_replaces_the_file_and_leaves_no_other, directory_setup, directory_teardown),
+                cmocka_unit_test_setup_teardown(what_a_write_that_was_cut_off_leaves_is_removed_and_nothing_else, directory_setup,
+                                                directory_teardown),
                 cmocka_unit_test_setup_teardown(reading_stops_at_the_limit_and_at_symlinks, directory_setup, directory_teardown),
                 cmocka_unit_test_setup_teardown(a_tree_is_removed_without_following_links_out_of_it, directory_setup, directory_teardown),
                 cmocka_unit_test(only_sealed_memory_is_read),
