@@ -13,6 +13,7 @@
 
 typedef struct CertificateWatch CertificateWatch;
 typedef struct GoneSandbox GoneSandbox;
+typedef struct History History;
 typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
@@ -31,6 +32,7 @@ struct Manager {
         sd_event *event;
         sd_bus *bus;                    /* system bus; NULL in tests that have none */
         SandboxStore *store;
+        History *history;               /* NULL in tests that have none */
         ServiceLink *tunnel, *provider;
         UnitClient *units;
         Polkit *polkit;

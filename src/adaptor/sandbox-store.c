@@ -18,16 +18,17 @@
 
 struct SandboxStore {
         int dir_fd;
+        bool durable;
 };
 
-int sandbox_store_new(const char *path, SandboxStore **ret) {
+int sandbox_store_new(const char *path, bool durable, SandboxStore **ret) {
         _cleanup_(sandbox_store_freep) SandboxStore *store = NULL;
         int r;
 
         store = new(SandboxStore);
         if (!store)
                 return -ENOMEM;
-        *store = (SandboxStore) { .dir_fd = -EBADF };
+        *store = (SandboxStore) { .dir_fd = -EBADF, .durable = durable };
 
         r = mkdir_p(path, 0700);
         if (r < 0)
@@ -66,7 +67,8 @@ int sandbox_store_save(SandboxStore *store, const char *id, const void *data, si
                 return r;
 
         crash_point("store-save");
-        r = write_file_atomic_at(store->dir_fd, name, data, size, 0600);
+        r = store->durable ? write_file_atomic_at(store->dir_fd, name, data, size, 0600) :
+                             replace_file_at(store->dir_fd, name, data, size, 0600);
         crash_point("store-saved");
         return r;
 }
@@ -85,7 +87,10 @@ int sandbox_store_remove(SandboxStore *store, const char *id) {
                 return -errno;
 
         crash_point("store-remove");
-        r = remove_file_durably_at(store->dir_fd, name);
+        if (store->durable)
+                r = remove_file_durably_at(store->dir_fd, name);
+        else
+                r = unlinkat(store->dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
         crash_point("store-removed");
         return r;
 }

@@ -11,6 +11,7 @@
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
 #include "adaptor/shim-watch.h"
+#include "adaptor/story.h"
 #include "basic/cleanup.h"
 #include "basic/hash.h"
 #include "basic/log.h"
@@ -87,6 +88,7 @@ struct Sandbox {
         unsigned n_retries;
 
         sd_bus_error failure;           /* why the start has failed */
+        Story story;
         TAILQ_HEAD(, SandboxWaiter) waiters;
         TAILQ_HEAD(, TunnelCheck) checks;       /* of the tunnel, asked for on the bus */
 };

@@ -20,6 +20,7 @@ typedef struct Settings {
         uint64_t reconcile_usec;        /* 0: only at start */
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
+        uint32_t history_max;
 
         char **environment_files;       /* where the variables of these come from again at a reload */
         uint64_t certificate_check_usec, certificate_warning_usec;
