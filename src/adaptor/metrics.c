@@ -3,6 +3,7 @@
 
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
+#include "adaptor/sandbox-story.h"
 #include "adaptor/sandbox.h"
 
 /* From a plan that takes milliseconds to a start at kata's own limit of ten minutes. */
@@ -26,21 +27,6 @@ static const char *const orphan_names[_METRICS_ORPHAN_MAX] = {
         [ORPHAN_TUNNEL]   = "tunnel",
 };
 
-static const char *const step_names[METRICS_STEPS] = {
-        [STEP_INSPECT_NETWORK]  = "inspect-network",
-        [STEP_PREPARE_FILES]    = "prepare-files",
-        [STEP_CREATE_INSTANCE]  = "create-instance",
-        [STEP_SET_UP_TUNNEL]    = "set-up-tunnel",
-        [STEP_ALLOW_ADDRESSES]  = "allow-addresses",
-        [STEP_START_SOCKET]     = "start-socket",
-        [STEP_START_PROXY]      = "start-proxy",
-        [STEP_STOP_SOCKET]      = "stop-socket",
-        [STEP_STOP_PROXY]       = "stop-proxy",
-        [STEP_REMOVE_FILES]     = "remove-files",
-        [STEP_DELETE_INSTANCE]  = "delete-instance",
-        [STEP_TEAR_DOWN_TUNNEL] = "tear-down-tunnel",
-        [_SANDBOX_STEP_MAX]     = "none",
-};
 static_assert(_SANDBOX_STEP_MAX < METRICS_STEPS, "a step more, and one for none, need room");
 
 static const char *const error_names[METRICS_ERRORS] = {
@@ -247,7 +233,7 @@ static int append_step_failures(sd_bus_message *m, const Metrics *metrics) {
 
                         if (metrics->step_failures[step][e] == 0)
                                 continue;
-                        const char *const labels[] = { "step", step_names[step],
+                        const char *const labels[] = { "step", step < _SANDBOX_STEP_MAX ? sandbox_step_name((SandboxStep) step) : "none",
                                                        "error", error_names[e] + strlen(PEERPOD_ERROR_PREFIX), NULL };
 
                         r = append_number(m, "peerpod_step_failures", labels, metrics->step_failures[step][e]);

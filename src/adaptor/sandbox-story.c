@@ -18,6 +18,7 @@ const char* sandbox_step_name(SandboxStep step) {
                 [STEP_ALLOW_ADDRESSES]  = "allow-addresses",
                 [STEP_START_SOCKET]     = "start-socket",
                 [STEP_START_PROXY]      = "start-proxy",
+                [STEP_PROBE_TUNNEL]     = "probe-tunnel",
                 [STEP_STOP_SOCKET]      = "stop-socket",
                 [STEP_STOP_PROXY]       = "stop-proxy",
                 [STEP_REMOVE_FILES]     = "remove-files",
