@@ -183,10 +183,23 @@ void history_add(History *h, Story *s) {
                 return;
         }
 
+        TAILQ_LAST(&h->entries, HistoryList)->unsaved = true;
         trim(h);
-        /* Not before there is room, so that a full directory does not grow. */
-        if (!TAILQ_EMPTY(&h->entries))
-                history_save(h, &TAILQ_LAST(&h->entries, HistoryList)->story);
+}
+
+bool history_flush(History *h, unsigned n_max) {
+        HistoryEntry *e;
+
+        TAILQ_FOREACH(e, &h->entries, entries) {
+                if (!e->unsaved)
+                        continue;
+                if (n_max-- == 0)
+                        return true;
+                history_save(h, &e->story);
+                e->unsaved = false;
+        }
+
+        return false;
 }
 
 const struct HistoryList* history_list(const History *h) {

@@ -15,6 +15,7 @@ typedef struct HistoryEntry HistoryEntry;
 struct HistoryEntry {
         TAILQ_ENTRY(HistoryEntry) entries;
         Story story;
+        bool unsaved;
 };
 
 TAILQ_HEAD(HistoryList, HistoryEntry);
@@ -40,8 +41,11 @@ void history_settle(History *h);
 /* history_save() - the story of a living sandbox, or of one that just went. A failure is logged once, until it works again. */
 void history_save(History *h, const Story *s);
 
-/* history_add() - a sandbox is gone, its story is kept for a while. @s: taken; STORY_NULL afterwards */
+/* history_add() - a sandbox is gone, its story is kept for a while. @s: taken; STORY_NULL afterwards. history_flush() writes it. */
 void history_add(History *h, Story *s);
+
+/* history_flush() - write at most @n_max of what was added. Returns true if there is more. */
+bool history_flush(History *h, unsigned n_max);
 
 /* history_list() - of those that are gone, oldest first; borrowed */
 const struct HistoryList* history_list(const History *h);

@@ -18,6 +18,7 @@
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-store.h"
+#include "adaptor/sandbox-story.h"
 #include "adaptor/sandbox.h"
 #include "adaptor/shim-watch.h"
 #include "adaptor/tunnel-client.h"
@@ -84,6 +85,7 @@ int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         m->metrics.start_usec = now_usec(CLOCK_REALTIME);
         TAILQ_INIT(&m->sandboxes);
         TAILQ_INIT(&m->gone);
+        TAILQ_INIT(&m->untold);
 
         if (asprintf(&store_path, "%s/sandboxes", settings->state_dir) < 0)
                 return log_oom();
@@ -121,6 +123,8 @@ Manager* manager_free(Manager *m) {
 
         /* The shim's calls first: they are waiters of the sandboxes, and are answered here. */
         hypervisor_service_free(m->hypervisor);
+        sandbox_stories_flush(m);
+        sd_event_source_disable_unref(m->tell);
         while ((s = TAILQ_FIRST(&m->sandboxes)))
                 sandbox_free(s);
         while ((s = TAILQ_FIRST(&m->gone))) {

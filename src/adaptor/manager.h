@@ -33,6 +33,8 @@ struct Manager {
         sd_bus *bus;                    /* system bus; NULL in tests that have none */
         SandboxStore *store;
         History *history;               /* NULL in tests that have none */
+        TAILQ_HEAD(, Sandbox) untold;   /* whose stories have not been written */
+        sd_event_source *tell;
         ServiceLink *tunnel, *provider;
         UnitClient *units;
         Polkit *polkit;

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "adaptor/sandbox-story.h"
 
+#include <limits.h>
+
 #include "adaptor/error.h"
 #include "adaptor/history.h"
 #include "adaptor/manager.h"
+#include "basic/log.h"
 #include "basic/util.h"
+
+#define FLUSH_AT_ONCE 8U
 
 /* In kata's configuration-remote.toml (kata-containers: src/runtime/config/configuration-remote.toml.in). */
 #define SETTING_OF_CALLER "remote_hypervisor_timeout"
@@ -30,9 +35,61 @@ const char* sandbox_step_name(SandboxStep step) {
         return names[step] ?: "another-step";
 }
 
+/* Writes a few at a time. Returns true if there is more. */
+static bool flush(Manager *m, unsigned n_max) {
+        Sandbox *s;
+
+        while ((s = TAILQ_FIRST(&m->untold))) {
+                if (n_max-- == 0)
+                        return true;
+                TAILQ_REMOVE(&m->untold, s, untold);
+                s->is_untold = false;
+                history_save(m->history, &s->story);
+        }
+
+        return history_flush(m->history, n_max);
+}
+
+static int on_idle(sd_event_source *es, void *userdata) {
+        Manager *m = userdata;
+
+        if (flush(m, FLUSH_AT_ONCE))
+                (void) sd_event_source_set_enabled(es, SD_EVENT_ONESHOT);
+        else
+                m->tell = sd_event_source_disable_unref(m->tell);
+        return 0;
+}
+
+/* What is told must not hold up what is done: it is written when there is nothing else to do. */
+static void write_later(Manager *m) {
+        int r;
+
+        if (m->tell)
+                return;
+        r = sd_event_add_defer(m->event, &m->tell, on_idle, m);
+        if (r >= 0)
+                r = sd_event_source_set_priority(m->tell, SD_EVENT_PRIORITY_IDLE);
+        if (r < 0) {
+                m->tell = sd_event_source_disable_unref(m->tell);
+                log_warning_errno(r, "Failed to write the history of sandboxes, trying again with the next change: %m");
+        }
+}
+
+void sandbox_stories_flush(Manager *m) {
+        if (m->history)
+                (void) flush(m, UINT_MAX);
+}
+
 static void save(Sandbox *s) {
-        if (s->manager->history)
-                history_save(s->manager->history, &s->story);
+        Manager *m = s->manager;
+
+        if (!m->history)
+                return;
+        if (!s->is_untold) {
+                TAILQ_INSERT_TAIL(&m->untold, s, untold);
+                s->is_untold = true;
+        }
+        write_later(m);
 }
 
 int sandbox_story_open(Sandbox *s) {
@@ -57,8 +114,15 @@ int sandbox_story_open(Sandbox *s) {
 }
 
 void sandbox_story_close(Sandbox *s) {
-        if (s->manager && s->manager->history && s->story.state == SANDBOX_GONE && s->story.id)
-                history_add(s->manager->history, &s->story);
+        Manager *m = s->manager;
+
+        if (s->is_untold)
+                TAILQ_REMOVE(&m->untold, s, untold);
+        s->is_untold = false;
+        if (m && m->history && s->story.state == SANDBOX_GONE && s->story.id) {
+                history_add(m->history, &s->story);
+                write_later(m);
+        }
         story_done(&s->story);
 }
 

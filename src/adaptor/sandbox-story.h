@@ -14,6 +14,9 @@ const char* sandbox_step_name(SandboxStep step);
 /* sandbox_story_open() - begin it, or take up what was told before a restart. Returns 0, -ENOMEM. */
 int sandbox_story_open(Sandbox *s);
 
+/* sandbox_stories_flush() - write all that is not on disk yet, at the end of the process */
+void sandbox_stories_flush(Manager *m);
+
 /* sandbox_story_close() - the sandbox is gone, or (its file stays as it is) the process ends */
 void sandbox_story_close(Sandbox *s);
 

@@ -89,6 +89,8 @@ struct Sandbox {
 
         sd_bus_error failure;           /* why the start has failed */
         Story story;
+        TAILQ_ENTRY(Sandbox) untold;
+        bool is_untold;                 /* the story on disk is older */
         TAILQ_HEAD(, SandboxWaiter) waiters;
         TAILQ_HEAD(, TunnelCheck) checks;       /* of the tunnel, asked for on the bus */
 };

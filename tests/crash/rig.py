@@ -203,12 +203,14 @@ class Sandbox:
     async def stop(self):
         """StopVM until it is answered: the shim's connection may end with the adaptor, its wish does not."""
         self.state = "stopping"
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 await self.ask("StopVM", field(1, self.id))
                 break
             except Lost:
-                continue
+                if time.monotonic() > deadline:
+                    raise
         if self.agent:
             self.agent.close()
         self.state = "none"

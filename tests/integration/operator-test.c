@@ -222,7 +222,7 @@ static void the_story_survives_a_restart_of_the_adaptor(void **state) {
         control_provider(t, "create=hang\n");
         create_ok(t, client);
         begin_start(client, &c, ID, 0);
-        wait_until(t, count(path_of(t, "provider/calls"), "create ") == 1);
+        wait_until(t, count(path_of(t, "state/history/" ID ".json"), "create-instance") == 1);
         restart_adaptor(t, SIGKILL);
         control_provider(t, "");
         finish(t, &c, TTRPC_UNAVAILABLE);
@@ -233,6 +233,7 @@ static void the_story_survives_a_restart_of_the_adaptor(void **state) {
         assert_says(before.out, "Failed at: create-instance\n");
         assert_says(before.out, "planned   inspect-network");
 
+        wait_until(t, count(path_of(t, "state/history/" ID ".json"), "\"gone\"") == 1);
         restart_adaptor(t, SIGKILL);
         CTL(t, &after, "why", ID, "--json");
         assert_succeeds(&after);
