@@ -13,6 +13,9 @@
 #   worker_pid NAME                pid of its systemd, as the host sees it; for nsenter
 #   worker_is_up NAME              status 0 if it runs
 #   worker_down NAME               end it and remove all of it; fine if there is none
+#
+# What is installed: WORKER_BUILD, the name of the build (release); WORKER_TAGS, meson's install tags (worker,ctl,tests); and
+# WORKER_PROGRAMS, further programs by their paths in the build directory.
 
 # Where a worker's root is in the mount namespace of its own. In /run, which is private there too: systemd-nspawn puts a lock
 # beside the root, and elsewhere workers would lock each other out.
@@ -71,11 +74,12 @@ worker_install() {
         TREE_BEFORE=$(worker_mount_text "$dir") TREE_BIND="$dir/root:$root" \
                 tree_run bash -euc '
                         root=$1 build=$2
-                        meson install -C "$build" --no-rebuild --tags worker,ctl,tests --destdir "$root"
+                        meson install -C "$build" --no-rebuild --tags "$3" --destdir "$root"
+                        for f in $4; do install -D "$build/$f" "$root/usr/lib/peerpod/${f##*/}"; done
                         systemd-sysusers --root="$root"
                         systemctl --root="$root" preset-all
                         journalctl --root="$root" --update-catalog' \
-                worker_install "$root" "$build"
+                worker_install "$root" "$build" "${WORKER_TAGS:-worker,ctl,tests}" "${WORKER_PROGRAMS:-}"
 }
 
 worker_mount_text() {
@@ -158,7 +162,7 @@ worker_up() {
         worker_down "$name"
 
         step "installing the product into the worker host '$name'" "$PEERPOD_CACHE/log/worker-$name-install.log" \
-                worker_install "$dir" "$name" "$(build_dir)"
+                worker_install "$dir" "$name" "$(build_dir "${WORKER_BUILD:-release}")"
 
         echo "$images" >"$dir/images"           # keeps it from being pruned
         say "booting the worker host '$name' …"
