@@ -2,6 +2,7 @@
 #include "adaptor/manager-bus.h"
 
 #include "adaptor/error.h"
+#include "adaptor/explain.h"
 #include "adaptor/manager.h"
 #include "adaptor/metrics.h"
 #include "adaptor/polkit.h"
@@ -94,6 +95,30 @@ static int method_get_metrics(sd_bus_message *call, void *userdata, sd_bus_error
         return r < 0 ? r : 1;
 }
 
+static int method_explain(sd_bus_message *call, void *userdata, sd_bus_error *error) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        const Story *story;
+        const char *what;
+        int r;
+
+        r = sd_bus_message_read(call, "s", &what);
+        if (r < 0)
+                return r;
+        r = explain_find(userdata, what, &story, error);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_message_new_method_return(call, &reply);
+        if (r < 0)
+                return r;
+        r = explain_append(reply, story);
+        if (r < 0)
+                return r;
+
+        r = sd_bus_send(/* bus= */ NULL, reply, /* ret_cookie= */ NULL);
+        return r < 0 ? r : 1;
+}
+
 static int property_get_version(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
                                 void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "s", PEERPOD_VERSION);
@@ -133,6 +158,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("StopPodVM", SD_BUS_ARGS("s", sandbox_id), SD_BUS_NO_RESULT, method_stop,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_METHOD_WITH_ARGS("GetMetrics", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(sa{ss}v)", metrics), method_get_metrics,
+                                SD_BUS_VTABLE_UNPRIVILEGED /* reading is for everybody */),
+        SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_ARGS("s", what), SD_BUS_RESULT("a{sv}", story), method_explain,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* reading is for everybody */),
         SD_BUS_SIGNAL_WITH_ARGS("PodVMNew", SD_BUS_ARGS("s", sandbox_id, "o", path), 0),
         SD_BUS_SIGNAL_WITH_ARGS("PodVMRemoved", SD_BUS_ARGS("s", sandbox_id, "o", path), 0),

@@ -7,6 +7,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "adaptor/error.h"
+#include "adaptor/history.h"
 #include "adaptor/hypervisor-service.h"
 #include "adaptor/service-link.h"
 #include "adaptor/manager-bus.h"
@@ -15,6 +16,7 @@
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-store.h"
+#include "adaptor/sandbox-story.h"
 #include "adaptor/sandbox.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
@@ -28,7 +30,7 @@
 
 int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         _cleanup_(manager_freep) Manager *m = NULL;
-        _cleanup_(freep) char *store_path = NULL;
+        _cleanup_(freep) char *store_path = NULL, *history_path = NULL;
         int r;
 
         m = new(Manager);
@@ -38,14 +40,21 @@ int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         m->metrics.start_usec = now_usec(CLOCK_REALTIME);
         TAILQ_INIT(&m->sandboxes);
         TAILQ_INIT(&m->gone);
+        TAILQ_INIT(&m->untold);
 
         if (asprintf(&store_path, "%s/sandboxes", settings->state_dir) < 0)
                 return log_oom();
-        r = sandbox_store_new(store_path, &m->store);
+        r = sandbox_store_new(store_path, /* durable= */ true, &m->store);
         if (r == -EBUSY)
                 return log_error_errno(r, "Another adaptor uses the records in '%s'.", store_path);
         if (r < 0)
                 return log_error_errno(r, "Failed to open the records in '%s': %m", store_path);
+
+        if (asprintf(&history_path, "%s/history", settings->state_dir) < 0)
+                return log_oom();
+        r = history_new(history_path, settings->history_max, &m->history);
+        if (r < 0)
+                return log_error_errno(r, "Failed to open the history in '%s': %m", history_path);
 
         r = service_link_new(event, "tunnel service", settings->tunnel_socket, &m->tunnel);
         if (r < 0)
@@ -69,6 +78,8 @@ Manager* manager_free(Manager *m) {
 
         /* The shim's calls first: they are waiters of the sandboxes, and are answered here. */
         hypervisor_service_free(m->hypervisor);
+        sandbox_stories_flush(m);
+        sd_event_source_disable_unref(m->tell);
         while ((s = TAILQ_FIRST(&m->sandboxes)))
                 sandbox_free(s);
         while ((s = TAILQ_FIRST(&m->gone))) {
@@ -85,6 +96,7 @@ Manager* manager_free(Manager *m) {
         service_link_free(m->tunnel);
         service_link_free(m->provider);
         sd_bus_flush_close_unref(m->bus);
+        history_free(m->history);
         sandbox_store_free(m->store);
         free(m->provider_name);
         sd_event_unref(m->event);
@@ -167,6 +179,7 @@ int manager_load(Manager *m) {
         if (r < 0)
                 return log_error_errno(r, "Failed to read the records of sandboxes: %m");
 
+        history_settle(m->history);
         return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "adaptor/settings.h"
 #include "basic/cleanup.h"
 
+typedef struct History History;
 typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
@@ -29,6 +30,9 @@ struct Manager {
         sd_event *event;
         sd_bus *bus;                    /* system bus; NULL in tests that have none */
         SandboxStore *store;
+        History *history;               /* NULL in tests that have none */
+        TAILQ_HEAD(, Sandbox) untold;   /* whose stories have not been written */
+        sd_event_source *tell;
         ServiceLink *tunnel, *provider;
         UnitClient *units;
         Polkit *polkit;

@@ -18,16 +18,17 @@
 
 struct SandboxStore {
         int dir_fd;
+        bool durable;
 };
 
-int sandbox_store_new(const char *path, SandboxStore **ret) {
+int sandbox_store_new(const char *path, bool durable, SandboxStore **ret) {
         _cleanup_(sandbox_store_freep) SandboxStore *store = NULL;
         int r;
 
         store = new(SandboxStore);
         if (!store)
                 return -ENOMEM;
-        *store = (SandboxStore) { .dir_fd = -EBADF };
+        *store = (SandboxStore) { .dir_fd = -EBADF, .durable = durable };
 
         r = mkdir_p(path, 0700);
         if (r < 0)
@@ -65,7 +66,8 @@ int sandbox_store_save(SandboxStore *store, const char *id, const void *data, si
         if (r < 0)
                 return r;
 
-        return write_file_atomic_at(store->dir_fd, name, data, size, 0600);
+        return store->durable ? write_file_atomic_at(store->dir_fd, name, data, size, 0600) :
+                                replace_file_at(store->dir_fd, name, data, size, 0600);
 }
 
 int sandbox_store_remove(SandboxStore *store, const char *id) {
@@ -81,6 +83,8 @@ int sandbox_store_remove(SandboxStore *store, const char *id) {
         if (unlinkat(store->dir_fd, aside, 0) < 0 && errno != ENOENT)
                 return -errno;
 
+        if (!store->durable)
+                return unlinkat(store->dir_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
         return remove_file_durably_at(store->dir_fd, name);
 }
 

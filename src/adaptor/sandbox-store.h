@@ -11,10 +11,11 @@ typedef struct SandboxStore SandboxStore;
 
 /**
  * sandbox_store_new() - open the directory, making it where it is missing (0700)
+ * @durable: changes are on disk when a call returns; else they only are what every later reader sees
  *
  * Takes a lock, so that two adaptors never drive the same sandboxes. Returns 0, -EBUSY (locked), another -errno.
  */
-int sandbox_store_new(const char *path, SandboxStore **ret);
+int sandbox_store_new(const char *path, bool durable, SandboxStore **ret);
 SandboxStore* sandbox_store_free(SandboxStore *store);
 DEFINE_CLEANUP(SandboxStore*, sandbox_store_free);
 

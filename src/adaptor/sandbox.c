@@ -28,6 +28,7 @@
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-store.h"
+#include "adaptor/sandbox-story.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
 #include "basic/json.h"
@@ -192,6 +193,8 @@ int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret) {
 
         r = make_names(s);
         if (r >= 0)
+                r = sandbox_story_open(s);
+        if (r >= 0)
                 r = log_fields_make(s);
         if (r >= 0 && s->record.pod_network)
                 r = read_pod_network(s, s->record.pod_network, /* ret_error= */ NULL);
@@ -265,6 +268,7 @@ Sandbox* sandbox_free(Sandbox *s) {
                 w->done(s, &stopping, w->userdata);
                 free(w);
         }
+        sandbox_story_close(s);
         if (s->manager)
                 manager_remove_sandbox(s->manager, s);
 
@@ -327,12 +331,15 @@ static int on_state_deadline(sd_event_source *es, uint64_t usec, void *userdata)
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         Sandbox *s = userdata;
 
-        if (s->record.state == SANDBOX_PLANNED)
+        if (s->record.state == SANDBOX_PLANNED) {
                 (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "StartVM has not come within %s of CreateVM",
                                          FORMAT_USEC(PLANNED_TIMEOUT_USEC));
-        else
+                sandbox_story_deadline(s, /* setting= */ NULL, PLANNED_TIMEOUT_USEC);
+        } else {
                 (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "%s: not done within the %s that a start may take",
                                          step_to_string(s->step), FORMAT_USEC(s->manager->settings->start_timeout_usec));
+                sandbox_story_deadline(s, "START_TIMEOUT", s->manager->settings->start_timeout_usec);
+        }
         metrics_step_failed(&s->manager->metrics, s->step, &error);
         sandbox_fail(s, &error);
         return 0;
@@ -390,6 +397,7 @@ static int sandbox_set_state(Sandbox *s, SandboxState to) {
         (void) arm_state_deadline(s);
 
         metrics_state_changed(&s->manager->metrics, s, from);
+        sandbox_story_state(s);
         log_sandbox(s, LOG_INFO, MSG_SANDBOX_STATE, "Sandbox '%s' is %s.", s->record.id, sandbox_state_to_string(to));
         if (s->unsaved)
                 log_sandbox_errno(s, LOG_ERR, NULL, r, "Failed to write down that sandbox '%s' is being deleted, deleting it: %m",
@@ -406,10 +414,7 @@ void sandbox_set_last_error(Sandbox *s, const char *text) {
                 return;
 
         /* It must fit into the record again. */
-        copy = strndup(text, 2048);
-        for (char *p = copy; p && *p; p++)
-                if ((unsigned char) *p < ' ' || (unsigned char) *p >= 0x7f)
-                        *p = *p == '\n' || *p == '\t' ? ' ' : '?';
+        copy = text_make_plain(text, 2048);
         free(s->record.last_error);
         s->record.last_error = copy;
         sandbox_bus_changed(s, "LastError");
@@ -437,6 +442,7 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error) {
         sd_bus_error_free(&s->failure);
         (void) sd_bus_error_copy(&s->failure, error);
 
+        sandbox_story_failed(s, error);
         begin_delete(s);
         if (arm_timer(s, &s->patience, PATIENCE_USEC, on_patience_over) < 0)
                 waiters_fail(s);
@@ -456,6 +462,7 @@ int sandbox_stop(Sandbox *s, const char *reason) {
         sd_bus_error_free(&s->failure);
         (void) sd_bus_error_setf(&s->failure, PEERPOD_ERROR_CANCELLED, "sandbox %s: %s", s->record.id, reason);
         log_sandbox(s, LOG_INFO, NULL, "Deleting sandbox '%s': %s.", s->record.id, reason);
+        sandbox_story_stopped(s, reason);
         begin_delete(s);
         waiters_fail(s);
         sandbox_advance(s);
@@ -736,6 +743,7 @@ static void step_put_off(Sandbox *s, SandboxStep step, const sd_bus_error *error
 static void step_failed(Sandbox *s, SandboxStep step, sd_bus_error *error) {
         if (step == STEP_START_PROXY && s->watch && !isempty(unit_watch_get_status(s->watch)))
                 error_wrap(error, "%s", unit_watch_get_status(s->watch));
+        sandbox_story_step_ended(s, step, error);
         error_wrap(error, "%s", step_to_string(step));
         metrics_step_failed(&s->manager->metrics, step, error);
 
@@ -772,6 +780,7 @@ static void step_failed(Sandbox *s, SandboxStep step, sd_bus_error *error) {
 static void step_succeeded(Sandbox *s, SandboxStep step) {
         s->todo &= ~BIT(step);
         metrics_step_done(&s->manager->metrics, s, step, now_usec(CLOCK_MONOTONIC) - s->step_usec);
+        sandbox_story_step_ended(s, step, /* error= */ NULL);
 }
 
 static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *answer) {
@@ -842,6 +851,7 @@ static void finish_gone(Sandbox *s) {
 
         /* First the signals, so that who gets an answer has heard them. */
         s->patience = sd_event_source_disable_unref(s->patience);
+        sandbox_story_close(s);
         manager_sandbox_gone(s->manager, s);
         waiters_fail(s);
         waiters_notify(s, GOAL_GONE, NULL);
@@ -918,9 +928,12 @@ void sandbox_advance(Sandbox *s) {
 
                 s->step = step;
                 s->step_usec = now_usec(CLOCK_MONOTONIC);
+                sandbox_story_step(s);
                 r = steps[step].start(s, &error);
-                if (r == 0)
+                if (r == 0) {
+                        sandbox_story_step_waits(s);
                         return;
+                }
 
                 drop_step(s);
                 if (r > 0) {
@@ -1017,6 +1030,7 @@ void sandbox_waiter_cancel(SandboxWaiter *w) {
                 (void) sd_bus_error_setf(&error, PEERPOD_ERROR_CANCELLED, "%s: the caller of %s has given up", step_to_string(s->step),
                                          goal == GOAL_RUNNING ? "StartVM" : "CreateVM");
                 metrics_step_failed(&s->manager->metrics, s->step, &error);
+                sandbox_story_caller_left(s);
                 sandbox_fail(s, &error);
         }
 }

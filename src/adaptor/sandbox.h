@@ -10,6 +10,7 @@
 
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
+#include "adaptor/story.h"
 #include "basic/cleanup.h"
 #include "basic/hash.h"
 #include "basic/log.h"
@@ -83,6 +84,9 @@ struct Sandbox {
         unsigned n_retries;
 
         sd_bus_error failure;           /* why the start has failed */
+        Story story;
+        TAILQ_ENTRY(Sandbox) untold;
+        bool is_untold;                 /* the story on disk is older */
         TAILQ_HEAD(, SandboxWaiter) waiters;
 };
 

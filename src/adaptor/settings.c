@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/utsname.h>
 
+#include "adaptor/history.h"
 #include "adaptor/initdata.h"
 #include "adaptor/request.h"
 #include "basic/io.h"
@@ -52,6 +53,8 @@ static const Option options[] = {
           "Initdata of pods without their own: base64(gzip(TOML))", "TEXT" },
         { "enable-scratch-space", "ENABLE_SCRATCH_SPACE", OPTION_BOOL, offsetof(Settings, enable_scratch_space), "false",
           "Let the pod VM use a part of its disk as encrypted scratch space", NULL },
+        { "history", "PEERPOD_HISTORY", OPTION_U32, offsetof(Settings, history_max), "64",
+          "Of how many sandboxes that are gone 'peerpodctl why' can tell", "N", .max = HISTORY_MAX },
         { "state-dir", "STATE_DIRECTORY", OPTION_STRING, offsetof(Settings, state_dir), PEERPOD_STATE_DIR,
           "Where the records are kept, in sandboxes/", "PATH" },
         { "runtime-dir", NULL, OPTION_STRING, offsetof(Settings, runtime_dir), PEERPOD_ADAPTOR_RUNTIME_DIR,

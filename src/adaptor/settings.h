@@ -17,6 +17,7 @@ typedef struct Settings {
         uint64_t proxy_timeout_usec, start_timeout_usec;
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
+        uint32_t history_max;
 
         bool disable_tls, tls_skip_verify;
         char *tls_min_version;

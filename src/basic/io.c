@@ -106,9 +106,9 @@ int write_full(int fd, const void *data, size_t size) {
         return 0;
 }
 
-int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode) {
+static int replace_file(int dir_fd, const char *name, const void *data, size_t size, mode_t mode, bool sync) {
         _cleanup_(freep) char *temporary = NULL;
-        _cleanup_(close_fdp) int fd = -EBADF, sync_fd = -EBADF;
+        _cleanup_(close_fdp) int fd = -EBADF;
         const char *slash = strrchr(name, '/');
         int prefix = slash ? (int) (slash - name) + 1 : 0;
         uint64_t random;
@@ -126,17 +126,34 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
         r = write_full(fd, data, size);
         if (r >= 0 && fchmod(fd, mode) < 0)
                 r = -errno;
-        if (r >= 0 && fsync(fd) < 0)
+        if (r >= 0 && sync && fsync(fd) < 0)
                 r = -errno;
         if (r >= 0 && renameat(dir_fd, temporary, dir_fd, name) < 0)
                 r = -errno;
-        if (r < 0) {
+        if (r < 0)
                 (void) unlinkat(dir_fd, temporary, 0);
-                return r;
-        }
 
-        temporary[prefix] = '\0';
-        sync_fd = openat(dir_fd, prefix > 0 ? temporary : ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+        return r;
+}
+
+int replace_file_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode) {
+        return replace_file(dir_fd, name, data, size, mode, /* sync= */ false);
+}
+
+int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode) {
+        _cleanup_(freep) char *directory = NULL;
+        _cleanup_(close_fdp) int sync_fd = -EBADF;
+        const char *slash = strrchr(name, '/');
+        int r;
+
+        directory = slash ? strndup(name, slash - name + 1) : strdup(".");
+        if (!directory)
+                return -ENOMEM;
+        r = replace_file(dir_fd, name, data, size, mode, /* sync= */ true);
+        if (r < 0)
+                return r;
+
+        sync_fd = openat(dir_fd, directory, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (sync_fd < 0 || fsync(sync_fd) < 0)
                 return -errno;
         return 0;

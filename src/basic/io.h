@@ -34,6 +34,9 @@ int write_file_atomic_at(int dir_fd, const char *name, const void *data, size_t 
 /* write_file_atomic() - the same by path */
 int write_file_atomic(const char *path, const void *data, size_t size, mode_t mode);
 
+/* replace_file_at() - the same without waiting for the disk: after a power cut the file may be the old one, the new one, or damaged */
+int replace_file_at(int dir_fd, const char *name, const void *data, size_t size, mode_t mode);
+
 /* remove_file_durably_at() - unlink and fsync the directory; a file that is not there is success */
 int remove_file_durably_at(int dir_fd, const char *name);
 

@@ -220,3 +220,13 @@ bool text_is_plain(const char *s, size_t max_size) {
 
         return true;
 }
+
+char* text_make_plain(const char *s, size_t max_size) {
+        char *copy = strndup(s, max_size);
+
+        for (char *p = copy; p && *p; p++)
+                if ((unsigned char) *p < ' ' || (unsigned char) *p >= 0x7f)
+                        *p = *p == '\n' || *p == '\t' ? ' ' : '?';
+
+        return copy;
+}

@@ -28,3 +28,7 @@ bool sandbox_id_is_valid(const char *s);
 
 /* A valid UTF-8 string of at most @max_size bytes, without control characters. */
 bool text_is_plain(const char *s, size_t max_size);
+
+/* text_make_plain() - a newly allocated copy of at most @max_size bytes that text_is_plain(): what is not ASCII becomes '?', line ends and
+ * tabs become blanks. NULL when memory is short. */
+char* text_make_plain(const char *s, size_t max_size);

@@ -160,25 +160,25 @@ static int scan_short(Scan *s, const char *argument, char **reterr) {
         return 0;
 }
 
+static bool name_equals(const Command *c, const char *group, const char *verb) {
+        size_t n = strlen(group);
+
+        if (!verb)
+                return streq(c->name, group) || streq_ptr(c->alias, group);
+        return strncmp(c->name, group, n) == 0 && c->name[n] == ' ' && strcmp(c->name + n + 1, verb) == 0;
+}
+
 /* True where a command that hands its arguments on has all that it takes itself. */
 static bool rest_is_verbatim(const CommandTable *t, char *const *words, size_t n_words) {
         size_t min, max;
 
         for (size_t i = 0; i < t->n_commands; i++)
-                if (t->commands[i].rest_verbatim && n_words > 0 && streq(t->commands[i].name, words[0])) {
+                if (t->commands[i].rest_verbatim && n_words > 0 && name_equals(t->commands + i, words[0], /* verb= */ NULL)) {
                         count_words(t->commands + i, &min, &max);
                         return n_words > min;
                 }
 
         return false;
-}
-
-static bool name_equals(const Command *c, const char *group, const char *verb) {
-        size_t n = strlen(group);
-
-        if (!verb)
-                return streq(c->name, group);
-        return strncmp(c->name, group, n) == 0 && c->name[n] == ' ' && strcmp(c->name + n + 1, verb) == 0;
 }
 
 static bool is_group(const CommandTable *t, const char *word) {

@@ -50,6 +50,7 @@ struct Command {
         const char *arguments;  /* the usage line's words, which are also the rule: "WORD [WORD]", last one maybe "WORD…" */
         const char *options;    /* names of those it takes, between blanks; --help goes with every command */
         const char *help;
+        const char *alias;      /* an older name of one word, which is not shown; NULL */
         bool rest_verbatim;     /* whatever follows the required words belongs to another program, options included */
         uint64_t timeout_usec;  /* what --timeout= replaces; UINT64_MAX: none */
         int (*run)(const CommandLine *line);

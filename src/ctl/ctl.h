@@ -33,6 +33,9 @@ int complain(const char *format, ...) PRINTF(1, 2);
 /* complain_usage() - the same for what a user wrote wrongly. Returns EXIT_USAGE. */
 int complain_usage(const char *format, ...) PRINTF(1, 2);
 
+/* printf_for_terminal() - on stdout, made harmless as a whole */
+void printf_for_terminal(const char *format, ...) PRINTF(1, 2);
+
 /* print_json() - on stdout. Returns 0 or EXIT_FAILURE. */
 int print_json(json_object *o);
 
@@ -47,6 +50,13 @@ int flush_stdout(void);
 int read_input(const char *path, size_t max_size, char **ret, size_t *ret_size);
 
 #define INPUT_TEXT_MAX (4U << 20)       /* what is sent in one ttrpc frame cannot be longer */
+
+/* connect_bus() - to the system bus. Returns 0 or EXIT_FAILURE (told why). */
+int connect_bus(sd_bus **ret);
+
+/* call_manager() - a method of the adaptor's manager object, with the command's time limit; a question of polkit's may go to the user
+ * unless --no-ask-password was given. Returns 0, EXIT_FAILURE (told why). */
+int call_manager(const CommandLine *line, sd_bus *bus, const char *method, sd_bus_message **ret, const char *types, ...);
 
 /* A table for people. */
 typedef struct Table Table;
@@ -64,7 +74,8 @@ const char* age_of(uint64_t realtime_usec, uint64_t now, char *buffer);
 int command_list(const CommandLine *line);
 int command_status(const CommandLine *line);
 int command_stop(const CommandLine *line);
-int command_log(const CommandLine *line);
+int command_why(const CommandLine *line);
+int command_logs(const CommandLine *line);
 int command_info(const CommandLine *line);
 int command_hypervisor_version(const CommandLine *line);
 int command_hypervisor_create_vm(const CommandLine *line);

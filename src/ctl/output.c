@@ -66,6 +66,22 @@ int print_json(json_object *o) {
         return flush_stdout();
 }
 
+void printf_for_terminal(const char *format, ...) {
+        _cleanup_(freep) char *raw = NULL, *shown = NULL;
+        va_list ap;
+        int n;
+
+        va_start(ap, format);
+        n = vasprintf(&raw, format, ap);
+        va_end(ap);
+        if (n < 0)
+                raw = NULL;             /* vasprintf() leaves it undefined */
+        else
+                shown = text_for_terminal(raw);
+
+        fputs(shown ?: "?\n", stdout);
+}
+
 void print_field(const char *name, const char *value) {
         _cleanup_(freep) char *shown = NULL;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* list, status, stop, log: pod VMs by the system bus. */
+/* list, status, stop, logs: pod VMs by the system bus. */
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
@@ -14,16 +14,6 @@
 
 #define SHORT_ID 13     /* as crictl cuts sandbox ids */
 
-
-static int open_bus(sd_bus **ret) {
-        int r;
-
-        r = sd_bus_open_system(ret);
-        if (r < 0)
-                return complain("Cannot connect to the system bus: %s", strerror(-r));
-
-        return 0;
-}
 
 static int read_podvms(const CommandLine *line, sd_bus *bus, json_object **ret) {
         _cleanup_(freep) char *error = NULL;
@@ -64,13 +54,6 @@ static const char* first_address(json_object *podvm) {
         return first && json_object_is_type(first, json_type_string) ? json_object_get_string(first) : "";
 }
 
-static uint64_t podvm_number(json_object *podvm, const char *property) {
-        json_object *v;
-
-        return json_object_object_get_ex(podvm, property, &v) && json_object_is_type(v, json_type_int) ?
-                json_object_get_uint64(v) : 0;
-}
-
 int command_list(const CommandLine *line) {
         static const char *const headers[] = { "SANDBOX", "NAMESPACE", "POD", "STATE", "INSTANCE", "ADDRESS", "AGE" };
         _cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
@@ -79,7 +62,7 @@ int command_list(const CommandLine *line) {
         uint64_t now = now_usec(CLOCK_REALTIME);
         int r;
 
-        r = open_bus(&bus);
+        r = connect_bus(&bus);
         if (r == 0)
                 r = read_podvms(line, bus, &podvms);
         if (r != 0)
@@ -155,7 +138,7 @@ int command_status(const CommandLine *line) {
         json_object *podvm;
         int r;
 
-        r = open_bus(&bus);
+        r = connect_bus(&bus);
         if (r == 0)
                 r = read_podvms(line, bus, &podvms);
         if (r != 0)
@@ -268,7 +251,7 @@ int command_stop(const CommandLine *line) {
         Stop stop = {};
         int r;
 
-        r = open_bus(&bus);
+        r = connect_bus(&bus);
         if (r == 0)
                 r = read_podvms(line, bus, &podvms);
         if (r != 0)
@@ -306,11 +289,31 @@ int command_stop(const CommandLine *line) {
         return arguments(line)->wait ? wait_until_gone(line, bus, &stop, deadline) : 0;
 }
 
+/* Whoever is gone may still be in the adaptor's history. */
+static int find_in_history(const CommandLine *line, sd_bus *bus, const char *what, char **ret) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *call = NULL, *reply = NULL;
+        _cleanup_(json_object_putp) json_object *story = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_call(bus, &call, PEERPOD_BUS_NAME, PEERPOD_BUS_PATH, PEERPOD_MANAGER_INTERFACE, "Explain");
+        if (r >= 0)
+                r = sd_bus_message_append(call, "s", what);
+        if (r >= 0)
+                r = sd_bus_call(bus, call, command_timeout(line), /* reterr_error= */ NULL, &reply);
+        if (r >= 0)
+                r = bus_value_to_json(reply, &story);
+        if (r < 0)
+                return r;
+
+        *ret = strdup(podvm_text(story, "SandboxId"));
+        return *ret ? 0 : -ENOMEM;
+}
+
 /* The journal outlives the sandbox, so an id that nobody knows any more is taken as it stands. */
-int command_log(const CommandLine *line) {
+int command_logs(const CommandLine *line) {
         _cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
         _cleanup_(json_object_putp) json_object *podvms = NULL;
-        _cleanup_(freep) char *ignored = NULL, *error = NULL, *match = NULL;
+        _cleanup_(freep) char *ignored = NULL, *error = NULL, *match = NULL, *gone = NULL;
         _cleanup_(freep) const char **argv = NULL;
         const char *id = line->words[0];
         json_object *podvm;
@@ -322,6 +325,8 @@ int command_log(const CommandLine *line) {
                         return complain("%s", error);
                 if (r >= 0)
                         id = podvm_text(podvm, "SandboxId");
+                else if (find_in_history(line, bus, id, &gone) >= 0)
+                        id = gone;
         }
 
         if (!sandbox_id_is_valid(id))

@@ -166,6 +166,13 @@ const char* podvm_text(json_object *podvm, const char *property) {
                 json_object_get_string(v) : "";
 }
 
+uint64_t podvm_number(json_object *podvm, const char *property) {
+        json_object *v;
+
+        return json_object_object_get_ex(podvm, property, &v) && json_object_is_type(v, json_type_int) ?
+                json_object_get_uint64(v) : 0;
+}
+
 static uint64_t created(const void *element) {
         json_object *v, *const *o = element;
 

@@ -29,8 +29,9 @@ int podvms_read(sd_bus *bus, uint64_t timeout_usec, json_object **ret, char **re
  */
 int podvm_find(json_object *podvms, const char *id, json_object **ret, char **reterr);
 
-/* Text of a property, "" if there is none. */
+/* Text of a property, "" if there is none; a number, 0. */
 const char* podvm_text(json_object *podvm, const char *property);
+uint64_t podvm_number(json_object *podvm, const char *property);
 
 /**
  * podvm_agent_socket() - where the agent of a sandbox is reached

@@ -264,7 +264,7 @@ static int store_setup(void **state) {
         strcpy(t->dir, "/tmp/pp-store-XXXXXX");
         assert_non_null(mkdtemp(t->dir));
         (void) snprintf(t->path, sizeof(t->path), "%s/sandboxes", t->dir);
-        assert_int_equal(sandbox_store_new(t->path, &t->store), 0);
+        assert_int_equal(sandbox_store_new(t->path, true, &t->store), 0);
         *state = t;
         return 0;
 }
@@ -319,7 +319,7 @@ static void store_is_for_one_process_only(void **state) {
         StoreTest *t = *state;
         SandboxStore *other = NULL;
 
-        assert_int_equal(sandbox_store_new(t->path, &other), -EBUSY);
+        assert_int_equal(sandbox_store_new(t->path, true, &other), -EBUSY);
         assert_null(other);
 }
 

@@ -10,7 +10,7 @@ import sys
 program, mandoc, page = sys.argv[1:]
 
 
-COMMAND = re.compile(r"^(list|status|stop|log|info|hypervisor|agent)( |$)")
+COMMAND = re.compile(r"^(list|status|stop|why|hold|reap|check|monitor|logs|info|hypervisor|agent)( |$)")
 
 
 def of_help():

@@ -75,7 +75,7 @@ static const LineCase line_cases[] = {
         { "letters in one word", ARGV("agent", "web", "exec", "-it", "c", "sh"), "agent exec", "web", "c|sh", NULL },
         { "a single dash is a word", ARGV("agent", "web", "set-policy", "-"), "agent set-policy", "web", "-", NULL },
         { "an empty word is a word", ARGV("status", ""), "status", NULL, "", NULL },
-        { "journalctl's options go through", ARGV("log", "web", "-f", "--json=short", "--"), "log", NULL,
+        { "journalctl's options go through", ARGV("log", "web", "-f", "--json=short", "--"), "logs", NULL,
           "web|-f|--json=short|--", NULL },
         { "but not before the sandbox", ARGV("log", "-f", "web"), NULL, NULL, NULL,
           "Unknown option '-f' (words for another program go after '--')" },
