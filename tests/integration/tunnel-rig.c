@@ -18,7 +18,7 @@
 #include "basic/util.h"
 #include "netlab.h"
 
-const char *tunneld_program, *pod_network_program;
+const char *tunneld_program, *faulty_program, *pod_network_program;
 
 /* The daemon under test. */
 static int listen_fd = -EBADF, notify_fd = -EBADF;
@@ -258,4 +258,19 @@ void expect_nothing_left(void) {
         expect_empty("ingress hooks", lab_output("tc -n wpod qdisc show dev eth0 | grep -E 'ingress|clsact'"));
         expect_empty("firewall", lab_output("ip netns exec worker nft list ruleset"));
         expect_empty("records", lab_output("ls -A /run/lab/tunnel"));
+}
+
+int rig_main(int argc, char *argv[], const char *name, const struct CMUnitTest *tests, size_t n_tests) {
+        if (argc < 4)
+                return 2;
+        tunneld_program = argv[1];
+        faulty_program = argv[2];
+        pod_network_program = argv[3];
+        if (argc > 4)
+                cmocka_set_test_filter(argv[4]);
+        if (!lab_enter()) {
+                (void) fprintf(stderr, "Needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN.\n");
+                return 77;
+        }
+        return _cmocka_run_group_tests(name, tests, n_tests, NULL, NULL) > 0;
 }

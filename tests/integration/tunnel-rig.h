@@ -11,7 +11,7 @@
 
 #define RIG_PATIENCE_USEC (60 * USEC_PER_SEC)   /* for what has to happen; a busy machine may take its time */
 
-extern const char *tunneld_program, *pod_network_program;
+extern const char *tunneld_program, *faulty_program, *pod_network_program;
 extern pid_t daemon_pid;
 extern sd_event *rig_event;
 extern sd_bus *bus;                             /* to the daemon */
@@ -21,6 +21,10 @@ int rig_setup(void);
 /* The lab, anew, with it; and the end of both. For cmocka. */
 int lab_setup(void **state);
 int lab_teardown(void **state);
+
+/* main() of a test of peerpod-tunneld: programs and a filter from its arguments; 77 without the rights. */
+struct CMUnitTest;
+int rig_main(int argc, char *argv[], const char *name, const struct CMUnitTest *tests, size_t n_tests);
 
 /* @extra: arguments, ends with NULL; may be NULL. spawn_daemon() does not wait until it is ready. */
 void spawn_daemon(const char *program, const char *const *extra);
