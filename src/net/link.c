@@ -10,6 +10,7 @@
 static struct nla_policy link_policy[IFLA_MAX + 1] = {
         [IFLA_IFNAME] = { .type = NLA_NUL_STRING, .maxlen = IFNAMSIZ },
         [IFLA_MTU] = { .type = NLA_U32 },
+        [IFLA_MASTER] = { .type = NLA_U32 },
         [IFLA_LINKINFO] = { .type = NLA_NESTED },
 };
 static struct nla_policy info_policy[IFLA_INFO_MAX + 1] = {
@@ -57,6 +58,8 @@ static int on_link(const struct nlmsghdr *h, void *userdata) {
         (void) nla_strlcpy(l.name, a[IFLA_IFNAME], sizeof(l.name));
         if (a[IFLA_MTU])
                 l.mtu = nla_get_u32(a[IFLA_MTU]);
+        if (a[IFLA_MASTER])
+                l.master = (int) nla_get_u32(a[IFLA_MASTER]);
         if (i->ifi_type == ARPHRD_ETHER && a[IFLA_ADDRESS] && nla_len(a[IFLA_ADDRESS]) == sizeof(l.mac.bytes)) {
                 memcpy(l.mac.bytes, nla_data(a[IFLA_ADDRESS]), sizeof(l.mac.bytes));
                 l.has_mac = true;
@@ -191,6 +194,36 @@ int link_set_arp_notify(Netlink *nl, int ifindex) {
         return netlink_request(nl, m, NULL, NULL);
 }
 
+int link_set_master(Netlink *nl, int ifindex, int master) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        int r = change_message(ifindex, 0, 0, &m);
+
+        if (r < 0)
+                return r;
+        if (nla_put_u32(m, IFLA_MASTER, (uint32_t) master) < 0)
+                return -ENOMEM;
+        return netlink_request(nl, m, NULL, NULL);
+}
+
+int bridge_create(Netlink *nl, const char *name) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        struct ifinfomsg i = {};
+        struct nlattr *info;
+        int r;
+
+        if (!link_name_is_valid(name))
+                return -EINVAL;
+        r = netlink_message(RTM_NEWLINK, NLM_F_CREATE|NLM_F_EXCL, &i, sizeof(i), &m);
+        if (r < 0)
+                return r;
+        if (nla_put_string(m, IFLA_IFNAME, name) < 0 ||
+            !(info = nla_nest_start(m, IFLA_LINKINFO)) ||
+            nla_put_string(m, IFLA_INFO_KIND, "bridge") < 0)
+                return -ENOMEM;
+        nla_nest_end(m, info);
+        return netlink_request(nl, m, NULL, NULL);
+}
+
 int link_delete(Netlink *nl, int ifindex) {
         _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
         struct ifinfomsg i = { .ifi_index = ifindex };
@@ -231,6 +264,7 @@ int vxlan_create(Netlink *nl, const VxlanSettings *s) {
             nla_put_u16(m, IFLA_VXLAN_PORT, htons(s->port)) < 0 ||
             /* One remote end, no bridge behind: there is nothing to learn, and a forged frame must not move the remote end. */
             nla_put_u8(m, IFLA_VXLAN_LEARNING, 0) < 0 ||
+            (s->inherit_df && nla_put_u8(m, IFLA_VXLAN_DF, VXLAN_DF_INHERIT) < 0) ||
             put_address(m, IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6, &s->group) < 0 ||
             put_address(m, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6, &s->local) < 0)
                 return -ENOMEM;

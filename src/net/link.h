@@ -12,7 +12,7 @@
 #define VXLAN_OVERHEAD_IPV4 50U
 
 typedef struct Link {
-        int ifindex;
+        int ifindex, master;            /* 0: none */
         char name[IFNAMSIZ];
         char kind[16];                  /* "vxlan", "veth", … or "" */
         unsigned flags;                 /* IFF_* */
@@ -36,7 +36,11 @@ int link_set_mac(Netlink *nl, int ifindex, const MACAddress *mac);
 int link_set_no_address_generation(Netlink *nl, int ifindex);
 /* Each change of link or address state is announced by gratuitous ARP (the sysctl arp_notify, without the need to write to /proc). */
 int link_set_arp_notify(Netlink *nl, int ifindex);
+/* Make @ifindex a port of the bridge @master. */
+int link_set_master(Netlink *nl, int ifindex, int master);
 int link_delete(Netlink *nl, int ifindex);                              /* -ENODEV */
+/* A bridge, down, in the socket's own namespace. */
+int bridge_create(Netlink *nl, const char *name);
 
 typedef struct VxlanSettings {
         const char *name;
@@ -47,6 +51,7 @@ typedef struct VxlanSettings {
         IPAddress local;                /* source of the outer packets, or "none": as the route says */
         uint32_t mtu;                   /* 0: the kernel's */
         const MACAddress *mac;          /* NULL: random */
+        bool inherit_df;                /* outer packets carry the inner ones' "don't fragment" */
 } VxlanSettings;
 
 /**

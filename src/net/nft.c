@@ -173,8 +173,9 @@ static size_t write_key(const NftTunnel *t, uint32_t set, uint8_t *key) {
         return 12;
 }
 
-static void add_elements(Batch *b, const SetType *t, const NftTunnel *tunnels, size_t n) {
-        _cleanup_(nl_msg_freep) struct nl_msg *m = table_message(NFT_MSG_NEWSETELEM, NLM_F_CREATE, NFTA_SET_ELEM_LIST_TABLE);
+static void add_elements(Batch *b, uint16_t type, const SetType *t, const NftTunnel *tunnels, size_t n) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = table_message(type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
+                                                                 NFTA_SET_ELEM_LIST_TABLE);
         struct nlattr *list = NULL;
         int r = 0;
 
@@ -346,11 +347,23 @@ static void add_guard(Batch *b) {
         rule_end(&rule, b);
 }
 
+static bool tunnel_is_valid(const NftTunnel *t) {
+        return t->peer.family == AF_INET && t->vni <= 0xffffff;
+}
+
+static int batch_send(Batch *b, Netlink *nl) {
+        if (b->error < 0)
+                return b->error;
+        ((struct nlmsghdr*) (b->data + b->last))->nlmsg_flags |= NLM_F_ACK;
+        batch_mark(b, NFNL_MSG_BATCH_END);
+        return b->error < 0 ? b->error : netlink_batch(nl, b->data, b->size);
+}
+
 int nft_set_tunnels(Netlink *nl, const NftTunnel *tunnels, size_t n_tunnels) {
         _cleanup_(batch_done) Batch b = {};
 
         for (size_t i = 0; i < n_tunnels; i++)
-                if (tunnels[i].peer.family != AF_INET || tunnels[i].vni > 0xffffff)
+                if (!tunnel_is_valid(tunnels + i))
                         return -EINVAL;
 
         batch_mark(&b, NFNL_MSG_BATCH_BEGIN);
@@ -361,7 +374,7 @@ int nft_set_tunnels(Netlink *nl, const NftTunnel *tunnels, size_t n_tunnels) {
                 for (size_t i = 0; i < ELEMENTSOF(set_types); i++) {
                         add_set(&b, set_types + i);
                         for (size_t k = 0; k < n_tunnels; k += ELEMENTS_MAX)
-                                add_elements(&b, set_types + i, tunnels + k, MIN(n_tunnels - k, (size_t) ELEMENTS_MAX));
+                                add_elements(&b, NFT_MSG_NEWSETELEM, set_types + i, tunnels + k, MIN(n_tunnels - k, (size_t) ELEMENTS_MAX));
                 }
                 add_chain(&b, "prerouting", NF_INET_PRE_ROUTING);
                 add_chain(&b, "output", NF_INET_LOCAL_OUT);
@@ -370,12 +383,28 @@ int nft_set_tunnels(Netlink *nl, const NftTunnel *tunnels, size_t n_tunnels) {
                 add_notrack(&b, "output", DADDR_OFFSET);
                 add_guard(&b);
         }
-        if (b.error < 0)
-                return b.error;
+        return batch_send(&b, nl);
+}
 
-        ((struct nlmsghdr*) (b.data + b.last))->nlmsg_flags |= NLM_F_ACK;
-        batch_mark(&b, NFNL_MSG_BATCH_END);
-        if (b.error < 0)
-                return b.error;
-        return netlink_batch(nl, b.data, b.size);
+int nft_add_tunnel(Netlink *nl, const NftTunnel *t) {
+        _cleanup_(batch_done) Batch b = {};
+
+        if (!tunnel_is_valid(t))
+                return -EINVAL;
+        batch_mark(&b, NFNL_MSG_BATCH_BEGIN);
+        for (size_t i = 0; i < ELEMENTSOF(set_types); i++)
+                add_elements(&b, NFT_MSG_NEWSETELEM, set_types + i, t, 1);
+        return batch_send(&b, nl);
+}
+
+int nft_remove_tunnel(Netlink *nl, const NftTunnel *t, bool keep_peer) {
+        _cleanup_(batch_done) Batch b = {};
+
+        if (!tunnel_is_valid(t))
+                return -EINVAL;
+        batch_mark(&b, NFNL_MSG_BATCH_BEGIN);
+        for (size_t i = 0; i < ELEMENTSOF(set_types); i++)
+                if (!keep_peer || set_types[i].id != SET_PEERS)
+                        add_elements(&b, NFT_MSG_DELSETELEM, set_types + i, t, 1);
+        return batch_send(&b, nl);
 }

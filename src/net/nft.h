@@ -20,3 +20,8 @@ typedef struct NftTunnel {
  * touched. Returns 0, -errno.
  */
 int nft_set_tunnels(Netlink *nl, const NftTunnel *tunnels, size_t n_tunnels);
+
+/* One tunnel more or less in a table that is there, at a cost that does not grow with the others; one that is there already may be
+ * added again. @keep_peer: another tunnel has the same peer and port. -ENOENT: the table, or this tunnel in it, is not there. */
+int nft_add_tunnel(Netlink *nl, const NftTunnel *t);
+int nft_remove_tunnel(Netlink *nl, const NftTunnel *t, bool keep_peer);

@@ -125,6 +125,10 @@ void manager_remove(Manager *m, Tunnel *t) {
                 }
 }
 
+static NftTunnel nft_tunnel(const Tunnel *t) {
+        return (NftTunnel) { .peer = t->peer, .port = t->port, .vni = t->vni };
+}
+
 int manager_sync_nft(Manager *m, NetError *e) {
         _cleanup_(freep) NftTunnel *l = new0(NftTunnel, m->n_tunnels + 1);
         size_t n = 0;
@@ -136,11 +140,49 @@ int manager_sync_nft(Manager *m, NetError *e) {
                 return net_error_set(e, -ENOMEM, "out of memory");
         for (size_t i = 0; i < m->n_tunnels; i++)
                 if (ip_address_is_set(&m->tunnels[i]->peer))
-                        l[n++] = (NftTunnel) {
-                                .peer = m->tunnels[i]->peer, .port = m->tunnels[i]->port, .vni = m->tunnels[i]->vni,
-                        };
+                        l[n++] = nft_tunnel(m->tunnels[i]);
         r = nft_set_tunnels(m->nft, l, n);
         return r < 0 ? netlink_fail(m->nft, e, r, "write the firewall's table 'peerpod'") : 0;
+}
+
+int manager_guard(Manager *m, const Tunnel *t, NetError *e) {
+        NftTunnel n = nft_tunnel(t);
+        int r = m->defer_nft ? 0 : nft_add_tunnel(m->nft, &n);
+
+        if (r == -ENOENT)               /* no table: this is the first tunnel, or somebody has flushed it */
+                return manager_sync_nft(m, e);
+        return r < 0 ? netlink_fail(m->nft, e, r, "write the firewall's table 'peerpod'") : 0;
+}
+
+int manager_unguard(Manager *m, Tunnel *t, NetError *e) {
+        NftTunnel n = nft_tunnel(t);
+        bool last = true, shared = false;
+        int r = -ENOENT;
+
+        if (m->defer_nft) {
+                t->peer = IP_ADDRESS_NULL;
+                return 0;
+        }
+        for (size_t i = 0; i < m->n_tunnels; i++) {
+                const Tunnel *other = m->tunnels[i];
+
+                if (other == t || !ip_address_is_set(&other->peer))
+                        continue;
+                last = false;
+                if (other->port == t->port && ip_address_equal(&other->peer, &t->peer))
+                        shared = true;
+        }
+
+        t->peer = IP_ADDRESS_NULL;
+        if (!last)
+                r = nft_remove_tunnel(m->nft, &n, shared);
+        if (r == -ENOENT)
+                r = manager_sync_nft(m, e);
+        else if (r < 0)
+                (void) netlink_fail(m->nft, e, r, "write the firewall's table 'peerpod'");
+        if (r < 0)
+                t->peer = n.peer;
+        return r;
 }
 
 /* Keep the bytes of a record that nobody can read, out of the way. */

@@ -52,6 +52,9 @@ void manager_remove(Manager *m, Tunnel *t);
 
 /* manager_sync_nft() - the table "peerpod" from all tunnels that have a peer */
 int manager_sync_nft(Manager *m, NetError *e);
+/* manager_guard() - only what @t, which has a peer, adds to it; manager_unguard() - take that away, and the peer from @t */
+int manager_guard(Manager *m, const Tunnel *t, NetError *e);
+int manager_unguard(Manager *m, Tunnel *t, NetError *e);
 
 /* manager_setup_bus() - give a new link its vtable */
 int manager_setup_bus(sd_bus *bus, void *userdata);

@@ -2,11 +2,13 @@
 #include "tunnel/tunnel.h"
 
 #include <limits.h>
+#include <linux/rtnetlink.h>
 #include <sys/random.h>
 
 #include "basic/messages.h"
 #include "basic/parse.h"
 #include "net/link.h"
+#include "net/route.h"
 #include "net/tc.h"
 #include "tunnel/inspect.h"
 
@@ -98,6 +100,53 @@ static int remove_device(PodNetns *n, NetError *e) {
         return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_DEVICE) : 0;
 }
 
+static int remove_bridge(PodNetns *n, NetError *e) {
+        Link l;
+        int r = link_get(n->nl, TUNNEL_BRIDGE, &l);
+
+        if (r >= 0 && streq(l.kind, "bridge"))
+                r = link_delete(n->nl, l.ifindex);
+        return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_BRIDGE) : 0;
+}
+
+/* Both, whatever the first gives. */
+static int remove_devices(PodNetns *n, NetError *e) {
+        NetError bridge_error = {};
+        int r = remove_device(n, e), k = remove_bridge(n, &bridge_error);
+
+        if (r >= 0 && k < 0 && e)
+                *e = bridge_error;
+        return r < 0 ? r : k;
+}
+
+/*
+ * Who tells the sender of a packet that is too large for the tunnel? Frames come to vxlan1 by a redirect at layer 2, where nobody
+ * compares sizes. The VXLAN driver does when its device is a port of a bridge: it then answers "fragmentation needed" or "packet too
+ * big" itself, in the name of the pod and by the way on which the packet came, with the MTU of the route to the VM less its headers
+ * (linux: drivers/net/vxlan/vxlan_core.c, vxlan_xmit_one(); net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu()). So it gets a bridge
+ * that is down, has no other port and never sees a frame: the redirect at ingress comes before the bridge.
+ */
+static int join_bridge(PodNetns *n, const Link *device, NetError *e) {
+        Link bridge;
+        int r;
+
+        r = link_get(n->nl, TUNNEL_BRIDGE, &bridge);
+        if (r == -ENODEV) {
+                r = bridge_create(n->nl, TUNNEL_BRIDGE);
+                if (r < 0)
+                        return netlink_fail(n->nl, e, r, "create '%s'", TUNNEL_BRIDGE);
+                r = link_get(n->nl, TUNNEL_BRIDGE, &bridge);
+        }
+        if (r < 0)
+                return netlink_fail(n->nl, e, r, "look at '%s'", TUNNEL_BRIDGE);
+        if (!streq(bridge.kind, "bridge"))
+                return net_error_set(e, -EEXIST, "pod has an interface '%s' that is not a tunnel's", TUNNEL_BRIDGE);
+        if (device->master == bridge.ifindex)
+                return 0;
+        r = link_set_master(n->nl, device->ifindex, bridge.ifindex);
+        return r < 0 ? netlink_fail(n->nl, e, r, "make '%s' a port of '%s'", device->name, TUNNEL_BRIDGE) : 0;
+}
+
 /* The redirect on the pod's interface, and the qdisc if it came with it. */
 static int remove_redirect(PodNetns *n, const char *interface, bool own_ingress, NetError *e) {
         IngressHook hook;
@@ -129,6 +178,8 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetw
                 /* The VM's guard takes frames from this address only. Without it the kernel takes one by the route, which is another
                  * one where the VM is not reached by the host's primary interface (a libvirt network on this host). */
                 .local = pn->worker_ip.address,
+                /* So that a router on the way tells what it cannot carry, and join_bridge()'s answers say so. */
+                .inherit_df = true,
         };
         Link l;
         int r;
@@ -140,10 +191,12 @@ static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetw
         r = link_get(n->nl, TUNNEL_DEVICE, &l);
         if (r >= 0)
                 r = link_set_no_address_generation(n->nl, l.ifindex);
-        if (r < 0) {
+        if (r < 0)
                 (void) netlink_fail(n->nl, e, r, "set up '%s'", TUNNEL_DEVICE);
-                (void) remove_device(n, NULL);
-        }
+        else
+                r = join_bridge(n, &l, e);
+        if (r < 0)
+                (void) remove_devices(n, NULL);
         return r;
 }
 
@@ -200,7 +253,7 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
         r = remove_redirect(n, t->interface, t->own_ingress, e);
         if (r < 0)
                 return r;
-        r = remove_device(n, e);
+        r = remove_devices(n, e);
         if (r < 0)
                 return r;
         r = reserve_vni(m, t, n, &pn, e);
@@ -224,6 +277,9 @@ static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError
 
         r = link_get(n->nl, TUNNEL_DEVICE, &l);
         if (r >= 0 && device_is_ours(t, &l)) {
+                r = join_bridge(n, &l, e);
+                if (r < 0)
+                        return r;
                 *ret = l;
                 return 0;
         }
@@ -292,7 +348,7 @@ int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, c
                 }
         }
         if (r < 0) {
-                (void) remove_device(&n, NULL);
+                (void) remove_devices(&n, NULL);
                 (void) tunnel_unlink(m, sandbox_id, NULL);
                 return r;
         }
@@ -324,7 +380,7 @@ static int choose_peer(const Tunnel *t, char *const *addresses, IPAddress *ret, 
 
 /* What Setup did, in the order it was done, so that it can be undone in reverse. */
 typedef struct Done {
-        bool peer, group, up, device_ingress, device_redirect, pod_ingress, pod_redirect;
+        bool peer, mtu, group, up, device_ingress, device_redirect, pod_ingress, pod_redirect;
         IPAddress old_peer, old_group;
         IngressHook device_hook, pod_hook;
 } Done;
@@ -360,6 +416,38 @@ static int connect_devices(PodNetns *n, const Link *from, const Link *to, Ingres
         return r < 0 ? netlink_fail(n->nl, e, r, "redirect '%s' to '%s'", from->name, to->name) : 0;
 }
 
+/* What the way to the VM carries, by the host's routes and what they have learned; 0 where there is none (yet). */
+static uint32_t path_mtu(Manager *m, const IPAddress *peer) {
+        uint32_t mtu = 0;
+        Route route;
+        Link l;
+
+        if (route_lookup(m->host, peer, &route) < 0 || route.type != RTN_UNICAST)
+                return 0;
+        if (link_get_by_index(m->host, route.ifindex, &l) >= 0)
+                mtu = l.mtu;
+        if (route.mtu > 0 && (mtu == 0 || route.mtu < mtu))
+                mtu = route.mtu;
+        return mtu > VXLAN_OVERHEAD_IPV4 ? mtu - VXLAN_OVERHEAD_IPV4 : 0;
+}
+
+/* The pod VM was told an MTU by the host's interface, before anybody knew where it would be. */
+static int fit_mtu(Manager *m, const Tunnel *t, PodNetns *n, const IPAddress *peer, const Link *device, const Link *pod, Done *done,
+                   NetError *e) {
+        uint32_t fits = path_mtu(m, peer), mtu = fits > 0 ? MIN(fits, pod->mtu) : device->mtu;
+        int r;
+
+        if (mtu == device->mtu)
+                return 0;
+        if (mtu < device->mtu)
+                (void) log_full(&t->log, LOG_WARNING, NULL, 0, "The way to the pod VM at %s carries packets of %u bytes in the tunnel, "
+                                "not the %u of the host's interface: if the VM does not see that by its own interface, larger ones "
+                                "from it are sent in fragments.", FORMAT_IP_ADDRESS(peer), mtu, device->mtu);
+        done->mtu = true;
+        r = link_set_mtu(n->nl, device->ifindex, mtu);
+        return r < 0 ? netlink_fail(n->nl, e, r, "set the MTU of '%s' to %u", device->name, mtu) : 0;
+}
+
 static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, const Link *device, const Link *pod, Done *done,
                   NetError *e) {
         int r;
@@ -372,10 +460,16 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
         if (r < 0)
                 return r;
         /* The guard stands before the first frame can come. */
-        r = manager_sync_nft(m, e);
+        if (ip_address_is_set(&done->old_peer) && !ip_address_equal(&done->old_peer, peer))
+                r = manager_sync_nft(m, e);
+        else
+                r = manager_guard(m, t, e);
         if (r < 0)
                 return r;
 
+        r = fit_mtu(m, t, n, peer, device, pod, done, e);
+        if (r < 0)
+                return r;
         if (!ip_address_equal(&device->group, peer)) {
                 done->group = true;
                 r = vxlan_set_group(n->nl, device->ifindex, t->vni, peer);
@@ -420,9 +514,13 @@ static void undo_set_up(Manager *m, Tunnel *t, PodNetns *n, const Link *device, 
         if (done->group)
                 (void) vxlan_set_group(n->nl, device->ifindex, t->vni,
                                        ip_address_is_set(&done->old_group) ? &done->old_group : &nobody);
+        if (done->mtu)
+                (void) link_set_mtu(n->nl, device->ifindex, device->mtu);
         if (done->peer) {
+                r = ip_address_is_set(&done->old_peer) ? 0 : manager_unguard(m, t, &e);
                 t->peer = done->old_peer;
-                r = manager_sync_nft(m, &e);
+                if (ip_address_is_set(&t->peer))
+                        r = manager_sync_nft(m, &e);
                 if (r < 0)
                         log_full(&t->log, LOG_WARNING, NULL, r, "Failed to undo a firewall change, ignoring: %s", net_error_text(&e, r));
                 r = tunnel_save(m, t, &e);
@@ -508,22 +606,14 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
                 if (t)
                         keep_error(remove_redirect(&n, t->interface, t->own_ingress, &step), &step, &result, e);
                 if (t || !manager_find_netns(m, n.cookie))
-                        keep_error(remove_device(&n, &step), &step, &result, e);
+                        keep_error(remove_devices(&n, &step), &step, &result, e);
         }
 
         if (!t)
                 return result;
 
-        if (ip_address_is_set(&t->peer)) {
-                IPAddress peer = t->peer;
-
-                t->peer = IP_ADDRESS_NULL;
-                r = manager_sync_nft(m, &step);
-                if (r < 0) {
-                        t->peer = peer;
-                        keep_error(r, &step, &result, e);
-                }
-        }
+        if (ip_address_is_set(&t->peer))
+                keep_error(manager_unguard(m, t, &step), &step, &result, e);
         if (result < 0)
                 return result;          /* the record is what a second attempt goes by */
 
@@ -547,7 +637,7 @@ int tunnel_recover(Manager *m, Tunnel *t, NetError *e) {
         if (r < 0)
                 return r;
         if (!t->pod_network) {          /* we were stopped within Inspect; nobody has got an answer */
-                (void) remove_device(&n, NULL);
+                (void) remove_devices(&n, NULL);
                 return 0;
         }
         r = ip_address_is_set(&peer) ? set_up_or_undo(m, t, &n, &peer, e) : ensure_device(m, t, &n, &l, e);

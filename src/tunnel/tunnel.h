@@ -8,6 +8,7 @@
 #include "tunnel/manager.h"
 
 #define TUNNEL_DEVICE "vxlan1"          /* in the pod's network namespace, as cloud-api-adaptor has it */
+#define TUNNEL_BRIDGE "vxlan1-br"     /* beside it: see join_bridge() */
 
 /*
  * A record is on disk before the effect that it speaks of:

@@ -23,7 +23,7 @@
 #include "netlab.h"
 #include "tunnel-rig.h"
 
-static const char *faulty_program, *fixtures_dir;
+static const char *fixtures_dir;
 /* With it a tunnel that did not give its VXLAN id back is found by the next one. */
 static const char *const one_id[] = { "--vxlan-min-id", "16777215", NULL };
 

@@ -253,7 +253,7 @@ size_t count_fds(pid_t pid) {
 }
 
 void expect_nothing_left(void) {
-        expect_empty("links of the pod", lab_output("ip -n wpod -o link show type vxlan"));
+        expect_empty("links of the pod", lab_output("ip -n wpod -o link show type vxlan; ip -n wpod -o link show type bridge"));
         expect_empty("links of the worker", lab_output("ip -n worker -o link show type vxlan | grep -E ': (pp)?vxlan[0-9]'"));
         expect_empty("ingress hooks", lab_output("tc -n wpod qdisc show dev eth0 | grep -E 'ingress|clsact'"));
         expect_empty("firewall", lab_output("ip netns exec worker nft list ruleset"));
