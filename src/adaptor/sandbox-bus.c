@@ -5,6 +5,7 @@
 #include "adaptor/manager.h"
 #include "adaptor/polkit.h"
 #include "adaptor/sandbox.h"
+#include "adaptor/tunnel-check.h"
 #include "basic/log.h"
 #include "basic/strv.h"
 #include "basic/util.h"
@@ -89,6 +90,17 @@ static int method_stop(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return sandbox_bus_stop(s, m, error);
 }
 
+static int method_check_tunnel(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Sandbox *s = userdata;
+        const char *const details[] = { "sandbox", s->record.id, "verb", "check-tunnel", NULL };
+        int r;
+
+        r = polkit_check_async(s->manager->polkit, m, POLKIT_ACTION_MANAGE, details, error);
+        if (r > 0)
+                r = tunnel_check_begin(s, m, error);
+        return r < 0 ? r : 1;   /* asked polkit, or tunneld */
+}
+
 static int property_get_text(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
                              void *userdata, sd_bus_error *error) {
         char **text = userdata;
@@ -150,6 +162,8 @@ static const sd_bus_vtable podvm_vtable[] = {
         USEC("RunningTimestamp", SANDBOX_RUNNING, CHANGES),
         USEC("DeletingTimestamp", SANDBOX_DELETING, CHANGES),
         SD_BUS_METHOD_WITH_ARGS("Stop", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_stop, SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
+        SD_BUS_METHOD_WITH_ARGS("CheckTunnel", SD_BUS_NO_ARGS, SD_BUS_RESULT("b", ok, "s", report), method_check_tunnel,
+                                SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_VTABLE_END
 };
 

@@ -28,6 +28,7 @@
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-store.h"
+#include "adaptor/tunnel-check.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
 #include "basic/json.h"
@@ -58,7 +59,7 @@ struct SandboxWaiter {
 static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
         [SANDBOX_PLANNED]  = BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
         [SANDBOX_CREATING] = BIT(STEP_CREATE_INSTANCE) | BIT(STEP_SET_UP_TUNNEL) | BIT(STEP_ALLOW_ADDRESSES) | BIT(STEP_START_SOCKET) |
-                             BIT(STEP_START_PROXY),
+                             BIT(STEP_START_PROXY) | BIT(STEP_PROBE_TUNNEL),
         [SANDBOX_DELETING] = BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_REMOVE_FILES) | BIT(STEP_DELETE_INSTANCE) |
                              BIT(STEP_TEAR_DOWN_TUNNEL),
 };
@@ -188,6 +189,7 @@ int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret) {
                 return -ENOMEM;
         *s = (Sandbox) { .step = _SANDBOX_STEP_INVALID, .failure = SD_BUS_ERROR_NULL, .record = *record };
         TAILQ_INIT(&s->waiters);
+        TAILQ_INIT(&s->checks);
         s->manager = m;
 
         r = make_names(s);
@@ -255,6 +257,7 @@ Sandbox* sandbox_free(Sandbox *s) {
                 return NULL;
 
         drop_step(s);
+        tunnel_checks_cancel(s);
         unit_watch_free(s->watch);
         sd_event_source_disable_unref(s->deadline);
         sd_event_source_disable_unref(s->retry);
@@ -313,6 +316,7 @@ static const char* step_to_string(SandboxStep step) {
                 [STEP_ALLOW_ADDRESSES]  = "preparing the agent proxy",
                 [STEP_START_SOCKET]     = "opening the agent's socket",
                 [STEP_START_PROXY]      = "error connecting to agent",
+                [STEP_PROBE_TUNNEL]     = "probing the pod network tunnel",
                 [STEP_STOP_SOCKET]      = "closing the agent's socket",
                 [STEP_STOP_PROXY]       = "stopping the agent proxy",
                 [STEP_REMOVE_FILES]     = "removing run-time files",
@@ -640,6 +644,31 @@ static int start_proxy(Sandbox *s, sd_bus_error *error) {
         return unit_client_start(s->manager->units, s->proxy_unit, on_job_done, s, &s->job);
 }
 
+/* The agent has answered, so the VM's end of the tunnel is there, be it ours or upstream's: both make it before they listen. */
+static int start_probe(Sandbox *s, sd_bus_error *error) {
+        if (streq_ptr(s->manager->settings->tunnel_probe, "off"))
+                return 1;
+
+        return tunnel_probe(s->manager->tunnel, s->record.id, on_answer, s, &s->call);
+}
+
+static int finish_probe(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        const char *text;
+        int r, ok;
+
+        r = sd_bus_message_read(reply, "bs", &ok, &text);
+        if (r < 0)
+                return error_set_errno(error, r, "answer of the tunnel service");
+        if (ok)
+                return 0;
+        if (!streq_ptr(s->manager->settings->tunnel_probe, "warn"))
+                return sd_bus_error_setf(error, PEERPOD_ERROR_UNAVAILABLE, "%s", text);
+
+        log_sandbox(s, LOG_WARNING, NULL, "Going on without a working tunnel, as 'tunnel-probe' says: %s", text);
+        sandbox_set_last_error(s, text);
+        return 0;
+}
+
 static int stop_socket(Sandbox *s, sd_bus_error *error) {
         return unit_client_stop(s->manager->units, s->socket_unit, on_job_done, s, &s->job);
 }
@@ -713,6 +742,7 @@ static const struct {
         [STEP_ALLOW_ADDRESSES]  = { start_allow, NULL },
         [STEP_START_SOCKET]     = { start_socket, NULL },
         [STEP_START_PROXY]      = { start_proxy, NULL },
+        [STEP_PROBE_TUNNEL]     = { start_probe, finish_probe },
         [STEP_STOP_SOCKET]      = { stop_socket, NULL },
         [STEP_STOP_PROXY]       = { stop_proxy, NULL },
         [STEP_REMOVE_FILES]     = { start_remove_files, NULL },

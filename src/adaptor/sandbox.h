@@ -19,6 +19,7 @@ typedef struct Manager Manager;
 typedef struct Pod Pod;
 typedef struct Sandbox Sandbox;
 typedef struct SandboxWaiter SandboxWaiter;
+typedef struct TunnelCheck TunnelCheck;
 typedef struct UnitJob UnitJob;
 typedef struct UnitWatch UnitWatch;
 
@@ -31,6 +32,7 @@ typedef enum SandboxStep {
         STEP_ALLOW_ADDRESSES,
         STEP_START_SOCKET,
         STEP_START_PROXY,
+        STEP_PROBE_TUNNEL,
         STEP_STOP_SOCKET,
         STEP_STOP_PROXY,
         STEP_REMOVE_FILES,
@@ -84,6 +86,7 @@ struct Sandbox {
 
         sd_bus_error failure;           /* why the start has failed */
         TAILQ_HEAD(, SandboxWaiter) waiters;
+        TAILQ_HEAD(, TunnelCheck) checks;       /* of the tunnel, asked for on the bus */
 };
 
 /**

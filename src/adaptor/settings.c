@@ -48,6 +48,8 @@ static const Option options[] = {
           "How long the agent proxy tries to reach the agent", "TIME" },
         { "start-timeout", "START_TIMEOUT", OPTION_DURATION, offsetof(Settings, start_timeout_usec), "570s",
           "How long a StartVM may take in all", "TIME" },
+        { "tunnel-probe", "TUNNEL_PROBE", OPTION_STRING, offsetof(Settings, tunnel_probe), "require",
+          "When a tunnel carries no packets: require (StartVM fails), warn, or off (do not try)", "MODE" },
         { "initdata", "INITDATA", OPTION_STRING, offsetof(Settings, initdata), NULL,
           "Initdata of pods without their own: base64(gzip(TOML))", "TEXT" },
         { "enable-scratch-space", "ENABLE_SCRATCH_SPACE", OPTION_BOOL, offsetof(Settings, enable_scratch_space), "false",
@@ -100,6 +102,13 @@ static int check_paths(const Settings *s, int *ret_exit) {
         }
 
         return 0;
+}
+
+static int check_tunnel_probe(const Settings *s, int *ret_exit) {
+        if (streq(s->tunnel_probe, "require") || streq(s->tunnel_probe, "warn") || streq(s->tunnel_probe, "off"))
+                return 0;
+        log_error("Value of 'tunnel-probe' (variable 'TUNNEL_PROBE') is not one of require, warn and off.");
+        return configuration_error(ret_exit);
 }
 
 static int check_tls_profile(Settings *s, int *ret_exit) {
@@ -229,6 +238,9 @@ static int load(int argc, char *argv[], Settings *s, int *ret_exit) {
         if (r != 0)
                 return r;
         r = check_paths(s, ret_exit);
+        if (r != 0)
+                return r;
+        r = check_tunnel_probe(s, ret_exit);
         if (r != 0)
                 return r;
         r = check_tls_profile(s, ret_exit);

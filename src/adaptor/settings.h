@@ -15,6 +15,7 @@ typedef struct Settings {
 
         uint16_t forwarder_port;
         uint64_t proxy_timeout_usec, start_timeout_usec;
+        char *tunnel_probe;             /* "require", "warn" or "off" */
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
 

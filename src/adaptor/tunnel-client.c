@@ -20,6 +20,12 @@ static int append_sandbox(sd_bus_message *m, const void *arguments) {
         return sd_bus_message_append(m, "ss", a->sandbox_id, a->netns_path);
 }
 
+static int append_id(sd_bus_message *m, const void *arguments) {
+        const TunnelArguments *a = arguments;
+
+        return sd_bus_message_append(m, "s", a->sandbox_id);
+}
+
 static int append_setup(sd_bus_message *m, const void *arguments) {
         const TunnelArguments *a = arguments;
         int r;
@@ -34,6 +40,7 @@ static int append_setup(sd_bus_message *m, const void *arguments) {
 static const ServiceMethod inspect_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Inspect", append_sandbox };
 static const ServiceMethod setup_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Setup", append_setup };
 static const ServiceMethod teardown_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Teardown", append_sandbox };
+static const ServiceMethod probe_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Probe", append_id };
 static const ServiceMethod list_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "List", NULL };
 
 int tunnel_inspect(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
@@ -55,6 +62,12 @@ int tunnel_teardown(ServiceLink *tunnel, const char *sandbox_id, const char *net
         const TunnelArguments a = { .sandbox_id = sandbox_id, .netns_path = netns_path };
 
         return service_link_call(tunnel, &teardown_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
+}
+
+int tunnel_probe(ServiceLink *tunnel, const char *sandbox_id, ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        const TunnelArguments a = { .sandbox_id = sandbox_id };
+
+        return service_link_call(tunnel, &probe_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
 }
 
 int tunnel_list(ServiceLink *tunnel, ServiceHandler handler, void *userdata, ServiceCall **ret) {

@@ -16,5 +16,8 @@ int tunnel_setup(ServiceLink *tunnel, const char *sandbox_id, const char *netns_
 int tunnel_teardown(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
                     ServiceCall **ret);
 
+/* Reply "bs": does the tunnel carry packets, as far as can be told; and a sentence on it. */
+int tunnel_probe(ServiceLink *tunnel, const char *sandbox_id, ServiceHandler handler, void *userdata, ServiceCall **ret);
+
 /* Reply "as": sandbox ids. */
 int tunnel_list(ServiceLink *tunnel, ServiceHandler handler, void *userdata, ServiceCall **ret);

@@ -7,6 +7,8 @@
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 
+#define LINKS_MAX 4096U
+
 static struct nla_policy link_policy[IFLA_MAX + 1] = {
         [IFLA_IFNAME] = { .type = NLA_NUL_STRING, .maxlen = IFNAMSIZ },
         [IFLA_MTU] = { .type = NLA_U32 },
@@ -21,6 +23,7 @@ static struct nla_policy vxlan_policy[IFLA_VXLAN_MAX + 1] = {
         [IFLA_VXLAN_ID] = { .type = NLA_U32 },
         [IFLA_VXLAN_GROUP] = { .minlen = 4, .maxlen = 4 },
         [IFLA_VXLAN_GROUP6] = { .minlen = 16, .maxlen = 16 },
+        [IFLA_VXLAN_LOCAL] = { .minlen = 4, .maxlen = 4 },
         [IFLA_VXLAN_PORT] = { .type = NLA_U16 },
 };
 
@@ -33,6 +36,12 @@ static int parse_vxlan(struct nlattr *data, Link *l) {
                 l->vni = nla_get_u32(a[IFLA_VXLAN_ID]);
         if (a[IFLA_VXLAN_PORT])
                 l->port = ntohs(nla_get_u16(a[IFLA_VXLAN_PORT]));
+        l->collect_metadata = a[IFLA_VXLAN_COLLECT_METADATA] && nla_len(a[IFLA_VXLAN_COLLECT_METADATA]) > 0 &&
+                nla_get_u8(a[IFLA_VXLAN_COLLECT_METADATA]) != 0;
+        if (a[IFLA_VXLAN_LOCAL]) {
+                l->local.family = AF_INET;
+                memcpy(l->local.bytes, nla_data(a[IFLA_VXLAN_LOCAL]), 4);
+        }
         if (a[IFLA_VXLAN_GROUP]) {
                 l->group.family = AF_INET;
                 memcpy(l->group.bytes, nla_data(a[IFLA_VXLAN_GROUP]), 4);
@@ -43,13 +52,11 @@ static int parse_vxlan(struct nlattr *data, Link *l) {
         return 0;
 }
 
-static int on_link(const struct nlmsghdr *h, void *userdata) {
+static int parse_link(const struct nlmsghdr *h, Link *ret) {
         struct nlattr *a[IFLA_MAX + 1], *info[IFLA_INFO_MAX + 1];
         const struct ifinfomsg *i = nlmsg_data(h);
         Link l = {};
 
-        if (h->nlmsg_type != RTM_NEWLINK)
-                return 0;
         if (nlmsg_parse((struct nlmsghdr*) h, sizeof(*i), a, IFLA_MAX, link_policy) < 0 || !a[IFLA_IFNAME])
                 return -EBADMSG;
 
@@ -77,7 +84,59 @@ static int on_link(const struct nlmsghdr *h, void *userdata) {
                 }
         }
 
-        *(Link*) userdata = l;
+        *ret = l;
+        return 0;
+}
+
+static int on_link(const struct nlmsghdr *h, void *userdata) {
+        return h->nlmsg_type == RTM_NEWLINK ? parse_link(h, userdata) : 0;
+}
+
+typedef struct LinkList {
+        Link *links;
+        size_t n;
+        const char *kind;
+} LinkList;
+
+static void reset_list(void *userdata) {
+        ((LinkList*) userdata)->n = 0;
+}
+
+static int on_listed_link(const struct nlmsghdr *h, void *userdata) {
+        LinkList *list = userdata;
+        Link l, *p;
+        int r;
+
+        if (h->nlmsg_type != RTM_NEWLINK)
+                return 0;
+        r = parse_link(h, &l);
+        if (r < 0 || !streq(l.kind, list->kind))
+                return r;
+        if (list->n >= LINKS_MAX)
+                return -E2BIG;
+        p = reallocarray(list->links, list->n + 1, sizeof(l));
+        if (!p)
+                return -ENOMEM;
+        list->links = p;
+        list->links[list->n++] = l;
+        return 0;
+}
+
+int link_list(Netlink *nl, const char *kind, Link **ret, size_t *ret_n) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        struct ifinfomsg i = {};
+        LinkList list = { .kind = kind };
+        int r;
+
+        r = netlink_message(RTM_GETLINK, 0, &i, sizeof(i), &m);
+        if (r >= 0)
+                r = netlink_dump(nl, m, reset_list, on_listed_link, &list);
+        if (r < 0) {
+                free(list.links);
+                return r;
+        }
+        *ret = list.links;
+        *ret_n = list.n;
         return 0;
 }
 

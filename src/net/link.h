@@ -21,12 +21,15 @@ typedef struct Link {
         bool has_mac;                   /* an Ethernet address */
         uint32_t vni;                   /* these of a VXLAN device */
         uint16_t port;
-        IPAddress group;                /* the remote end; "none" where not set */
+        IPAddress group, local;         /* the remote end, and the address of ours; "none" where not set */
+        bool collect_metadata;          /* it takes the port's frames whatever their VNI */
 } Link;
 
 /* All return 0 or -errno, with the kernel's words kept in the socket (netlink_text()). */
 int link_get(Netlink *nl, const char *name, Link *ret);                 /* -ENODEV */
 int link_get_by_index(Netlink *nl, int ifindex, Link *ret);             /* -ENODEV */
+/* All of one kind, newly allocated; -E2BIG for more than some thousand. */
+int link_list(Netlink *nl, const char *kind, Link **ret, size_t *ret_n);
 bool link_name_is_valid(const char *name);
 bool link_is_vxlan(const Link *l);
 int link_set_up(Netlink *nl, int ifindex, bool up);

@@ -11,7 +11,9 @@
 #define REDIRECT_PRIORITY 1U
 /* Number of the filter within its u32 table. With a fixed one a repeat fails, where the kernel's choice would make a second
  * filter; without a table number it holds in whatever table the kernel gave to this priority. */
-#define REDIRECT_NODE 1U
+#define REDIRECT_NODE 16U
+/* Lower numbers come first. */
+#define EXCEPTION_NODE 1U
 
 static uint32_t filter_parent(IngressHook hook) {
         return hook == INGRESS_CLSACT ? TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS) : TC_H_MAKE(TC_H_INGRESS, 0);
@@ -139,7 +141,8 @@ static int on_filter(const struct nlmsghdr *h, void *userdata) {
                 return 0;
         if (nla_parse_nested(u, TCA_U32_MAX, a[TCA_OPTIONS], NULL) < 0)
                 return -EBADMSG;
-        if (u[TCA_U32_SEL])             /* not the entries for the table itself */
+        /* Not the entries for the table itself, nor our exceptions. */
+        if (u[TCA_U32_SEL] && TC_U32_NODE(t->tcm_handle) >= EXCEPTION_NODE + TC_EXCEPTIONS_MAX)
                 q->target = u[TCA_U32_ACT] ? target_of(u[TCA_U32_ACT]) : -1;
         return 0;
 }
@@ -215,4 +218,83 @@ int tc_redirect_delete(Netlink *nl, int ifindex, IngressHook hook) {
         int r = filter_message(RTM_DELTFILTER, 0, ifindex, hook, /* node= */ 0, &m);
 
         return r < 0 ? r : netlink_request(nl, m, NULL, NULL);
+}
+
+typedef struct NodeQuery {
+        int ifindex;
+        uint32_t node, handle;          /* what is looked for; its full number, with the table's */
+} NodeQuery;
+
+static void reset_node(void *userdata) {
+        ((NodeQuery*) userdata)->handle = 0;
+}
+
+static int on_node(const struct nlmsghdr *h, void *userdata) {
+        const struct tcmsg *t = nlmsg_data(h);
+        NodeQuery *q = userdata;
+
+        if (h->nlmsg_type == RTM_NEWTFILTER && nlmsg_datalen(h) >= (int) sizeof(*t) && t->tcm_ifindex == q->ifindex &&
+            TC_H_MAJ(t->tcm_info) >> 16 == REDIRECT_PRIORITY && TC_U32_NODE(t->tcm_handle) == q->node)
+                q->handle = t->tcm_handle;
+        return 0;
+}
+
+static int find_node(Netlink *nl, int ifindex, IngressHook hook, uint32_t node, uint32_t *ret_handle) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        struct tcmsg t = { .tcm_family = AF_UNSPEC, .tcm_ifindex = ifindex, .tcm_parent = filter_parent(hook) };
+        NodeQuery q = { .ifindex = ifindex, .node = node };
+        int r;
+
+        r = netlink_message(RTM_GETTFILTER, 0, &t, sizeof(t), &m);
+        if (r < 0)
+                return r;
+        r = netlink_dump(nl, m, reset_node, on_node, &q);
+        if (r < 0)
+                return r;
+        if (q.handle == 0)
+                return -ENOENT;
+        *ret_handle = q.handle;
+        return 0;
+}
+
+int tc_exception_delete(Netlink *nl, int ifindex, IngressHook hook, unsigned number) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        uint32_t node = 0;
+        int r;
+
+        assert(number < TC_EXCEPTIONS_MAX);
+        r = find_node(nl, ifindex, hook, EXCEPTION_NODE + number, &node);
+        if (r < 0)
+                return r;
+        r = filter_message(RTM_DELTFILTER, 0, ifindex, hook, node, &m);
+        return r < 0 ? r : netlink_request(nl, m, NULL, NULL);
+}
+
+int tc_exception_set(Netlink *nl, int ifindex, IngressHook hook, unsigned number, const TcKey *keys, size_t n_keys) {
+        struct tc_u32_sel selector = { .flags = TC_U32_TERMINAL, .nkeys = (unsigned char) n_keys };
+        uint8_t match[sizeof(selector) + TC_EXCEPTION_KEYS_MAX * sizeof(struct tc_u32_key)] = {};
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        struct nlattr *options;
+        int r;
+
+        assert(number < TC_EXCEPTIONS_MAX && n_keys <= TC_EXCEPTION_KEYS_MAX);
+
+        r = tc_exception_delete(nl, ifindex, hook, number);
+        if (r < 0 && r != -ENOENT)
+                return r;
+
+        memcpy(match, &selector, sizeof(selector));
+        for (size_t i = 0; i < n_keys; i++) {
+                struct tc_u32_key k = { .mask = htonl(keys[i].mask), .val = htonl(keys[i].value), .off = keys[i].offset };
+
+                memcpy(match + sizeof(selector) + i * sizeof(k), &k, sizeof(k));
+        }
+        r = filter_message(RTM_NEWTFILTER, NLM_F_CREATE|NLM_F_EXCL, ifindex, hook, EXCEPTION_NODE + number, &m);
+        if (r < 0)
+                return r;
+        if (!(options = nla_nest_start(m, TCA_OPTIONS)) ||
+            nla_put(m, TCA_U32_SEL, (int) (sizeof(selector) + n_keys * sizeof(struct tc_u32_key)), match) < 0)
+                return -ENOMEM;
+        nla_nest_end(m, options);
+        return netlink_request(nl, m, NULL, NULL);
 }

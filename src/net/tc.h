@@ -29,5 +29,20 @@ int tc_redirect_get(Netlink *nl, int ifindex, IngressHook hook, int *ret_target)
  * filters there already does not see the frames first. Returns 0, -EEXIST (repeated), -errno.
  */
 int tc_redirect_add(Netlink *nl, int ifindex, IngressHook hook, int target);
-/* tc_redirect_delete() - -ENOENT */
+/* tc_redirect_delete() - with all exceptions; -ENOENT */
 int tc_redirect_delete(Netlink *nl, int ifindex, IngressHook hook);
+
+/* Four bytes of a frame, counted from the network header. */
+typedef struct TcKey {
+        int offset;
+        uint32_t mask, value;           /* in the host's order */
+} TcKey;
+
+/*
+ * tc_exception_set() - frames that match all keys are not redirected, but go on to the device's own network stack
+ * @number: 0 … TC_EXCEPTIONS_MAX - 1; replaces what has it
+ */
+#define TC_EXCEPTIONS_MAX 2U
+#define TC_EXCEPTION_KEYS_MAX 4U
+int tc_exception_set(Netlink *nl, int ifindex, IngressHook hook, unsigned number, const TcKey *keys, size_t n_keys);
+int tc_exception_delete(Netlink *nl, int ifindex, IngressHook hook, unsigned number);

@@ -47,13 +47,13 @@ static int check_settings(const Settings *s) {
         return 0;
 }
 
-int manager_new(const Settings *settings, Manager **ret) {
+int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         _cleanup_(manager_freep) Manager *m = new(Manager);
         int r;
 
         if (!m)
                 return log_oom();
-        *m = (Manager) { .settings = settings, .host_netns_fd = -EBADF, .runtime_dir_fd = -EBADF };
+        *m = (Manager) { .settings = settings, .event = event, .host_netns_fd = -EBADF, .runtime_dir_fd = -EBADF };
 
         r = check_settings(settings);
         if (r < 0)

@@ -17,11 +17,13 @@ typedef struct Settings {
         uint32_t vxlan_min_id;
         bool external_network_via_podvm;
         char **pod_subnet_cidrs;
+        uint64_t probe_timeout_usec;
         char *user, *runtime_dir, *listen;
 } Settings;
 
 struct Manager {
         const Settings *settings;       /* borrowed */
+        sd_event *event;                /* borrowed */
         IPPrefix *pod_subnets;          /* settings' list, parsed */
         size_t n_pod_subnets;
 
@@ -35,7 +37,7 @@ struct Manager {
 
 /* manager_new() - open the sockets in the calling thread's network namespace, check settings. Returns 0, -EINVAL (logged), -errno
  * (logged). */
-int manager_new(const Settings *settings, Manager **ret);
+int manager_new(const Settings *settings, sd_event *event, Manager **ret);
 Manager* manager_free(Manager *m);
 DEFINE_CLEANUP(Manager*, manager_free);
 

@@ -4,9 +4,13 @@
 #include "basic/messages.h"
 #include "basic/parse.h"
 #include "basic/strv.h"
+#include "tunnel/diagnose.h"
+#include "tunnel/probe.h"
 #include "tunnel/tunnel.h"
 
 #define TUNNEL_PATH "/org/confidentialcontainers/PeerPod1/Tunnel"
+/* Callers that wait for one probe. */
+#define PROBE_CALLS_MAX 16U
 #define TUNNEL_INTERFACE "org.confidentialcontainers.PeerPod1.Tunnel"
 
 static const char* error_name(int r) {
@@ -106,6 +110,108 @@ static int method_teardown(sd_bus_message *msg, void *userdata, sd_bus_error *er
         return sd_bus_reply_method_return(msg, NULL);
 }
 
+/* A probe and who waits for it. Others that ask meanwhile join it. */
+typedef struct TunnelProbe {
+        Manager *manager;               /* borrowed */
+        Probe *probe;
+        sd_bus_message *calls[PROBE_CALLS_MAX];
+        size_t n_calls;
+} TunnelProbe;
+
+static TunnelProbe* tunnel_probe_free(TunnelProbe *p) {
+        if (!p)
+                return NULL;
+        probe_free(p->probe);
+        for (size_t i = 0; i < p->n_calls; i++)
+                sd_bus_message_unref(p->calls[i]);
+        free(p);
+        return NULL;
+}
+
+DEFINE_CLEANUP(TunnelProbe*, tunnel_probe_free);
+
+void tunnel_cancel_probe(Tunnel *t) {
+        TunnelProbe *p = TAKE_PTR(t->probe);
+
+        for (size_t i = 0; p && i < p->n_calls; i++)
+                (void) sd_bus_reply_method_errorf(p->calls[i], PEERPOD_ERROR_CANCELLED, "tunnel is being torn down");
+        tunnel_probe_free(p);
+}
+
+static void on_probed(Tunnel *t, const ProbeReport *report, void *userdata) {
+        _cleanup_(tunnel_probe_freep) TunnelProbe *p = TAKE_PTR(t->probe);
+        _cleanup_(freep) char *text = NULL;
+
+        text = diagnose_probe(p->manager, t, report);
+        (void) log_full(&t->log, report->ok ? LOG_INFO : LOG_WARNING, report->ok ? NULL : MSG_TUNNEL_DEAD, 0, "%s",
+                        text ?: "Out of memory.");
+        for (size_t i = 0; i < p->n_calls; i++)
+                (void) sd_bus_reply_method_return(p->calls[i], "bs", report->ok, strempty(text));
+}
+
+static int find_tunnel(Manager *m, sd_bus_message *msg, const char **ret_id, Tunnel **ret, sd_bus_error *error) {
+        int r;
+
+        r = sd_bus_message_read(msg, "s", ret_id);
+        if (r < 0)
+                return r;
+        r = check_id(*ret_id, error);
+        if (r < 0)
+                return r;
+        *ret = manager_find(m, *ret_id);
+        if (!*ret || !ip_address_is_set(&(*ret)->peer))
+                return sd_bus_error_set(error, PEERPOD_ERROR_FAILED_PRECONDITION, "sandbox has no tunnel that was set up");
+        return 0;
+}
+
+static int method_probe(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
+        _cleanup_(tunnel_probe_freep) TunnelProbe *p = NULL;
+        const char *id;
+        NetError e = {};
+        Tunnel *t;
+        int r;
+
+        r = find_tunnel(userdata, msg, &id, &t, error);
+        if (r < 0)
+                return r;
+        if (!t->probe) {
+                p = new(TunnelProbe);
+                if (!p)
+                        return -ENOMEM;
+                *p = (TunnelProbe) { .manager = userdata };
+                r = probe_new(userdata, t, on_probed, NULL, &p->probe, &e);
+                if (r < 0)
+                        return fail(id, "probe the tunnel", r, &e, error);
+                t->probe = TAKE_PTR(p);
+        }
+        if (t->probe->n_calls == PROBE_CALLS_MAX)
+                return sd_bus_error_set(error, PEERPOD_ERROR_EXHAUSTED, "too many callers wait for a probe of this tunnel");
+        t->probe->calls[t->probe->n_calls++] = sd_bus_message_ref(msg);
+        return 1;
+}
+
+/* Sandbox "": tunnels in general. */
+static int method_diagnose(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        _cleanup_(strv_freep) char **findings = NULL;
+        Tunnel *t = NULL;
+        const char *id;
+        int r;
+
+        r = sd_bus_message_read(msg, "s", &id);
+        if (r >= 0 && !isempty(id)) {
+                (void) sd_bus_message_rewind(msg, /* complete= */ true);
+                r = find_tunnel(userdata, msg, &id, &t, error);
+        }
+        if (r >= 0)
+                r = diagnose(userdata, t, &findings);
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(msg, &reply);
+        if (r >= 0)
+                r = sd_bus_message_append_strv(reply, findings);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static int method_list(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         Manager *m = userdata;
@@ -130,6 +236,10 @@ static const sd_bus_vtable tunnel_vtable[] = {
                                 method_setup, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Teardown", SD_BUS_ARGS("s", sandbox_id, "s", netns_path), SD_BUS_NO_RESULT,
                                 method_teardown, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Probe", SD_BUS_ARGS("s", sandbox_id), SD_BUS_RESULT("b", ok, "s", report),
+                                method_probe, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Diagnose", SD_BUS_ARGS("s", sandbox_id), SD_BUS_RESULT("as", findings),
+                                method_diagnose, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("List", SD_BUS_NO_ARGS, SD_BUS_RESULT("as", sandbox_ids),
                                 method_list, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END

@@ -10,6 +10,7 @@
 #include "net/link.h"
 #include "net/route.h"
 #include "net/tc.h"
+#include "tunnel/diagnose.h"
 #include "tunnel/inspect.h"
 
 /* Each failed attempt means that a random number of 16 million was in use; so many in a row mean that the range is full. */
@@ -30,6 +31,7 @@ int tunnel_new(const char *sandbox_id, const char *netns_path, Tunnel **ret) {
 
 Tunnel* tunnel_free(Tunnel *t) {
         if (t) {
+                tunnel_cancel_probe(t);
                 log_context_done(&t->log);
                 free(t->sandbox_id);
                 free(t->netns_path);
@@ -78,6 +80,38 @@ static int pod_netns_open(Manager *m, const char *path, PodNetns *ret, NetError 
         *ret = n;
         n = POD_NETNS_NULL;
         return 0;
+}
+
+int tunnel_open_netns(Manager *m, const Tunnel *t, int *ret_fd, Netlink **ret_nl, NetError *e) {
+        _cleanup_(pod_netns_done) PodNetns n = POD_NETNS_NULL;
+        int r;
+
+        r = pod_netns_open(m, t->netns_path, &n, e);
+        if (r < 0)
+                return r;
+        if (n.cookie != t->netns_cookie)
+                return net_error_set(e, -ESTALE, "'%.128s' names another network namespace than when the sandbox was inspected",
+                                     t->netns_path);
+        *ret_fd = TAKE_FD(n.fd);
+        *ret_nl = TAKE_PTR(n.nl);
+        return 0;
+}
+
+/* What Inspect answered, parsed. */
+int tunnel_read_pod_network(const Tunnel *t, PodNetwork *ret, NetError *e) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        int r;
+
+        r = json_parse(strempty(t->pod_network), strlen(strempty(t->pod_network)), &o, NULL);
+        if (r >= 0)
+                r = pod_network_from_json(o, ret, NULL);
+        return r < 0 ? net_error_set(e, r, "record of the pod's network is unreadable") : 0;
+}
+
+IPAddress tunnel_local_address(const Tunnel *t) {
+        _cleanup_(pod_network_done) PodNetwork pn = POD_NETWORK_NULL;
+
+        return tunnel_read_pod_network(t, &pn, NULL) < 0 ? IP_ADDRESS_NULL : pn.worker_ip.address;
 }
 
 static bool device_is_ours(const Tunnel *t, const Link *l) {
@@ -271,7 +305,6 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
 /* Is the reserved device still there? It goes when somebody deletes it by hand. */
 static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError *e) {
         _cleanup_(pod_network_done) PodNetwork pn = POD_NETWORK_NULL;
-        _cleanup_(json_object_putp) json_object *o = NULL;
         Link l;
         int r;
 
@@ -290,11 +323,9 @@ static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError
         if (r < 0 && r != -ENODEV)
                 return r;
 
-        r = json_parse(t->pod_network, strlen(t->pod_network), &o, NULL);
-        if (r >= 0)
-                r = pod_network_from_json(o, &pn, NULL);
+        r = tunnel_read_pod_network(t, &pn, e);
         if (r < 0)
-                return net_error_set(e, r, "record of the pod's network is unreadable");
+                return r;
         r = create_device(m, t, n, &pn, e);
         if (r < 0)
                 return r;
@@ -479,10 +510,12 @@ static int set_up(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *peer, con
         if (!(device->flags & IFF_UP)) {
                 done->up = true;
                 r = link_set_up(n->nl, device->ifindex, true);
-                if (r == -EADDRINUSE)
-                        return net_error_set(e, r, "UDP port %u is in use on the host by something else than plain VXLAN devices "
-                                             "(a collect-metadata tunnel such as Open vSwitch's, or a program): "
-                                             "set VXLAN_PORT to a free one", t->port);
+                if (r == -EADDRINUSE) {
+                        _cleanup_(freep) char *who = diagnose_port(m, t->port);
+
+                        return net_error_set(e, r, "UDP port %u is in use on the host by something else than plain VXLAN devices%s: "
+                                             "set VXLAN_PORT to a free one", t->port, who ?: "");
+                }
                 if (r < 0)
                         return netlink_fail(n->nl, e, r, "set '%s' up", device->name);
         }
@@ -597,6 +630,8 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
         int r, result = 0;
 
         r = isempty(path) ? -ENOENT : pod_netns_open(m, path, &n, &step);
+        if (t)
+                tunnel_cancel_probe(t);
         if (r == -ENOENT || r == -EMEDIUMTYPE || (r >= 0 && t && n.cookie != t->netns_cookie))
                 ;                       /* it is gone, and all that was in it; what has its name now is somebody else's */
         else if (r < 0)

@@ -31,12 +31,15 @@ struct Tunnel {
         bool dedicated;
         char *pod_network;              /* what Inspect answered; NULL until it has */
         IPAddress peer;                 /* "none" until Setup */
+        struct TunnelProbe *probe;      /* under way, with who waits for it (tunnel-bus.c) */
         LogContext log;
 };
 
 /* tunnel_new() - not in the manager's table yet. Returns 0, -ENOMEM. */
 int tunnel_new(const char *sandbox_id, const char *netns_path, Tunnel **ret);
 Tunnel* tunnel_free(Tunnel *t);
+/* End a probe that is under way; who waits is told. */
+void tunnel_cancel_probe(Tunnel *t);
 DEFINE_CLEANUP(Tunnel*, tunnel_free);
 
 /*
@@ -56,6 +59,14 @@ int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, c
 int tunnel_setup(Manager *m, const char *sandbox_id, const char *netns_path, char *const *addresses, NetError *e);
 /* Takes every step, whatever the ones before it gave; what is not there is done. On failure the record stays. */
 int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, NetError *e);
+
+/* What Inspect answered, parsed; release with pod_network_done(). */
+int tunnel_read_pod_network(const Tunnel *t, PodNetwork *ret, NetError *e);
+/* The worker's end of it, as the pod VM was told; "none" if that is not known. */
+IPAddress tunnel_local_address(const Tunnel *t);
+
+/* tunnel_open_netns() - the pod's network namespace, if it is still the one that was inspected. -ENOENT, -EMEDIUMTYPE, -ESTALE … */
+int tunnel_open_netns(Manager *m, const Tunnel *t, int *ret_fd, Netlink **ret_nl, NetError *e);
 
 /* tunnel_recover() - after a restart: 1 if the tunnel is as its record says or was mended, 0 if its namespace is gone */
 int tunnel_recover(Manager *m, Tunnel *t, NetError *e);

@@ -20,6 +20,8 @@ static const Option options[] = {
           "Tell pod VMs to use their second interface for external traffic" },
         { "pod-subnet-cidrs", "POD_SUBNET_CIDRS", OPTION_STRV, offsetof(Settings, pod_subnet_cidrs), NULL,
           "Further subnets to reach through the tunnel", "CIDR,…" },
+        { "probe-timeout", NULL, OPTION_DURATION, offsetof(Settings, probe_timeout_usec), "10s",
+          "How long a pod VM may take to answer the first probe through its tunnel", "TIME" },
         { "user", "PEERPOD_TUNNEL_USER", OPTION_STRING, offsetof(Settings, user), "peerpod",
           "The user that may connect, besides root", "USER" },
         { "runtime-dir", NULL, OPTION_STRING, offsetof(Settings, runtime_dir), PEERPOD_TUNNEL_RUNTIME_DIR,
@@ -81,7 +83,7 @@ static int run(int argc, char *argv[]) {
         r = daemon_event_new(&event);
         if (r < 0)
                 return log_error_errno(r, "Failed to make an event loop: %m");
-        r = manager_new(&settings, &manager);
+        r = manager_new(&settings, event, &manager);
         if (r < 0)
                 return r == -EINVAL ? EXIT_CONFIGURATION : r;
         fd = listen_socket(&settings);

@@ -7,7 +7,8 @@
  * DIRECTORY/tunnel.sock. Each call appends a line to DIRECTORY/calls. DIRECTORY/control is read anew at each call, one order on a line,
  * OPERATION=ACTION:
  *         start-proxy, start-socket, stop-proxy, stop-socket   fail | hang (until another job of the unit comes)
- *         inspect, setup, teardown                             KIND:TEXT, KIND as in our D-Bus error names; crash
+ *         inspect, setup, teardown, probe                      KIND:TEXT, KIND as in our D-Bus error names; crash
+ *         probe                                                no:TEXT
  *         polkit                                               no | challenge | wait (until the order is gone) */
 #include <stdio.h>
 #include <sys/queue.h>
@@ -326,6 +327,21 @@ static int method_teardown(sd_bus_message *m, void *userdata, sd_bus_error *erro
         return sd_bus_reply_method_return(m, NULL);
 }
 
+/* "no:TEXT" is an answer, too. */
+static int method_probe(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *id, *no = startswith(order("probe"), "no:");
+        int r;
+
+        r = sd_bus_message_read(m, "s", &id);
+        assert(r >= 0);
+        if (no) {
+                note("Probe", id);
+                return sd_bus_reply_method_return(m, "bs", false, no);
+        }
+        r = tunnel_order(m, "probe", id, error);
+        return r < 0 ? r : sd_bus_reply_method_return(m, "bs", true, "It carries packets of 1450 bytes.");
+}
+
 static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         int r;
@@ -342,6 +358,7 @@ static const sd_bus_vtable tunnel_vtable[] = {
         SD_BUS_METHOD("Inspect", "ss", "s", method_inspect, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("Setup", "ssas", "", method_setup, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("Teardown", "ss", "", method_teardown, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("Probe", "s", "bs", method_probe, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("List", "", "as", method_list, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END
 };

@@ -207,6 +207,7 @@ static void failures_of_each_step_are_undone_and_told(void **state) {
                 { "setup=FailedPrecondition:no route to 192.0.2.10\n", "", TTRPC_FAILED_PRECONDITION,
                   "setting up pod network tunnel: no route to 192.0.2.10" },
                 { "start-socket=fail\n", "", TTRPC_UNAVAILABLE, "opening the agent's socket: " },
+                { "probe=no:no answer\n", "", TTRPC_UNAVAILABLE, "probing the pod network tunnel: no answer" },
                 { "start-proxy=fail\n", "", TTRPC_UNAVAILABLE, "error connecting to agent: no answer from 192.0.2.7" },
         };
         Test *t = *state;
@@ -805,6 +806,7 @@ static void bad_configuration_ends_with_status_78(void **state) {
                 { "INITDATA", "AAAA", 78 },
                 { "CACERT_FILE", "/nonexistent", 78 },
                 { "FORWARDER_PORT", "0", 78 },
+                { "TUNNEL_PROBE", "perhaps", 78 },
         };
         Test *t = *state;
 

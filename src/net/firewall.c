@@ -1,0 +1,927 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * nf_tables' rules are small programs: expressions load parts of the packet into registers and compare them, the first that does not
+ * match ends the rule, a verdict ends more. They are run here on a packet of which some bytes are known and some are not, so each
+ * comparison has three results, and a rule matches certainly, perhaps, or not at all. What is not understood matches perhaps.
+ */
+#include "net/firewall.h"
+
+#include <arpa/inet.h>
+#include <endian.h>
+#include <linux/if_ether.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nf_tables_compat.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/x_tables.h>
+#include <linux/netfilter/xt_multiport.h>
+#include <linux/netfilter/xt_tcpudp.h>
+#include <stdio.h>
+
+#include "basic/strv.h"
+
+/* Node agents write some ten thousand rules; more than this is not read, and said. */
+#define ITEMS_MAX 100000U
+#define BYTES_MAX (64U << 20)
+#define NAME_SIZE 128U                  /* NFT_NAME_MAXLEN is 256; longer ones are cut in what is said */
+#define DEPTH_MAX 16U                   /* linux: include/net/netfilter/nf_tables.h, NFT_JUMP_STACK_SIZE */
+/* Steps of one walk: chains that jump to chains can be many more than there are rules. */
+#define STEPS_MAX 1000000U
+#define FINDINGS_MAX 8U
+#define REGISTER_BYTES 80U              /* verdict's 16 and 16 of 4 bytes: linux: include/uapi/linux/netfilter/nf_tables.h */
+
+typedef enum Match { NO, PERHAPS, YES } Match;
+
+typedef struct Name {
+        uint8_t family;
+        char table[NAME_SIZE], name[NAME_SIZE];         /* of a chain or set */
+} Name;
+
+typedef struct Chain {
+        Name name;
+        bool base;
+        uint32_t hook, policy;
+        int32_t priority;
+} Chain;
+
+typedef struct Rule {
+        Name chain;
+        uint64_t handle;
+        struct nlattr *expressions;     /* owned; the nest */
+} Rule;
+
+typedef struct Element {
+        Name set;
+        uint8_t key[64];
+        size_t key_size;
+        bool interval_end, catch_all, is_range;
+        bool has_verdict;
+        uint32_t verdict;
+        char chain[NAME_SIZE];
+} Element;
+
+struct FirewallRuleset {
+        Chain *chains;
+        Rule *rules;
+        Element *elements;
+        Name *dormant, *sets;           /* tables that are switched off; sets that rules ask */
+        size_t n_chains, n_rules, n_elements, n_dormant, n_sets;
+        size_t bytes;
+};
+
+int firewall_ruleset_new(FirewallRuleset **ret) {
+        FirewallRuleset *s = new(FirewallRuleset);
+
+        if (!s)
+                return -ENOMEM;
+        *s = (FirewallRuleset) {};
+        *ret = s;
+        return 0;
+}
+
+FirewallRuleset* firewall_ruleset_free(FirewallRuleset *s) {
+        if (!s)
+                return NULL;
+        FOREACH_ELEMENT(Rule, r, s->rules, s->n_rules)
+                free(r->expressions);
+        free(s->chains);
+        free(s->rules);
+        free(s->elements);
+        free(s->dormant);
+        free(s->sets);
+        free(s);
+        return NULL;
+}
+
+/* Room for one more; doubles. */
+static int grow(void *array, size_t n, size_t size) {
+        void **p = array, *q;
+
+        if (n >= ITEMS_MAX)
+                return -E2BIG;
+        if (n > 0 && (n & (n - 1)) != 0)
+                return 0;
+        q = reallocarray(*p, n == 0 ? 1 : n * 2, size);
+        if (!q)
+                return -ENOMEM;
+        *p = q;
+        return 0;
+}
+
+static bool get_text(struct nlattr *a, char ret[static NAME_SIZE]) {
+        if (!a)
+                return false;
+        (void) nla_strlcpy(ret, a, NAME_SIZE);
+        for (char *p = ret; *p; p++)
+                if (*p < ' ' || *p > '~')
+                        *p = '?';
+        return true;
+}
+
+static bool get_be32(struct nlattr *a, uint32_t *ret) {
+        if (!a || nla_len(a) < (int) sizeof(uint32_t))
+                return false;
+        *ret = ntohl(nla_get_u32(a));
+        return true;
+}
+
+static bool same(const Name *a, const Name *b) {
+        return a->family == b->family && streq(a->table, b->table) && streq(a->name, b->name);
+}
+
+/* ---- reading ---- */
+
+static int add_table(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
+        Name n = { .family = family };
+        uint32_t flags = 0;
+        int r;
+
+        if (!get_text(a[NFTA_TABLE_NAME], n.table) || !get_be32(a[NFTA_TABLE_FLAGS], &flags) || !(flags & NFT_TABLE_F_DORMANT))
+                return 0;
+        r = grow(&s->dormant, s->n_dormant, sizeof(n));
+        if (r >= 0)
+                s->dormant[s->n_dormant++] = n;
+        return r;
+}
+
+static int add_chain(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
+        Chain c = { .name.family = family, .policy = NF_ACCEPT };
+        struct nlattr *h[NFTA_HOOK_MAX + 1];
+        uint32_t priority = 0;
+        int r;
+
+        if (!get_text(a[NFTA_CHAIN_TABLE], c.name.table) || !get_text(a[NFTA_CHAIN_NAME], c.name.name))
+                return 0;
+        if (a[NFTA_CHAIN_HOOK] && nla_parse_nested(h, NFTA_HOOK_MAX, a[NFTA_CHAIN_HOOK], NULL) >= 0 &&
+            get_be32(h[NFTA_HOOK_HOOKNUM], &c.hook)) {
+                c.base = true;
+                (void) get_be32(h[NFTA_HOOK_PRIORITY], &priority);
+                c.priority = (int32_t) priority;
+                (void) get_be32(a[NFTA_CHAIN_POLICY], &c.policy);
+        }
+        r = grow(&s->chains, s->n_chains, sizeof(c));
+        if (r >= 0)
+                s->chains[s->n_chains++] = c;
+        return r;
+}
+
+/* Name and attributes of one expression. */
+static bool parse_expression(struct nlattr *e, char name[static NAME_SIZE], struct nlattr **ret_data) {
+        struct nlattr *a[NFTA_EXPR_MAX + 1];
+
+        if (nla_parse_nested(a, NFTA_EXPR_MAX, e, NULL) < 0 || !get_text(a[NFTA_EXPR_NAME], name))
+                return false;
+        *ret_data = a[NFTA_EXPR_DATA];
+        return true;
+}
+
+/* Remember each set that is asked, once. */
+static int note_sets(FirewallRuleset *s, const Rule *rule) {
+        struct nlattr *e, *data, *a[NFTA_LOOKUP_MAX + 1];
+        char name[NAME_SIZE];
+        int left, r;
+
+        nla_for_each_nested(e, rule->expressions, left) {
+                Name set = { .family = rule->chain.family };
+                bool known = false;
+
+                if (!parse_expression(e, name, &data) || !streq(name, "lookup") || !data ||
+                    nla_parse_nested(a, NFTA_LOOKUP_MAX, data, NULL) < 0 || !get_text(a[NFTA_LOOKUP_SET], set.name))
+                        continue;
+                memcpy(set.table, rule->chain.table, sizeof(set.table));
+                for (size_t i = s->n_sets; !known && i > 0; i--)        /* mostly the last one */
+                        known = same(s->sets + i - 1, &set);
+                if (known)
+                        continue;
+                r = grow(&s->sets, s->n_sets, sizeof(set));
+                if (r < 0)
+                        return r;
+                s->sets[s->n_sets++] = set;
+        }
+        return 0;
+}
+
+static int add_rule(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
+        Rule rule = { .chain.family = family };
+        size_t size;
+        int r;
+
+        if (!get_text(a[NFTA_RULE_TABLE], rule.chain.table) || !get_text(a[NFTA_RULE_CHAIN], rule.chain.name) ||
+            !a[NFTA_RULE_EXPRESSIONS] || streq(rule.chain.table, "peerpod"))
+                return 0;
+        if (a[NFTA_RULE_HANDLE] && nla_len(a[NFTA_RULE_HANDLE]) >= (int) sizeof(uint64_t)) {
+                uint64_t v;
+
+                memcpy(&v, nla_data(a[NFTA_RULE_HANDLE]), sizeof(v));
+                rule.handle = be64toh(v);
+        }
+        size = a[NFTA_RULE_EXPRESSIONS]->nla_len;
+        s->bytes += size;
+        if (s->bytes > BYTES_MAX)
+                return -E2BIG;
+        r = grow(&s->rules, s->n_rules, sizeof(rule));
+        if (r < 0)
+                return r;
+        rule.expressions = malloc(size);
+        if (!rule.expressions)
+                return -ENOMEM;
+        memcpy(rule.expressions, a[NFTA_RULE_EXPRESSIONS], size);
+        s->rules[s->n_rules++] = rule;
+        return note_sets(s, s->rules + s->n_rules - 1);
+}
+
+static bool get_data(struct nlattr *nest, uint8_t *ret, size_t max, size_t *ret_size) {
+        struct nlattr *a[NFTA_DATA_MAX + 1];
+
+        if (!nest || nla_parse_nested(a, NFTA_DATA_MAX, nest, NULL) < 0 || !a[NFTA_DATA_VALUE] ||
+            (size_t) nla_len(a[NFTA_DATA_VALUE]) > max)
+                return false;
+        *ret_size = (size_t) nla_len(a[NFTA_DATA_VALUE]);
+        memcpy(ret, nla_data(a[NFTA_DATA_VALUE]), *ret_size);
+        return true;
+}
+
+static bool get_verdict(struct nlattr *nest, uint32_t *ret, char chain[static NAME_SIZE]) {
+        struct nlattr *a[NFTA_DATA_MAX + 1], *v[NFTA_VERDICT_MAX + 1];
+
+        if (!nest || nla_parse_nested(a, NFTA_DATA_MAX, nest, NULL) < 0 || !a[NFTA_DATA_VERDICT] ||
+            nla_parse_nested(v, NFTA_VERDICT_MAX, a[NFTA_DATA_VERDICT], NULL) < 0 || !get_be32(v[NFTA_VERDICT_CODE], ret))
+                return false;
+        (void) get_text(v[NFTA_VERDICT_CHAIN], chain);
+        return true;
+}
+
+static int add_elements(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
+        Name set = { .family = family };
+        struct nlattr *i;
+        int left, r;
+
+        if (!get_text(a[NFTA_SET_ELEM_LIST_TABLE], set.table) || !get_text(a[NFTA_SET_ELEM_LIST_SET], set.name) ||
+            !a[NFTA_SET_ELEM_LIST_ELEMENTS])
+                return 0;
+        nla_for_each_nested(i, a[NFTA_SET_ELEM_LIST_ELEMENTS], left) {
+                struct nlattr *v[NFTA_SET_ELEM_MAX + 1];
+                Element e = { .set = set };
+                uint32_t flags = 0;
+
+                if (nla_parse_nested(v, NFTA_SET_ELEM_MAX, i, NULL) < 0)
+                        return -EBADMSG;
+                (void) get_be32(v[NFTA_SET_ELEM_FLAGS], &flags);
+                e.interval_end = flags & NFT_SET_ELEM_INTERVAL_END;
+                e.catch_all = flags & NFT_SET_ELEM_CATCHALL;
+                e.is_range = v[NFTA_SET_ELEM_KEY_END];
+                e.has_verdict = get_verdict(v[NFTA_SET_ELEM_DATA], &e.verdict, e.chain);
+                if (!e.catch_all && !get_data(v[NFTA_SET_ELEM_KEY], e.key, sizeof(e.key), &e.key_size))
+                        continue;
+                r = grow(&s->elements, s->n_elements, sizeof(e));
+                if (r < 0)
+                        return r;
+                s->elements[s->n_elements++] = e;
+        }
+        return 0;
+}
+
+int firewall_ruleset_add(FirewallRuleset *s, const struct nlmsghdr *h) {
+        static const struct {
+                uint16_t type;
+                int max;
+                int (*add)(FirewallRuleset *s, uint8_t family, struct nlattr *a[]);
+        } kinds[] = {
+                { NFT_MSG_NEWTABLE,   NFTA_TABLE_MAX,         add_table },
+                { NFT_MSG_NEWCHAIN,   NFTA_CHAIN_MAX,         add_chain },
+                { NFT_MSG_NEWRULE,    NFTA_RULE_MAX,          add_rule },
+                { NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_MAX, add_elements },
+        };
+        const struct nfgenmsg *g = nlmsg_data(h);
+        struct nlattr *a[32];
+
+        if (nlmsg_datalen(h) < (int) sizeof(*g) || h->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES)
+                return 0;
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
+                assert((size_t) kinds[i].max < ELEMENTSOF(a));
+                if ((h->nlmsg_type & 0xff) != kinds[i].type)
+                        continue;
+                if (nlmsg_parse((struct nlmsghdr*) h, sizeof(*g), a, kinds[i].max, NULL) < 0)
+                        return -EBADMSG;
+                return kinds[i].add(s, g->nfgen_family, a);
+        }
+        return 0;
+}
+
+/* ---- from the kernel ---- */
+
+static int on_message(const struct nlmsghdr *h, void *userdata) {
+        return firewall_ruleset_add(userdata, h);
+}
+
+static void keep_all(void *userdata) {
+        /* A dump that is taken again adds what it had once more, which finds the same drops. */
+}
+
+static int dump(FirewallRuleset *s, Netlink *nft, uint16_t type, const Name *set) {
+        struct nfgenmsg g = { .nfgen_family = set ? set->family : NFPROTO_UNSPEC, .version = NFNETLINK_V0 };
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        int r;
+
+        r = netlink_message((uint16_t) (NFNL_SUBSYS_NFTABLES << 8 | type), 0, &g, sizeof(g), &m);
+        if (r < 0)
+                return r;
+        if (set && (nla_put_string(m, NFTA_SET_ELEM_LIST_TABLE, set->table) < 0 || nla_put_string(m, NFTA_SET_ELEM_LIST_SET, set->name) < 0))
+                return -ENOMEM;
+        return netlink_dump(nft, m, keep_all, on_message, s);
+}
+
+int firewall_ruleset_load(FirewallRuleset *s, Netlink *nft) {
+        static const uint16_t types[] = { NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE };
+
+        for (size_t i = 0; i < ELEMENTSOF(types); i++) {
+                int r = dump(s, nft, types[i], NULL);
+
+                if (r < 0)
+                        return r;
+        }
+        for (size_t i = 0; i < s->n_sets; i++) {
+                int r = dump(s, nft, NFT_MSG_GETSETELEM, s->sets + i);
+
+                if (r < 0 && r != -ENOENT)      /* it went meanwhile */
+                        return r;
+        }
+        return 0;
+}
+
+/* ---- running ---- */
+
+typedef struct Bytes {
+        uint8_t value[REGISTER_BYTES];
+        bool known[REGISTER_BYTES];
+} Bytes;
+
+typedef struct Walk {
+        const FirewallRuleset *set;
+        const FirewallPacket *packet;
+        const Chain *base;
+        uint8_t network[20], transport[16];
+        bool network_known[20], transport_known[16];
+        Bytes registers;
+        size_t steps;
+        char **certain, **possible;
+        int error;
+} Walk;
+
+/* A register number as in messages, to its place: 0 … 4 are of 16 bytes, 8 … of 4 (linux: net/netfilter/nf_tables_api.c). */
+static bool register_place(uint32_t number, size_t size, size_t *ret) {
+        size_t at;
+
+        if (number <= NFT_REG_4)
+                at = number * 16;
+        else if (number >= NFT_REG32_00 && number <= NFT_REG32_15)
+                at = 16 + (number - NFT_REG32_00) * 4;
+        else
+                return false;
+        if (size > REGISTER_BYTES - at)
+                return false;
+        *ret = at;
+        return true;
+}
+
+static bool get_register(struct nlattr *a, size_t size, size_t *ret) {
+        uint32_t number;
+
+        return get_be32(a, &number) && register_place(number, size, ret);
+}
+
+static void set_bytes(Walk *w, size_t at, const void *value, size_t size) {
+        memcpy(w->registers.value + at, value, size);
+        memset(w->registers.known + at, true, size);
+}
+
+static void set_unknown(Walk *w, size_t at, size_t size) {
+        memset(w->registers.known + at, false, MIN(size, REGISTER_BYTES - at));
+}
+
+static Match run_payload(Walk *w, struct nlattr *data) {
+        struct nlattr *a[NFTA_PAYLOAD_MAX + 1];
+        uint32_t base, offset, size;
+        const uint8_t *from;
+        const bool *known;
+        size_t at, limit;
+
+        if (nla_parse_nested(a, NFTA_PAYLOAD_MAX, data, NULL) < 0 || !get_be32(a[NFTA_PAYLOAD_BASE], &base) ||
+            !get_be32(a[NFTA_PAYLOAD_OFFSET], &offset) || !get_be32(a[NFTA_PAYLOAD_LEN], &size))
+                return PERHAPS;
+        if (!a[NFTA_PAYLOAD_DREG])
+                return YES;             /* it writes to the packet */
+        if (size > 16 || !get_register(a[NFTA_PAYLOAD_DREG], size, &at))
+                return PERHAPS;
+
+        from = base == NFT_PAYLOAD_NETWORK_HEADER ? w->network : w->transport;
+        known = base == NFT_PAYLOAD_NETWORK_HEADER ? w->network_known : w->transport_known;
+        limit = base == NFT_PAYLOAD_NETWORK_HEADER ? sizeof(w->network) : sizeof(w->transport);
+        if (base != NFT_PAYLOAD_NETWORK_HEADER && base != NFT_PAYLOAD_TRANSPORT_HEADER)
+                limit = 0;
+        for (size_t i = 0; i < size; i++) {
+                bool inside = offset < limit && offset + i < limit;
+
+                w->registers.value[at + i] = inside ? from[offset + i] : 0;
+                w->registers.known[at + i] = inside && known[offset + i];
+        }
+        return YES;
+}
+
+static Match run_meta(Walk *w, struct nlattr *data) {
+        const FirewallPacket *p = w->packet;
+        struct nlattr *a[NFTA_META_MAX + 1];
+        uint8_t byte;
+        uint32_t key, word;
+        uint16_t half;
+        size_t at;
+
+        if (nla_parse_nested(a, NFTA_META_MAX, data, NULL) < 0 || !get_be32(a[NFTA_META_KEY], &key))
+                return PERHAPS;
+        if (!a[NFTA_META_DREG])
+                return YES;
+        if (!get_register(a[NFTA_META_DREG], IFNAMSIZ, &at))
+                return PERHAPS;
+
+        set_unknown(w, at, IFNAMSIZ);
+        switch (key) {
+        case NFT_META_L4PROTO:
+                byte = IPPROTO_UDP;
+                set_bytes(w, at, &byte, sizeof(byte));
+                return YES;
+        case NFT_META_NFPROTO:
+                byte = NFPROTO_IPV4;
+                set_bytes(w, at, &byte, sizeof(byte));
+                return YES;
+        case NFT_META_PROTOCOL:
+                half = htons(ETH_P_IP);
+                set_bytes(w, at, &half, sizeof(half));
+                return YES;
+        case NFT_META_MARK:             /* until somebody sets it, which the tables of containers do later */
+                word = 0;
+                set_bytes(w, at, &word, sizeof(word));
+                return YES;
+        case NFT_META_IIF:
+        case NFT_META_OIF:
+                word = (key == NFT_META_IIF) == p->incoming ? (uint32_t) p->ifindex : 0;
+                if (p->ifindex > 0)
+                        set_bytes(w, at, &word, sizeof(word));
+                return YES;
+        case NFT_META_IIFNAME:
+        case NFT_META_OIFNAME: {
+                char name[IFNAMSIZ] = {};
+
+                if ((key == NFT_META_IIFNAME) == p->incoming)
+                        memcpy(name, p->device, sizeof(name));
+                if (p->device[0])
+                        set_bytes(w, at, name, sizeof(name));
+                return YES;
+        }
+        default:
+                return YES;             /* with bytes that are not known */
+        }
+}
+
+static Match run_ct(Walk *w, struct nlattr *data) {
+        struct nlattr *a[NFTA_CT_MAX + 1];
+        /* linux: include/uapi/linux/netfilter/nf_conntrack_common.h; our own rules switch tracking off at priority raw */
+        uint32_t key, untracked = NF_CT_STATE_UNTRACKED_BIT;
+        size_t at;
+
+        if (nla_parse_nested(a, NFTA_CT_MAX, data, NULL) < 0 || !get_be32(a[NFTA_CT_KEY], &key))
+                return PERHAPS;
+        if (!a[NFTA_CT_DREG])
+                return YES;
+        if (key != NFT_CT_STATE)
+                return NO;              /* there is no connection to have it: linux: net/netfilter/nft_ct.c, nft_ct_get_eval() */
+        if (!get_register(a[NFTA_CT_DREG], sizeof(untracked), &at))
+                return PERHAPS;
+        set_bytes(w, at, &untracked, sizeof(untracked));
+        return YES;
+}
+
+/* memcmp() where all that it depends on is known. */
+static Match compare(const Walk *w, size_t at, const uint8_t *value, size_t size, uint32_t op) {
+        bool all_known = true;
+        int d;
+
+        for (size_t i = 0; i < size; i++) {
+                if (!w->registers.known[at + i]) {
+                        all_known = false;
+                        continue;
+                }
+                if (w->registers.value[at + i] != value[i] && (op == NFT_CMP_EQ || op == NFT_CMP_NEQ))
+                        return op == NFT_CMP_EQ ? NO : YES;
+        }
+        if (!all_known)
+                return PERHAPS;
+        d = memcmp(w->registers.value + at, value, size);
+        switch (op) {
+        case NFT_CMP_EQ:  return d == 0 ? YES : NO;
+        case NFT_CMP_NEQ: return d != 0 ? YES : NO;
+        case NFT_CMP_LT:  return d < 0 ? YES : NO;
+        case NFT_CMP_LTE: return d <= 0 ? YES : NO;
+        case NFT_CMP_GT:  return d > 0 ? YES : NO;
+        case NFT_CMP_GTE: return d >= 0 ? YES : NO;
+        default:          return PERHAPS;
+        }
+}
+
+static Match run_cmp(Walk *w, struct nlattr *data) {
+        struct nlattr *a[NFTA_CMP_MAX + 1];
+        uint8_t value[64];
+        size_t at, size;
+        uint32_t op;
+
+        if (nla_parse_nested(a, NFTA_CMP_MAX, data, NULL) < 0 || !get_be32(a[NFTA_CMP_OP], &op) ||
+            !get_data(a[NFTA_CMP_DATA], value, sizeof(value), &size) || !get_register(a[NFTA_CMP_SREG], size, &at))
+                return PERHAPS;
+        return compare(w, at, value, size, op);
+}
+
+static Match run_range(Walk *w, struct nlattr *data) {
+        struct nlattr *a[NFTA_RANGE_MAX + 1];
+        uint8_t from[64], to[64];
+        size_t at, from_size, to_size;
+        Match low, high, inside;
+        uint32_t op;
+
+        if (nla_parse_nested(a, NFTA_RANGE_MAX, data, NULL) < 0 || !get_be32(a[NFTA_RANGE_OP], &op) ||
+            !get_data(a[NFTA_RANGE_FROM_DATA], from, sizeof(from), &from_size) ||
+            !get_data(a[NFTA_RANGE_TO_DATA], to, sizeof(to), &to_size) || from_size != to_size ||
+            !get_register(a[NFTA_RANGE_SREG], from_size, &at))
+                return PERHAPS;
+        low = compare(w, at, from, from_size, NFT_CMP_GTE);
+        high = compare(w, at, to, to_size, NFT_CMP_LTE);
+        inside = MIN(low, high);
+        return op == NFT_RANGE_NEQ ? (Match) (YES - inside) : inside;
+}
+
+static Match run_bitwise(Walk *w, struct nlattr *data) {
+        struct nlattr *a[NFTA_BITWISE_MAX + 1];
+        uint8_t mask[64], xor[64];
+        size_t from, to, size, xor_size;
+        uint32_t op = NFT_BITWISE_BOOL;
+
+        if (nla_parse_nested(a, NFTA_BITWISE_MAX, data, NULL) < 0)
+                return PERHAPS;
+        (void) get_be32(a[NFTA_BITWISE_OP], &op);
+        if (op != NFT_BITWISE_BOOL || !get_data(a[NFTA_BITWISE_MASK], mask, sizeof(mask), &size) ||
+            !get_data(a[NFTA_BITWISE_XOR], xor, sizeof(xor), &xor_size) || xor_size != size ||
+            !get_register(a[NFTA_BITWISE_SREG], size, &from) || !get_register(a[NFTA_BITWISE_DREG], size, &to))
+                return PERHAPS;
+        for (size_t i = 0; i < size; i++) {
+                bool known = w->registers.known[from + i] || mask[i] == 0;
+
+                w->registers.value[to + i] = (uint8_t) ((w->registers.value[from + i] & mask[i]) ^ xor[i]);
+                w->registers.known[to + i] = known;
+        }
+        return YES;
+}
+
+/* An element of a map may be a verdict. */
+typedef struct Verdict {
+        bool set;
+        uint32_t code;
+        char chain[NAME_SIZE];
+} Verdict;
+
+static void take_verdict(const Element *e, Verdict *ret) {
+        if (e->has_verdict) {
+                *ret = (Verdict) { .set = true, .code = e->verdict };
+                memcpy(ret->chain, e->chain, sizeof(ret->chain));
+        }
+}
+
+/* Sets of intervals hold the first of each and the first behind it; the last element that is not above the key decides. */
+static Match find_element(const Walk *w, const Name *set, size_t at, Verdict *ret) {
+        const Element *best = NULL, *catch_all = NULL;
+        bool intervals = false;
+
+        for (size_t i = 0; i < w->set->n_elements; i++) {
+                const Element *e = w->set->elements + i;
+
+                if (!same(&e->set, set))
+                        continue;
+                if (e->is_range || e->key_size > REGISTER_BYTES - at)
+                        return PERHAPS;
+                if (e->catch_all) {
+                        catch_all = e;
+                        continue;
+                }
+                for (size_t k = 0; k < e->key_size; k++)
+                        if (!w->registers.known[at + k])
+                                return PERHAPS;
+                intervals = intervals || e->interval_end;
+                if (memcmp(e->key, w->registers.value + at, e->key_size) <= 0 &&
+                    (!best || memcmp(e->key, best->key, e->key_size) >= 0))
+                        best = e;
+        }
+        if (best && (intervals ? !best->interval_end : memcmp(best->key, w->registers.value + at, best->key_size) == 0)) {
+                take_verdict(best, ret);
+                return YES;
+        }
+        if (catch_all) {
+                take_verdict(catch_all, ret);
+                return YES;
+        }
+        return NO;
+}
+
+static Match run_lookup(Walk *w, const Rule *rule, struct nlattr *data, Verdict *ret) {
+        struct nlattr *a[NFTA_LOOKUP_MAX + 1];
+        Name set = { .family = rule->chain.family };
+        uint32_t flags = 0, dreg = 0;
+        size_t at;
+        Match m;
+
+        memcpy(set.table, rule->chain.table, sizeof(set.table));
+        if (nla_parse_nested(a, NFTA_LOOKUP_MAX, data, NULL) < 0 || !get_text(a[NFTA_LOOKUP_SET], set.name) ||
+            !get_register(a[NFTA_LOOKUP_SREG], 1, &at))
+                return PERHAPS;
+        (void) get_be32(a[NFTA_LOOKUP_FLAGS], &flags);
+        m = find_element(w, &set, at, ret);
+        if (get_be32(a[NFTA_LOOKUP_DREG], &dreg) && register_place(dreg, 1, &at) && dreg != NFT_REG_VERDICT)
+                set_unknown(w, at, 64);
+        return flags & NFT_LOOKUP_F_INV ? (Match) (YES - m) : m;
+}
+
+static Match run_immediate(Walk *w, struct nlattr *data, Verdict *ret) {
+        struct nlattr *a[NFTA_IMMEDIATE_MAX + 1];
+        uint8_t value[64];
+        uint32_t number;
+        size_t at, size;
+
+        if (nla_parse_nested(a, NFTA_IMMEDIATE_MAX, data, NULL) < 0 || !get_be32(a[NFTA_IMMEDIATE_DREG], &number))
+                return PERHAPS;
+        if (number == NFT_REG_VERDICT) {
+                ret->set = get_verdict(a[NFTA_IMMEDIATE_DATA], &ret->code, ret->chain);
+                return YES;
+        }
+        if (!get_data(a[NFTA_IMMEDIATE_DATA], value, sizeof(value), &size) || !register_place(number, size, &at))
+                return PERHAPS;
+        set_bytes(w, at, value, size);
+        return YES;
+}
+
+static Match port_within(uint16_t port, uint16_t from, uint16_t to, bool invert) {
+        return (port >= from && port <= to) != invert ? YES : NO;
+}
+
+/* Matches of iptables that nf_tables carries as they are ("iptables-nft"). Only the destination port is known of the ports. */
+static Match run_xt_match(Walk *w, struct nlattr *data) {
+        struct nlattr *a[NFTA_MATCH_MAX + 1];
+        char name[NAME_SIZE];
+        const void *info;
+        size_t size;
+
+        if (nla_parse_nested(a, NFTA_MATCH_MAX, data, NULL) < 0 || !get_text(a[NFTA_MATCH_NAME], name) || !a[NFTA_MATCH_INFO])
+                return PERHAPS;
+        info = nla_data(a[NFTA_MATCH_INFO]);
+        size = (size_t) nla_len(a[NFTA_MATCH_INFO]);
+        if (streq(name, "comment"))
+                return YES;
+        if (streq(name, "tcp"))
+                return NO;
+        if (streq(name, "udp") && size >= sizeof(struct xt_udp)) {
+                struct xt_udp u;
+                Match m;
+
+                memcpy(&u, info, sizeof(u));
+                m = port_within(w->packet->port, u.dpts[0], u.dpts[1], u.invflags & XT_UDP_INV_DSTPT);
+                if (m == YES && (u.spts[0] > 0 || u.spts[1] < UINT16_MAX))
+                        m = PERHAPS;
+                return m;
+        }
+        if (streq(name, "multiport") && size >= sizeof(struct xt_multiport_v1)) {
+                struct xt_multiport_v1 u;
+                bool found = false;
+
+                memcpy(&u, info, sizeof(u));
+                if (u.flags == XT_MULTIPORT_SOURCE)
+                        return PERHAPS;
+                for (size_t i = 0; i < MIN((size_t) u.count, ELEMENTSOF(u.ports)); i++) {
+                        uint16_t to = u.ports[i];
+
+                        if (u.pflags[i] && i + 1 < ELEMENTSOF(u.ports))
+                                to = u.ports[i + 1];
+                        found = found || (w->packet->port >= u.ports[i] && w->packet->port <= to);
+                        i += u.pflags[i] ? 1 : 0;
+                }
+                return found != (bool) u.invert ? YES : u.flags == XT_MULTIPORT_EITHER ? PERHAPS : NO;
+        }
+        return PERHAPS;
+}
+
+static bool is_rejecting_target(struct nlattr *data) {
+        struct nlattr *a[NFTA_TARGET_MAX + 1];
+        char name[NAME_SIZE];
+
+        return nla_parse_nested(a, NFTA_TARGET_MAX, data, NULL) >= 0 && get_text(a[NFTA_TARGET_NAME], name) &&
+                (streq(name, "REJECT") || streq(name, "DROP"));
+}
+
+/* Expressions that let every packet pass on, whatever else they do. */
+static bool is_neutral(const char *name) {
+        static const char *const names[] = { "counter", "log", "notrack", "objref", "dup", "nat", "masq", "redir", "last", "target" };
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                if (streq(name, names[i]))
+                        return true;
+        return false;
+}
+
+static Match run_rule(Walk *w, const Rule *rule, Verdict *ret) {
+        struct nlattr *e, *data;
+        char name[NAME_SIZE];
+        Match all = YES;
+        int left;
+
+        nla_for_each_nested(e, rule->expressions, left) {
+                Match m = PERHAPS;
+
+                if (!parse_expression(e, name, &data))
+                        return PERHAPS;
+                if (streq(name, "reject") || (streq(name, "target") && data && is_rejecting_target(data))) {
+                        *ret = (Verdict) { .set = true, .code = NF_DROP };
+                        return all;
+                }
+                if (is_neutral(name))
+                        continue;
+                if (!data)
+                        m = PERHAPS;
+                else if (streq(name, "payload"))
+                        m = run_payload(w, data);
+                else if (streq(name, "meta"))
+                        m = run_meta(w, data);
+                else if (streq(name, "ct"))
+                        m = run_ct(w, data);
+                else if (streq(name, "cmp"))
+                        m = run_cmp(w, data);
+                else if (streq(name, "range"))
+                        m = run_range(w, data);
+                else if (streq(name, "bitwise"))
+                        m = run_bitwise(w, data);
+                else if (streq(name, "lookup"))
+                        m = run_lookup(w, rule, data, ret);
+                else if (streq(name, "immediate"))
+                        m = run_immediate(w, data, ret);
+                else if (streq(name, "match"))
+                        m = run_xt_match(w, data);
+                else
+                        memset(w->registers.known, false, sizeof(w->registers.known));
+                all = MIN(all, m);
+                if (all == NO)
+                        return NO;
+        }
+        return all;
+}
+
+static const char* family_name(uint8_t family) {
+        return family == NFPROTO_INET ? "inet" : "ip";
+}
+
+static const char* hook_name(uint32_t hook) {
+        static const char *const names[] = { "prerouting", "input", "forward", "output", "postrouting" };
+
+        return hook < ELEMENTSOF(names) ? names[hook] : "?";
+}
+
+static void add_finding(Walk *w, bool certain, const Name *chain, uint64_t handle) {
+        char text[512];
+        int r;
+
+        if (strv_length(certain ? w->certain : w->possible) >= FINDINGS_MAX)
+                return;
+        if (handle == 0)
+                (void) snprintf(text, sizeof(text), "nftables: policy of table %s '%s', chain '%s' (hook %s) %s", family_name(chain->family),
+                                chain->table, chain->name, hook_name(w->base->hook), certain ? "drops them, and no rule accepts them"
+                                : "may drop them");
+        else
+                (void) snprintf(text, sizeof(text), "nftables: rule with handle %llu of table %s '%s', chain '%s' (hook %s) %s them",
+                                (unsigned long long) handle, family_name(chain->family), chain->table, chain->name,
+                                hook_name(w->base->hook), certain ? "drops" : "may drop");
+        r = strv_extend(certain ? &w->certain : &w->possible, text);
+        if (r < 0)
+                w->error = r;
+}
+
+/* GOES_ON_PERHAPS: something that is not understood may have accepted it before. */
+typedef enum Outcome { GOES_ON, GOES_ON_PERHAPS, ACCEPTED, DROPPED } Outcome;
+
+/* @sure: we got here for certain. */
+static Outcome run_chain(Walk *w, const Name *chain, bool sure, unsigned depth) {
+        Outcome end = GOES_ON;
+
+        for (size_t i = 0; i < w->set->n_rules; i++) {
+                const Rule *rule = w->set->rules + i;
+                Verdict v = {};
+                Name target;
+                Outcome o;
+                Match m;
+
+                if (!same(&rule->chain, chain))
+                        continue;
+                if (++w->steps > STEPS_MAX)
+                        return GOES_ON_PERHAPS;
+                memset(w->registers.known, false, sizeof(w->registers.known));
+                m = run_rule(w, rule, &v);
+                if (m == NO || !v.set)
+                        continue;
+
+                switch ((int32_t) v.code) {
+                case NF_DROP:
+                        add_finding(w, sure && end == GOES_ON && m == YES, chain, rule->handle);
+                        if (m == YES)
+                                return DROPPED;
+                        break;
+                case NF_ACCEPT:
+                case NF_STOLEN:
+                case NF_QUEUE:
+                        if (m == YES)
+                                return ACCEPTED;
+                        end = GOES_ON_PERHAPS;
+                        break;
+                case NFT_RETURN:
+                        if (m == YES)
+                                return end;
+                        end = GOES_ON_PERHAPS;
+                        break;
+                case NFT_JUMP:
+                case NFT_GOTO:
+                        target = *chain;
+                        memcpy(target.name, v.chain, sizeof(target.name));
+                        o = depth >= DEPTH_MAX ? GOES_ON_PERHAPS : run_chain(w, &target, sure && end == GOES_ON && m == YES, depth + 1);
+                        if (m == YES && (o == ACCEPTED || o == DROPPED))
+                                return o;
+                        if (o == ACCEPTED || o == GOES_ON_PERHAPS)
+                                end = GOES_ON_PERHAPS;
+                        if ((int32_t) v.code == NFT_GOTO && m == YES)
+                                return end;
+                        break;
+                default:
+                        break;
+                }
+        }
+        return end;
+}
+
+static void prepare(Walk *w) {
+        const FirewallPacket *p = w->packet;
+
+        w->network[0] = 0x45;
+        w->network_known[0] = true;
+        w->network[9] = IPPROTO_UDP;
+        w->network_known[9] = true;
+        if (ip_address_is_set(&p->source)) {
+                memcpy(w->network + 12, p->source.bytes, 4);
+                memset(w->network_known + 12, true, 4);
+        }
+        if (ip_address_is_set(&p->destination)) {
+                memcpy(w->network + 16, p->destination.bytes, 4);
+                memset(w->network_known + 16, true, 4);
+        }
+        w->transport[2] = (uint8_t) (p->port >> 8);
+        w->transport[3] = (uint8_t) p->port;
+        w->transport[8] = 8;            /* RFC 7348, section 5 */
+        w->transport[12] = (uint8_t) (p->vni >> 16);
+        w->transport[13] = (uint8_t) (p->vni >> 8);
+        w->transport[14] = (uint8_t) p->vni;
+        for (size_t i = 2; i < sizeof(w->transport); i++)
+                w->transport_known[i] = i < 4 || i >= 8;
+}
+
+static bool is_dormant(const FirewallRuleset *s, const Name *chain) {
+        FOREACH_ELEMENT(const Name, n, s->dormant, s->n_dormant)
+                if (n->family == chain->family && streq(n->table, chain->table))
+                        return true;
+        return false;
+}
+
+int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***ret) {
+        const uint32_t hooks = p->incoming ? BIT(NF_INET_PRE_ROUTING) | BIT(NF_INET_LOCAL_IN) :
+                                             BIT(NF_INET_LOCAL_OUT) | BIT(NF_INET_POST_ROUTING);
+        _cleanup_(strv_freep) char **possible = NULL;
+        Walk w = { .set = s, .packet = p };
+
+        prepare(&w);
+        FOREACH_ELEMENT(const Chain, c, s->chains, s->n_chains) {
+                Outcome o;
+
+                if (!c->base || c->hook >= NF_INET_NUMHOOKS || !(hooks & BIT(c->hook)) || streq(c->name.table, "peerpod") ||
+                    (c->name.family != NFPROTO_IPV4 && c->name.family != NFPROTO_INET) || is_dormant(s, &c->name))
+                        continue;
+                w.base = c;
+                o = run_chain(&w, &c->name, true, 0);
+                if (c->policy == NF_DROP && (o == GOES_ON || o == GOES_ON_PERHAPS))
+                        add_finding(&w, o == GOES_ON, &c->name, 0);
+        }
+        possible = w.possible;
+        if (w.error < 0) {
+                strv_free(w.certain);
+                return w.error;
+        }
+        *ret = w.certain ?: TAKE_PTR(possible);
+        return 0;
+}
