@@ -26,8 +26,8 @@
 #define BYTES_MAX (64U << 20)
 #define NAME_SIZE 128U                  /* NFT_NAME_MAXLEN is 256; longer ones are cut in what is said */
 #define DEPTH_MAX 16U                   /* linux: include/net/netfilter/nf_tables.h, NFT_JUMP_STACK_SIZE */
-/* Steps of one walk: chains that jump to chains can be many more than there are rules. */
-#define STEPS_MAX 1000000U
+/* Rules and elements that one walk looks at: chains that jump to chains can be many more than there are rules. Then it gives up. */
+#define STEPS_MAX 20000000U
 #define FINDINGS_MAX 8U
 #define REGISTER_BYTES 80U              /* verdict's 16 and 16 of 4 bytes: linux: include/uapi/linux/netfilter/nf_tables.h */
 
@@ -595,13 +595,15 @@ static void take_verdict(const Element *e, Verdict *ret) {
 }
 
 /* Sets of intervals hold the first of each and the first behind it; the last element that is not above the key decides. */
-static Match find_element(const Walk *w, const Name *set, size_t at, Verdict *ret) {
+static Match find_element(Walk *w, const Name *set, size_t at, Verdict *ret) {
         const Element *best = NULL, *catch_all = NULL;
         bool intervals = false;
 
         for (size_t i = 0; i < w->set->n_elements; i++) {
                 const Element *e = w->set->elements + i;
 
+                if (++w->steps > STEPS_MAX)
+                        return PERHAPS;
                 if (!same(&e->set, set))
                         continue;
                 if (e->is_range || e->key_size > REGISTER_BYTES - at)
@@ -821,10 +823,10 @@ static Outcome run_chain(Walk *w, const Name *chain, bool sure, unsigned depth) 
                 Outcome o;
                 Match m;
 
-                if (!same(&rule->chain, chain))
-                        continue;
                 if (++w->steps > STEPS_MAX)
                         return GOES_ON_PERHAPS;
+                if (!same(&rule->chain, chain))
+                        continue;
                 memset(w->registers.known, false, sizeof(w->registers.known));
                 m = run_rule(w, rule, &v);
                 if (m == NO || !v.set)

@@ -4,11 +4,15 @@
 
 #include "basic/parse.h"
 #include "basic/strv.h"
+#include "tunnel/diagnose.h"
+#include "tunnel/probe.h"
 #include "tunnel/tunnel.h"
 
 int __wrap_tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, char **ret_pod_network, NetError *e);
 int __wrap_tunnel_setup(Manager *m, const char *sandbox_id, const char *netns_path, char *const *addresses, NetError *e);
 int __wrap_tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, NetError *e);
+int __wrap_probe_new(Manager *m, Tunnel *t, ProbeDone done, void *userdata, Probe **ret, NetError *e);
+int __wrap_diagnose(Manager *m, const Tunnel *t, char ***ret);
 
 static int act(const char *sandbox_id, const char *netns_path, NetError *e) {
         assert(sandbox_id_is_valid(sandbox_id));
@@ -34,8 +38,19 @@ int __wrap_tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns
         return act(sandbox_id, netns_path, e);
 }
 
+/* There is no tunnel, so no probe may begin. */
+int __wrap_probe_new(Manager *m, Tunnel *t, ProbeDone done, void *userdata, Probe **ret, NetError *e) {
+        assert(false);
+        return -EIO;
+}
+
+int __wrap_diagnose(Manager *m, const Tunnel *t, char ***ret) {
+        assert(!t);
+        return strv_extend(ret, "a rule");
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        static const char *const members[] = { "Inspect", "Setup", "Teardown", "List", NULL };
+        static const char *const members[] = { "Inspect", "Setup", "Teardown", "List", "Probe", "Diagnose", NULL };
         static Manager manager;
         static BusFuzz f = {
                 .path = "/org/confidentialcontainers/PeerPod1/Tunnel",
