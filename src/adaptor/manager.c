@@ -6,6 +6,7 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
+#include "adaptor/certificate-watch.h"
 #include "adaptor/error.h"
 #include "adaptor/hypervisor-service.h"
 #include "adaptor/service-link.h"
@@ -75,6 +76,7 @@ Manager* manager_free(Manager *m) {
                 TAILQ_REMOVE(&m->gone, s, sandboxes);
                 sandbox_free(s);
         }
+        certificate_watch_free(m->certificates);
         sd_event_source_disable_unref(m->sweep);
         sd_event_source_disable_unref(m->reconcile_again);
         service_call_free(m->name_call);
@@ -370,12 +372,21 @@ static void reconcile(Manager *m) {
 
 void manager_start(Manager *m) {
         Sandbox *s, *next;
+        int r;
 
         for (s = TAILQ_FIRST(&m->sandboxes); s; s = next) {
                 next = TAILQ_NEXT(s, sandboxes);
                 sandbox_recover(s);             /* nothing is gone before the loop turns */
         }
+        r = certificate_watch_new(m, &m->certificates);
+        if (r < 0)
+                log_error_errno(r, "Failed to watch the certificates, ignoring: %m");
         reconcile(m);
+}
+
+void manager_settings_changed(Manager *m) {
+        if (m->certificates)
+                certificate_watch_check(m->certificates);
 }
 
 static void notify(Manager *m, const char *prefix) {

@@ -11,6 +11,7 @@
 #include "adaptor/settings.h"
 #include "basic/cleanup.h"
 
+typedef struct CertificateWatch CertificateWatch;
 typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
@@ -47,6 +48,7 @@ struct Manager {
         uint64_t find_usec;             /* CLOCK_REALTIME when find_call began */
         unsigned n_lists;               /* of the cloud's instances that were read */
         sd_event_source *reconcile_again;
+        CertificateWatch *certificates;
         bool notify;                    /* tell systemd our status */
 
         Metrics metrics;
@@ -72,6 +74,9 @@ void manager_start(Manager *m);
 
 /* manager_notify() - READY=1 and STATUS= */
 void manager_notify_ready(Manager *m);
+
+/* manager_settings_changed() - the settings that a reload can change were read again */
+void manager_settings_changed(Manager *m);
 
 Sandbox* manager_find_sandbox(Manager *m, const char *id);
 

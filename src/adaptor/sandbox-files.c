@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "adaptor/sandbox-files.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,6 +22,7 @@
 #define SERVER_CA "server-ca.crt"
 #define PROXY_SETTINGS "proxy.json"
 #define USER_DATA "user-data"
+#define CERT_FILE_MAX (UINT32_C(1) << 20)
 
 /* The files' names in the pod VM, and names in certificates: cloud-api-adaptor: pkg/adaptor/cloud/cloud.go, pkg/util/tlsutil */
 #define PODVM_APF "/run/peerpod/apf.json"
@@ -29,6 +31,15 @@
 #define IMAGE_SERVER_NAME "podvm-server"
 #define CLIENT_ORGANIZATION "cloud-api-adaptor"
 #define SERVER_ORGANIZATION "agent-protocol-forwarder"
+
+#define NO_TLS "none"           /* tls_profile of a record */
+
+/* What both ends of a sandbox's link go by. */
+typedef struct TlsPlan {
+        bool enabled;
+        const char *min_version, *server_name;
+        char **cipher_suites;
+} TlsPlan;
 
 /* What one sandbox's ends are given. Strings that come from the settings are borrowed, hence the two fields for each. */
 typedef struct Credentials {
@@ -55,8 +66,47 @@ int sandbox_files_agent_socket(const Settings *settings, const char *id, char **
         return asprintf(ret, "%s/%s/agent.ttrpc", settings->pods_dir, id) < 0 ? -ENOMEM : 0;
 }
 
-const char* sandbox_files_server_name(const Settings *settings, const SandboxRecord *record) {
-        return settings->ca_cert ? IMAGE_SERVER_NAME : record->instance_name;
+/* Borrows all; a record of before there were these fields goes by the settings. */
+static TlsPlan tls_plan_of(const Settings *settings, const SandboxRecord *record) {
+        if (record->tls_profile)
+                return (TlsPlan) {
+                        .enabled = !streq(record->tls_profile, NO_TLS),
+                        .min_version = record->tls_profile,
+                        .cipher_suites = record->tls_cipher_suites,
+                        .server_name = record->tls_server_name,
+                };
+
+        return (TlsPlan) {
+                .enabled = !settings->disable_tls,
+                .min_version = settings->tls_min_version,
+                .cipher_suites = settings->tls_cipher_suites,
+                .server_name = settings->ca_cert ? IMAGE_SERVER_NAME : record->instance_name,
+        };
+}
+
+int sandbox_files_plan_tls(const Settings *settings, SandboxRecord *record) {
+        _cleanup_(freep) char *profile = NULL, *server_name = NULL;
+        _cleanup_(strv_freep) char **suites = NULL;
+        TlsPlan plan;
+        int r;
+
+        assert(!record->tls_profile);
+
+        plan = tls_plan_of(settings, record);
+        profile = strdup(plan.enabled ? plan.min_version : NO_TLS);
+        server_name = strdup(plan.server_name);
+        if (!profile || !server_name)
+                return -ENOMEM;
+        if (plan.enabled && strv_length(plan.cipher_suites) > 0) {
+                r = strv_copy(plan.cipher_suites, &suites);
+                if (r < 0)
+                        return r;
+        }
+
+        record->tls_profile = TAKE_PTR(profile);
+        record->tls_server_name = TAKE_PTR(server_name);
+        record->tls_cipher_suites = TAKE_PTR(suites);
+        return 0;
 }
 
 static int credentials_make(const Settings *settings, const SandboxRecord *record, Credentials *c) {
@@ -108,6 +158,8 @@ static int write_file(const Settings *settings, const char *id, const char *name
 
 /* Borrows everything: the result must not be given to apf_config_done(). */
 static ApfConfig apf_config_of(const Settings *settings, const SandboxRecord *record, const Credentials *c) {
+        TlsPlan plan = tls_plan_of(settings, record);
+
         return (ApfConfig) {
                 .pod_network = record->pod_network,
                 .pod_namespace = record->pod_namespace,
@@ -115,9 +167,8 @@ static ApfConfig apf_config_of(const Settings *settings, const SandboxRecord *re
                 .tls_server_key = c->server.key,
                 .tls_server_cert = c->server.cert,
                 .tls_client_ca = (char*) c->client_ca,
-                .tls_min_version = settings->disable_tls ? NULL : settings->tls_min_version,
-                .tls_cipher_suites = settings->disable_tls || strv_length(settings->tls_cipher_suites) == 0 ?
-                                NULL : settings->tls_cipher_suites,
+                .tls_min_version = plan.enabled ? (char*) plan.min_version : NULL,
+                .tls_cipher_suites = plan.enabled && strv_length(plan.cipher_suites) > 0 ? plan.cipher_suites : NULL,
         };
 }
 
@@ -195,6 +246,7 @@ int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record,
 
 static int format_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, char **ret) {
         _cleanup_(json_object_putp) json_object *o = NULL;
+        TlsPlan plan = tls_plan_of(settings, record);
         const char *text;
         int r;
 
@@ -216,13 +268,13 @@ static int format_proxy(const Settings *settings, const SandboxRecord *record, c
         if (r >= 0)
                 r = json_set_u64(o, "port", settings->forwarder_port);
         if (r >= 0)
-                r = json_set_string(o, "server-name", sandbox_files_server_name(settings, record));
+                r = json_set_string(o, "server-name", plan.server_name);
         if (r >= 0)
-                r = json_set_bool(o, "tls", !settings->disable_tls);
-        if (r >= 0)
-                r = json_set_string(o, "tls-min-version", settings->tls_min_version);
-        if (r >= 0 && strv_length(settings->tls_cipher_suites) > 0)
-                r = json_set_strv(o, "tls-cipher-suites", settings->tls_cipher_suites);
+                r = json_set_bool(o, "tls", plan.enabled);
+        if (r >= 0 && plan.enabled)
+                r = json_set_string(o, "tls-min-version", plan.min_version);
+        if (r >= 0 && plan.enabled && strv_length(plan.cipher_suites) > 0)
+                r = json_set_strv(o, "tls-cipher-suites", plan.cipher_suites);
         if (r >= 0)
                 r = json_set_u64(o, "connect-timeout-usec", settings->proxy_timeout_usec);
         if (r < 0)
@@ -274,6 +326,34 @@ bool sandbox_files_are_complete(const Settings *settings, const char *id) {
         }
 
         return true;
+}
+
+static int expiry_of_file(const Settings *settings, const char *id, const char *name, uint64_t *ret_usec) {
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+        int r;
+
+        r = file_path(settings, id, name, &path);
+        if (r < 0)
+                return r;
+        r = read_full_file_at(AT_FDCWD, path, CERT_FILE_MAX, &text, /* ret_size= */ NULL);
+        if (r < 0)
+                return r;
+        return isempty(text) ? -ENOENT : cert_get_expiry(text, ret_usec);
+}
+
+int sandbox_files_get_expiry(const Settings *settings, const char *id, uint64_t *ret_usec) {
+        uint64_t client, server;
+        int r;
+
+        r = expiry_of_file(settings, id, CLIENT_CERT, &client);
+        if (r < 0)
+                return r;
+        r = expiry_of_file(settings, id, SERVER_CA, &server);
+        if (r < 0)
+                return r;
+
+        *ret_usec = MIN(client, server);
+        return 0;
 }
 
 int sandbox_files_remove(const Settings *settings, const char *id) {

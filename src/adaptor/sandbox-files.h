@@ -12,8 +12,12 @@
 #include "adaptor/sandbox-record.h"
 #include "adaptor/settings.h"
 
-/* The name that the server's certificate is expected to carry. Borrowed. */
-const char* sandbox_files_server_name(const Settings *settings, const SandboxRecord *record);
+/**
+ * sandbox_files_plan_tls() - fix in the record what the ends of this sandbox will be told of TLS
+ *
+ * The settings may be others when the proxy is started again, the pod VM is still the same. Returns 0, -ENOMEM.
+ */
+int sandbox_files_plan_tls(const Settings *settings, SandboxRecord *record);
 
 /**
  * sandbox_files_prepare() - make keys and certificates, write them and the user data
@@ -31,6 +35,10 @@ int sandbox_files_drop_user_data(const Settings *settings, const char *id);
 
 /* sandbox_files_are_complete() - all that sandbox_files_prepare() has written */
 bool sandbox_files_are_complete(const Settings *settings, const char *id);
+
+/* sandbox_files_get_expiry() - when the first of the certificates that the proxy goes by ends. Returns 0, -ENOENT (no TLS), or
+ * another -errno. */
+int sandbox_files_get_expiry(const Settings *settings, const char *id, uint64_t *ret_usec);
 
 /* sandbox_files_remove() - nothing there is success */
 int sandbox_files_remove(const Settings *settings, const char *id);

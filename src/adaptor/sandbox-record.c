@@ -55,6 +55,8 @@ static const struct {
         { "instance-id",   offsetof(SandboxRecord, instance_id),   REQUEST_TEXT_MAX },
         { "instance-type", offsetof(SandboxRecord, instance_type), REQUEST_TEXT_MAX },
         { "last-error",    offsetof(SandboxRecord, last_error),    ERROR_TEXT_MAX },
+        { "tls-profile",   offsetof(SandboxRecord, tls_profile),   REQUEST_TEXT_MAX },
+        { "tls-server-name", offsetof(SandboxRecord, tls_server_name), REQUEST_TEXT_MAX },
 };
 
 const char* sandbox_state_to_string(SandboxState state) {
@@ -86,6 +88,7 @@ void sandbox_record_done(SandboxRecord *record) {
         for (size_t i = 0; i < ELEMENTSOF(text_fields); i++)
                 free(*text_field(record, i));
         strv_free(record->addresses);
+        strv_free(record->tls_cipher_suites);
         free(record->pod_network);
         *record = SANDBOX_RECORD_NULL;
 }
@@ -242,6 +245,9 @@ int sandbox_record_parse(const char *text, size_t size, SandboxRecord *ret, char
         r = parse_pod_network(o, &record, ret_error);
         if (r < 0)
                 return r;
+        r = json_get_strv(o, "tls-cipher-suites", &record.tls_cipher_suites, ret_error);
+        if (r < 0)
+                return r;
         r = check_state(&record, ret_error);
         if (r < 0)
                 return r;
@@ -307,6 +313,11 @@ int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
         r = set_pod_network(o, record->pod_network);
         if (r < 0)
                 return r;
+        if (record->tls_cipher_suites) {
+                r = json_set_strv(o, "tls-cipher-suites", record->tls_cipher_suites);
+                if (r < 0)
+                        return r;
+        }
 
         s = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
         if (!s)

@@ -48,6 +48,11 @@ typedef struct SandboxRecord {
         char **addresses;
         char *pod_network;              /* JSON text of tunneld's answer to Inspect */
 
+        /* what the pod VM was told of TLS: a reload or a restart with other settings does not change it. NULL in older records */
+        char *tls_profile;              /* "none", "VersionTLS12", "VersionTLS13" */
+        char *tls_server_name;
+        char **tls_cipher_suites;
+
         char *last_error;
         uint64_t state_usec[_SANDBOX_STATE_MAX];        /* CLOCK_REALTIME of each state's begin, 0 = not yet */
 } SandboxRecord;

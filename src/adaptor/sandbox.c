@@ -516,6 +516,10 @@ static int finish_inspect(Sandbox *s, sd_bus_message *reply, sd_bus_error *error
         sandbox_bus_changed(s, "TunnelType");
         sandbox_bus_changed(s, "TunnelId");
 
+        /* The data for the VM are made of it in the next step, before the settings can be read again. */
+        r = sandbox_files_plan_tls(s->manager->settings, &s->record);
+        if (r < 0)
+                return error_set_errno(error, r, "plan TLS");
         r = sandbox_save(s);
         return r < 0 ? error_set_errno(error, r, "write the sandbox's record") : 0;
 }

@@ -6,6 +6,7 @@
 
 #include "adaptor/initdata.h"
 #include "adaptor/request.h"
+#include "basic/env-file.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
@@ -15,10 +16,10 @@
 #include "basic/strv.h"
 #include "basic/util.h"
 #include "tls/cert.h"
+#include "tls/session.h"
 
-#define PEM_FILE_MAX (UINT32_C(1) << 20)
-#define TLS_12 "VersionTLS12"
-#define TLS_13 "VersionTLS13"
+#define CERTIFICATE_CHECK_MAX_USEC (UINT64_C(8760) * 3600 * USEC_PER_SEC)
+#define GIVEN_FILE_MAX (UINT32_C(1) << 20)
 
 /* "/" + 64 + "/agent.ttrpc" and the NUL have to fit into sun_path of 108 bytes (unix(7)). */
 #define PODS_DIR_MAX 30U
@@ -44,6 +45,12 @@ static const Option options[] = {
           "VersionTLS12 or VersionTLS13 (the default)", "VERSION" },
         { "tls-cipher-suites", "TLS_CIPHER_SUITES", OPTION_STRV, offsetof(Settings, tls_cipher_suites), NULL,
           "IANA names, for TLS 1.2", "NAMES" },
+        { "certificate-check", "CERTIFICATE_CHECK", OPTION_DURATION, offsetof(Settings, certificate_check_usec), "24h",
+          "How often to see whether certificates are about to end", "TIME" },
+        { "certificate-warning", "CERTIFICATE_WARNING", OPTION_DURATION, offsetof(Settings, certificate_warning_usec), "720h",
+          "How long before their end to warn of it", "TIME" },
+        { "environment-file", NULL, OPTION_STRV, offsetof(Settings, environment_files), NULL,
+          "Files that TLS settings are read from again at a reload", "PATH,…" },
         { "proxy-timeout", "PROXY_TIMEOUT", OPTION_DURATION, offsetof(Settings, proxy_timeout_usec), "5m",
           "How long the agent proxy tries to reach the agent", "TIME" },
         { "start-timeout", "START_TIMEOUT", OPTION_DURATION, offsetof(Settings, start_timeout_usec), "570s",
@@ -102,26 +109,54 @@ static int check_paths(const Settings *s, int *ret_exit) {
         return 0;
 }
 
+static int check_durations(const Settings *s, int *ret_exit) {
+        if (s->certificate_check_usec < USEC_PER_SEC || s->certificate_check_usec > CERTIFICATE_CHECK_MAX_USEC) {
+                log_error("Value of 'certificate-check' is not between 1 s and a year.");
+                return configuration_error(ret_exit);
+        }
+
+        return 0;
+}
+
+/* The texts are upstream's where it has one (cloud-api-adaptor: pkg/util/tlsutil). */
 static int check_tls_profile(Settings *s, int *ret_exit) {
+        _cleanup_(freep) char *reason = NULL;
+        int r;
+
         if (s->tls_skip_verify) {
                 log_error("Setting 'tls-skip-verify' would let anybody be the pod VM, and is not supported.");
                 return configuration_error(ret_exit);
         }
         if (isempty(s->tls_min_version)) {
                 free(s->tls_min_version);
-                s->tls_min_version = strdup(strv_length(s->tls_cipher_suites) > 0 ? TLS_12 : TLS_13);
-                return s->tls_min_version ? 0 : log_oom();
+                s->tls_min_version = strdup(tls_version_to_string(strv_length(s->tls_cipher_suites) > 0 ? TLS_VERSION_1_2 : TLS_VERSION_1_3));
+                if (!s->tls_min_version)
+                        return log_oom();
         }
-        if (!streq(s->tls_min_version, TLS_12) && !streq(s->tls_min_version, TLS_13)) {
-                log_error("Value of 'tls-min-version' is not one of " TLS_12 " and " TLS_13 ".");
+        if (streq(s->tls_min_version, "VersionTLS10") || streq(s->tls_min_version, "VersionTLS11")) {
+                log_error("Invalid TLS profile: TLS 1.0 and 1.1 are not supported, use VersionTLS12 or VersionTLS13 for 'tls-min-version'.");
                 return configuration_error(ret_exit);
         }
-        if (streq(s->tls_min_version, TLS_13) && strv_length(s->tls_cipher_suites) > 0) {
-                log_error("Setting 'tls-cipher-suites' has no meaning for TLS 1.3, which 'tls-min-version' asks for.");
+        if (tls_version_from_string(s->tls_min_version) < 0) {
+                log_error("Invalid TLS profile: value of 'tls-min-version' is not one of VersionTLS12 and VersionTLS13.");
+                return configuration_error(ret_exit);
+        }
+        r = tls_profile_check(tls_version_from_string(s->tls_min_version), s->tls_cipher_suites, &reason);
+        if (r == -ENOMEM)
+                return log_oom();
+        if (r < 0) {
+                log_error("Invalid TLS profile: 'tls-cipher-suites': %s.", strempty(reason));
                 return configuration_error(ret_exit);
         }
 
         return 0;
+}
+
+/* The admin's own files, which may be symlinks, as those of ACME clients and of Kubernetes are. */
+static int read_given_file(const char *path, char **ret) {
+        _cleanup_(close_fdp) int fd = open(path, O_RDONLY|O_CLOEXEC|O_NOCTTY);
+
+        return fd < 0 ? -errno : read_full_fd(fd, GIVEN_FILE_MAX, ret, /* ret_size= */ NULL);
 }
 
 static int read_pem(const char *setting, const char *path, char **ret, int *ret_exit) {
@@ -130,7 +165,7 @@ static int read_pem(const char *setting, const char *path, char **ret, int *ret_
         if (isempty(path))
                 return 0;
 
-        r = read_full_file_at(AT_FDCWD, path, PEM_FILE_MAX, ret, /* ret_size= */ NULL);
+        r = read_given_file(path, ret);
         if (r == -ENOMEM)
                 return log_oom();
         if (r < 0) {
@@ -231,6 +266,9 @@ static int load(int argc, char *argv[], Settings *s, int *ret_exit) {
         r = check_paths(s, ret_exit);
         if (r != 0)
                 return r;
+        r = check_durations(s, ret_exit);
+        if (r != 0)
+                return r;
         r = check_tls_profile(s, ret_exit);
         if (r != 0)
                 return r;
@@ -244,6 +282,49 @@ static int load(int argc, char *argv[], Settings *s, int *ret_exit) {
         return find_node(s, ret_exit);
 }
 
+/* Variables that only a TLS setting has, and that are therefore read from files at a reload. */
+static const char *const tls_variables[] = {
+        "CACERT_FILE", "CERT_FILE", "CERT_KEY", "TLS_SKIP_VERIFY", "TLS_MIN_VERSION", "TLS_CIPHER_SUITES",
+};
+
+/* Which of them the files gave, and not the unit. */
+static uint32_t from_files;
+
+static int on_assignment(const char *key, const char *value, void *userdata) {
+        for (size_t i = 0; i < ELEMENTSOF(tls_variables); i++) {
+                if (!streq(key, tls_variables[i]))
+                        continue;
+                if (setenv(key, value, /* overwrite= */ 1) < 0)
+                        return -errno;
+                from_files |= BIT(i);
+        }
+
+        return 0;
+}
+
+/* What systemd does for a new process: later files go before earlier ones, and one that is missing says nothing. */
+static int read_environment_files(char *const *paths) {
+        for (size_t i = 0; i < ELEMENTSOF(tls_variables); i++)
+                if ((from_files & BIT(i)) && unsetenv(tls_variables[i]) < 0)
+                        return -errno;
+        from_files = 0;
+
+        for (char *const *p = paths; p && *p; p++) {
+                _cleanup_(freep) char *text = NULL;
+                int r;
+
+                r = read_given_file(*p, &text);
+                if (r == -ENOENT)
+                        continue;
+                if (r >= 0)
+                        r = env_file_parse(text, strlen(text), on_assignment, NULL);
+                if (r < 0)
+                        return log_error_errno(r, "Failed to read '%s', named by 'environment-file': %m", *p);
+        }
+
+        return 0;
+}
+
 int settings_load(int argc, char *argv[], Settings *ret, int *ret_exit) {
         _cleanup_(settings_done) Settings s = SETTINGS_NULL;
         int r;
@@ -251,9 +332,47 @@ int settings_load(int argc, char *argv[], Settings *ret, int *ret_exit) {
         r = load(argc, argv, &s, ret_exit);
         if (r != 0)
                 return r;
+        /* systemd has done so already; a reload must know what came from where. */
+        r = read_environment_files(s.environment_files);
+        if (r < 0)
+                return configuration_error(ret_exit);
 
         *ret = s;
         s = SETTINGS_NULL;
+        return 0;
+}
+
+/* Exchanges what the TLS settings are of. */
+static void swap_tls(Settings *a, Settings *b) {
+        Settings saved = *a;
+
+        a->tls_skip_verify = b->tls_skip_verify;
+#define SWAP(field) a->field = b->field; b->field = saved.field
+        SWAP(tls_min_version);
+        SWAP(tls_cipher_suites);
+        SWAP(ca_cert_file);
+        SWAP(cert_file);
+        SWAP(cert_key_file);
+        SWAP(ca_cert);
+        SWAP(client_cert);
+        SWAP(client_key);
+#undef SWAP
+}
+
+int settings_reload_tls(int argc, char *argv[], Settings *s) {
+        _cleanup_(settings_done) Settings again = SETTINGS_NULL;
+        int r, status;
+
+        r = read_environment_files(s->environment_files);
+        if (r < 0)
+                return r == -ENOMEM ? r : -EINVAL;
+        r = load(argc, argv, &again, &status);
+        if (r < 0)
+                return r;
+        if (r > 0)
+                return -EINVAL;
+
+        swap_tls(s, &again);
         return 0;
 }
 

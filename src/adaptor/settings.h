@@ -18,6 +18,8 @@ typedef struct Settings {
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
 
+        char **environment_files;       /* where the variables of these come from again at a reload */
+        uint64_t certificate_check_usec, certificate_warning_usec;
         bool disable_tls, tls_skip_verify;
         char *tls_min_version;
         char **tls_cipher_suites;
@@ -37,3 +39,10 @@ typedef struct Settings {
  */
 int settings_load(int argc, char *argv[], Settings *ret, int *ret_exit);
 void settings_done(Settings *s);
+
+/**
+ * settings_reload_tls() - read the environment files, the TLS settings and the files that they name again
+ *
+ * All or nothing: on failure, which is logged, @s stays as it was. Sandboxes that exist keep what they have. Returns 0, -EINVAL, -ENOMEM.
+ */
+int settings_reload_tls(int argc, char *argv[], Settings *s);

@@ -217,8 +217,15 @@ void cert_pair_done(CertPair *pair) {
 }
 
 int cert_check(const char *pem) {
+        uint64_t usec;
+
+        return cert_get_expiry(pem, &usec);
+}
+
+int cert_get_expiry(const char *pem, uint64_t *ret_usec) {
         const gnutls_datum_t d = { .data = (uint8_t*) pem, .size = strnlen(pem, CERT_PEM_MAX) };
         gnutls_x509_crt_t certs[CERT_CHAIN_MAX];
+        uint64_t first = USEC_INFINITY;
         unsigned n = CERT_CHAIN_MAX;
         int rc;
 
@@ -226,10 +233,17 @@ int cert_check(const char *pem) {
         if (rc < 0)
                 return rc == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : -EBADMSG;
 
-        for (int i = 0; i < rc; i++)
-                gnutls_x509_crt_deinit(certs[i]);
+        for (int i = 0; i < rc; i++) {
+                time_t end = gnutls_x509_crt_get_expiration_time(certs[i]);
 
-        return rc > 0 ? 0 : -EBADMSG;
+                first = MIN(first, end > 0 ? (uint64_t) end * USEC_PER_SEC : 0);
+                gnutls_x509_crt_deinit(certs[i]);
+        }
+        if (rc == 0)
+                return -EBADMSG;
+
+        *ret_usec = first;
+        return 0;
 }
 
 int cert_pair_check(const char *key, const char *cert) {

@@ -2,6 +2,8 @@
 /* Makes the key pair and the self-signed certificate that one end of one sandbox's TLS link uses. */
 #pragma once
 
+#include <stdint.h>
+
 #include "basic/cleanup.h"
 
 typedef enum CertUsage {
@@ -40,6 +42,14 @@ void cert_pair_done(CertPair *pair);
  * Returns 0, -EBADMSG (not PEM, or key and certificate do not belong together), -ENOMEM.
  */
 int cert_pair_check(const char *key, const char *cert);
+
+/**
+ * cert_get_expiry() - when the first certificate of a PEM text ends, that is, when the whole is of no more use
+ * @ret_usec: CLOCK_REALTIME
+ *
+ * Returns 0, -EBADMSG, -ENOMEM.
+ */
+int cert_get_expiry(const char *cert, uint64_t *ret_usec);
 
 /** cert_check() - see whether a PEM text holds at least one certificate; 0, -EBADMSG, -ENOMEM. */
 int cert_check(const char *cert);

@@ -275,6 +275,18 @@ int tls_context_new(const TlsSettings *settings, TlsContext **ret, char **reterr
         return 0;
 }
 
+int tls_profile_check(TlsVersion min_version, char *const *cipher_suites, char **reterr) {
+        const TlsSettings settings = { .min_version = min_version, .cipher_suites = cipher_suites };
+        TlsContext c = { .n_refs = 1 };
+        int r;
+
+        r = make_priority(&c, &settings, reterr);
+        if (c.priority)
+                gnutls_priority_deinit(c.priority);
+        strv_free(c.suites);
+        return r;
+}
+
 TlsSession* tls_session_free(TlsSession *s) {
         if (!s)
                 return NULL;

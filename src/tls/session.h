@@ -26,6 +26,14 @@ typedef enum TlsVersion {
 TlsVersion tls_version_from_string(const char *s);
 const char* tls_version_to_string(TlsVersion v);
 
+/**
+ * tls_profile_check() - may this version and these cipher suites be asked for
+ * @reterr: as of tls_context_new()
+ *
+ * Returns 0, -EINVAL, -ENOMEM.
+ */
+int tls_profile_check(TlsVersion min_version, char *const *cipher_suites, char **reterr);
+
 typedef struct TlsSettings {
         bool server;
         const char *key;                        /* PEM; both or neither on a client, needed on a server */

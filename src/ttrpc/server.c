@@ -74,6 +74,7 @@ struct TtrpcServer {
         TtrpcDeadlines deadlines;
         Connection *connections;
         unsigned n_connections;
+        unsigned n_silent;              /* of these, have made no call yet */
         unsigned n_calls;
 
         bool draining;
@@ -102,6 +103,7 @@ struct Connection {
         bool held;                      /* too much is queued: no more frames are taken */
         bool ended;                     /* the peer sends no more: what is queued goes out, then we close */
         bool broken;                    /* writing failed: nothing is written any more */
+        bool silent;                    /* no call has been made yet */
 };
 
 struct TtrpcCall {
@@ -125,6 +127,7 @@ struct TtrpcCall {
 static void connection_close(Connection *c);
 static void connection_update_events(Connection *c);
 static void connection_close_if_drained(Connection *c);
+static void server_update_accepting(TtrpcServer *s);
 
 /* Calls */
 
@@ -560,6 +563,12 @@ static void connection_dispatch_call(Connection *c, uint32_t stream_id, const Se
                 return;
         }
 
+        if (c->silent) {
+                c->silent = false;
+                c->server->n_silent--;
+                server_update_accepting(c->server);
+        }
+
         ttrpc_call_ref(call);   /* ours, beside the table's: the handler may end the call */
         r = method->handler(call, request->payload.data, request->payload.size, service->userdata);
         if (r < 0)
@@ -659,7 +668,8 @@ static void server_update_accepting(TtrpcServer *s) {
         if (s->draining)
                 return;         /* the listeners are closed */
 
-        accepting = sd_event_source_get_enabled(s->accept_pause, NULL) == 0 && s->n_connections < s->limits.n_connections_max;
+        accepting = sd_event_source_get_enabled(s->accept_pause, NULL) == 0 &&
+                    (s->n_connections < s->limits.n_connections_max || s->n_silent > 0);
         if (accepting == s->accepting)
                 return;
 
@@ -728,6 +738,7 @@ static void connection_close(Connection *c) {
         if (c->next)
                 c->next->previous = c->previous;
         s->n_connections--;
+        s->n_silent -= c->silent;
         connection_free(c);
 
         server_update_accepting(s);
@@ -866,6 +877,19 @@ static bool fd_get_peer_cred(int fd, struct ucred *ret) {
         return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret, &size) >= 0;
 }
 
+/* Who connects and makes no call must not keep out who does: the oldest of them gives way. It has no call that could be told. */
+static void server_make_room(TtrpcServer *s) {
+        Connection *oldest = NULL;
+
+        for (Connection *c = s->connections; c; c = c->next)
+                if (c->silent)
+                        oldest = c;
+        if (oldest) {
+                log_debug("Closing a connection on which no call was made, as another one comes.");
+                connection_close(oldest);
+        }
+}
+
 int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
         _cleanup_(close_fdp) int fd = fd_taken;
         _cleanup_(connection_freep) Connection *c = NULL;
@@ -883,6 +907,8 @@ int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
         r = fd_set_nonblocking(fd, true);
         if (r < 0)
                 return r;
+        if (s->n_connections >= s->limits.n_connections_max)
+                server_make_room(s);
 
         c = new(Connection);
         if (!c)
@@ -893,6 +919,7 @@ int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
                 .events = EPOLLIN,
                 .limits = s->limits,
                 .has_cred = has_cred,
+                .silent = true,
         };
         if (has_cred)
                 c->cred = cred;
@@ -907,6 +934,7 @@ int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
                 c->next->previous = c;
         s->connections = TAKE_PTR(c);
         s->n_connections++;
+        s->n_silent++;
         server_update_accepting(s);
         return 0;
 }

@@ -53,7 +53,7 @@ typedef struct TtrpcMethod {
 } TtrpcMethod;
 
 typedef struct TtrpcServerLimits {
-        unsigned n_connections_max;     /* more of them wait in the listening socket's backlog */
+        unsigned n_connections_max;     /* with one more, the oldest that has made no call is closed; all have: it waits in the backlog */
         unsigned n_calls_max;           /* in flight on one connection; more are answered RESOURCE_EXHAUSTED */
         size_t output_high;             /* bytes waiting for one peer at which no more is read from it */
         size_t output_max;              /* … and at which answers are replaced by RESOURCE_EXHAUSTED */

@@ -13,6 +13,7 @@
 
 #include "basic/bus-private.h"
 #include "basic/daemon.h"
+#include "basic/env-file.h"
 #include "basic/io.h"
 #include "basic/json.h"
 #include "basic/main-func.h"
@@ -40,6 +41,35 @@ static void durations_read_as_go_writes_them(void **state) {
                 assert_int_equal(parse_duration_usec(cases[i].text, &usec), cases[i].result);
                 assert_int_equal(usec, cases[i].usec);
         }
+}
+
+static int join_assignment(const char *key, const char *value, void *userdata) {
+        char *text = userdata;
+
+        (void) snprintf(text + strlen(text), 256 - strlen(text), "<%s|%s>", key, value);
+        return 0;
+}
+
+static void environment_files_read_as_systemd_reads_them(void **state) {
+        static const struct {
+                const char *text, *expected;
+        } cases[] = {
+                { "", "" }, { "A=b", "<A|b>" }, { "A=b\n", "<A|b>" }, { "A=\n", "<A|>" }, { "  A =b", "<A|b>" }, { "A B=c", "" }, { "A='b' 'c' ", "<A|bc>" }, { "A= b c  \r\nB=d", "<A|b c><B|d>" },
+                { "# A=b\n; C=d\nE=f", "<E|f>" }, { "1A=b", "" }, { "export A=b", "" }, { "lonely\nA=b", "<A|b>" }, { "=b", "" },
+                { "A='x  y '", "<A|x  y >" }, { "A=\"x 'y'\"", "<A|x 'y'>" }, { "A=a'b'\"c\"d", "<A|abcd>" }, { "A='a\\b'", "<A|a\\b>" },
+                { "A=\"\\\" \\$ \\x\"", "<A|\" $ \\x>" }, { "A=a\\ \\b", "<A|a b>" }, { "A=a\\\nb", "<A|ab>" },
+                { "A=\"two\nlines\"\nB=c", "<A|two\nlines><B|c>" }, { "A='open\nB=c", "<A|open\nB=c>" }, { "A=b#c", "<A|b#c>" }, { "A=b=c", "<A|b=c>" },
+                { "A=\\", "<A|\\>" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                char text[256] = "";
+
+                assert_int_equal(env_file_parse(cases[i].text, strlen(cases[i].text), join_assignment, text), 0);
+                assert_string_equal(text, cases[i].expected);
+        }
+
+        assert_int_equal(env_file_parse("A=b\0c", 5, join_assignment, NULL), -EBADMSG);
 }
 
 static void decimals_are_rounded_up(void **state) {
@@ -389,6 +419,7 @@ static void a_private_link_carries_calls_and_named_errors(void **state) {
 int main(void) {
         static const struct CMUnitTest tests[] = {
                 cmocka_unit_test(durations_read_as_go_writes_them),
+                cmocka_unit_test(environment_files_read_as_systemd_reads_them),
                 cmocka_unit_test(decimals_are_rounded_up),
                 cmocka_unit_test(sandbox_ids_are_safe_in_paths_and_unit_names),
                 cmocka_unit_test(text_without_controls_and_of_valid_utf8_is_plain),

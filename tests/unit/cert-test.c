@@ -15,6 +15,7 @@
 
 #include "basic/io.h"
 #include "basic/util.h"
+#include "tls-test-certs.h"
 #include "tls/cert.h"
 
 #define SERVER_NAME "podvm-web-01234567"
@@ -137,6 +138,27 @@ static int run(char *const argv[]) {
 }
 
 /* Another library's word: Go's is not at hand, OpenSSL's rules are the stricter ones. */
+static void the_earliest_end_of_a_chain_counts(void **state) {
+        _cleanup_(freep) char *chain = NULL;
+        TestCert soon = test_cert_make(&(TestCertSpec) { .from = -100, .to = 1000 });
+        TestCert late = test_cert_make(&(TestCertSpec) { .from = -100, .to = 100000 });
+        TestCert over = test_cert_make(&(TestCertSpec) { .from = -200, .to = -100 });
+        uint64_t now = now_usec(CLOCK_REALTIME), end = 0;
+
+        assert_int_equal(cert_get_expiry(late.cert, &end), 0);
+        assert_in_range(end, now + 99000 * USEC_PER_SEC, now + 100001 * USEC_PER_SEC);
+        assert_true(asprintf(&chain, "%s%s", late.cert, soon.cert) > 0);
+        assert_int_equal(cert_get_expiry(chain, &end), 0);
+        assert_in_range(end, now + 900 * USEC_PER_SEC, now + 1001 * USEC_PER_SEC);
+        assert_int_equal(cert_get_expiry(over.cert, &end), 0);
+        assert_true(end < now);
+        assert_int_equal(cert_get_expiry(over.key, &end), -EBADMSG);
+
+        test_cert_done(&soon);
+        test_cert_done(&late);
+        test_cert_done(&over);
+}
+
 static void openssl_takes_each_as_its_own_anchor(void **state) {
         static const char *const purposes[] = { "sslserver", "sslclient" };
         const CertRequest *const requests[] = { &server_request, &client_request };
@@ -242,6 +264,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test(no_two_are_alike),
                 cmocka_unit_test(names_that_do_not_fit_are_refused),
                 cmocka_unit_test(what_is_no_certificate_is_refused),
+                cmocka_unit_test(the_earliest_end_of_a_chain_counts),
                 cmocka_unit_test(openssl_takes_each_as_its_own_anchor),
                 cmocka_unit_test(both_ends_shake_hands_with_each_others_anchor),
         };

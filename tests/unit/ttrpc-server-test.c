@@ -887,14 +887,41 @@ static void peer_connect(Peer *p, sd_event *event, const struct sockaddr_un *add
         assert_int_equal(connect(p->fd, (const struct sockaddr*) address, size), 0);
 }
 
+static void silent_connections_give_way_to_others(void **state) {
+        TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;
+        Fixture *f = *state;
+        struct sockaddr_un address;
+        Peer silent[8];
+        socklen_t size;
+
+        limits.n_connections_max = 3;
+        ttrpc_server_set_limits(f->server, &limits);
+        expect_alive(&f->peer, 1);
+        assert_int_equal(ttrpc_server_add_listen_fd(f->server, listen_abstract(&address, &size)), 0);
+        for (size_t i = 0; i < ELEMENTSOF(silent); i++) {
+                peer_connect(silent + i, f->event, &address, size);
+                assert_int_equal(send(silent[i].fd, "\0\0\0\xff", 4, MSG_NOSIGNAL), 4);       /* the beginning of a frame is no call */
+        }
+        run_idle(f->event);
+        assert_int_equal(ttrpc_server_get_n_connections(f->server), 3);
+
+        peer_connect(&f->second, f->event, &address, size);
+        expect_alive(&f->second, 1);
+        expect_alive(&f->peer, 3);
+        assert_int_equal(ttrpc_server_get_n_connections(f->server), 3);
+        for (size_t i = 0; i < ELEMENTSOF(silent); i++)
+                peer_done(silent + i);
+}
+
 static void connections_beyond_the_limit_wait(void **state) {
         TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;
         Fixture *f = *state;
         struct sockaddr_un address;
         socklen_t size;
 
-        limits.n_connections_max = 2;   /* one is there */
+        limits.n_connections_max = 2;
         ttrpc_server_set_limits(f->server, &limits);
+        expect_alive(&f->peer, 1);
         assert_int_equal(ttrpc_server_add_listen_fd(f->server, listen_abstract(&address, &size)), 0);
         peer_connect(&f->second, f->event, &address, size);
         expect_alive(&f->second, 1);
@@ -1069,6 +1096,7 @@ int main(void) {
                 TEST(frames_in_the_buffer_are_not_forgotten),
                 TEST(late_answers_to_a_slow_reader_are_bounded),
                 TEST(reading_stops_when_late_answers_pile_up),
+                TEST(silent_connections_give_way_to_others),
                 TEST(connections_beyond_the_limit_wait),
                 TEST(accepting_pauses_without_descriptors),
                 TEST(peers_are_known_by_their_credentials),
