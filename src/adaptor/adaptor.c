@@ -57,7 +57,9 @@ static int run(int argc, char *argv[]) {
         if (r < 0)
                 return log_error_errno(r, "Failed to take the name '%s' on the system bus: %m", PEERPOD_BUS_NAME);
 
-        manager_start(m);
+        r = manager_start(m);
+        if (r < 0)
+                return r;
         manager_notify_ready(m);
 
         r = sd_event_loop(event);

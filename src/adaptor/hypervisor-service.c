@@ -229,6 +229,7 @@ static int method_create(TtrpcCall *call, const void *payload, size_t size, void
 static int method_start(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
         _cleanup_(proto_freep) ProtobufCMessage *base = NULL;
         HypervisorService *h = userdata;
+        struct ucred peer;
         const char *id;
         Sandbox *s;
         int r;
@@ -243,6 +244,9 @@ static int method_start(TtrpcCall *call, const void *payload, size_t size, void 
         s = manager_find_sandbox(h->manager, id);
         if (!s)
                 return ttrpc_call_reply_status(call, TTRPC_NOT_FOUND, "getting sandbox: sandbox %.64s does not exist", id);
+
+        if (s->record.state < SANDBOX_DELETING && ttrpc_call_get_peer_cred(call, &peer) >= 0)
+                shim_watch_set_caller(s, peer.pid);
 
         switch (s->record.state) {
 

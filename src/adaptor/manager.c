@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <systemd/sd-daemon.h>
 
 #include "adaptor/error.h"
@@ -16,8 +17,10 @@
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox.h"
+#include "adaptor/shim-watch.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
+#include "basic/hash.h"
 #include "basic/log.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
@@ -25,6 +28,47 @@
 #include "basic/util.h"
 
 #define RECONCILE_AGAIN_USEC (60 * USEC_PER_SEC)
+#define NOT_LISTED "instance is not in the cloud's list"
+
+/* A sandbox that went while somebody was making a list of instances or tunnels: what the list has of it is no orphan. */
+struct GoneSandbox {
+        UT_hash_handle hh;
+        char id[];
+};
+
+static bool is_gone_meanwhile(const Manager *m, const char *id) {
+        GoneSandbox *g;
+
+        HASH_FIND_STR(m->gone_meanwhile, id, g);
+        return g;
+}
+
+static void remember_gone(Manager *m, const char *id) {
+        GoneSandbox *g;
+
+        if ((!m->find_call && !m->list_call) || is_gone_meanwhile(m, id))
+                return;
+
+        g = calloc(1, sizeof(GoneSandbox) + strlen(id) + 1);
+        if (!g)
+                return;                 /* at worst, what is gone is deleted once more */
+        strcpy(g->id, id);
+        HASH_ADD_STR(m->gone_meanwhile, id, g);
+        if (!hash_added(g))
+                free(g);
+}
+
+static void forget_gone(Manager *m) {
+        GoneSandbox *g, *next;
+
+        if (m->find_call || m->list_call)
+                return;
+
+        HASH_ITER(hh, m->gone_meanwhile, g, next) {
+                HASH_DEL(m->gone_meanwhile, g);
+                free(g);
+        }
+}
 
 int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
         _cleanup_(manager_freep) Manager *m = NULL;
@@ -77,9 +121,12 @@ Manager* manager_free(Manager *m) {
         }
         sd_event_source_disable_unref(m->sweep);
         sd_event_source_disable_unref(m->reconcile_again);
+        sd_event_source_disable_unref(m->shim_timer);
+        sd_event_source_disable_unref(m->reconcile_timer);
         service_call_free(m->name_call);
-        service_call_free(m->find_call);
-        service_call_free(m->list_call);
+        m->find_call = service_call_free(m->find_call);
+        m->list_call = service_call_free(m->list_call);
+        forget_gone(m);
         unit_client_free(m->units);
         polkit_free(m->polkit);
         service_link_free(m->tunnel);
@@ -234,14 +281,21 @@ static void check_instances(Manager *m) {
         Sandbox *s;
 
         TAILQ_FOREACH(s, &m->sandboxes, sandboxes) {
-                if (s->record.state != SANDBOX_RUNNING || s->listed == m->n_lists)
+                if (s->record.state != SANDBOX_RUNNING)
+                        continue;
+                if (s->listed == m->n_lists) {
+                        if (streq_ptr(s->record.last_error, NOT_LISTED))
+                                sandbox_set_last_error(s, "");
+                        continue;
+                }
+                if (streq_ptr(s->record.last_error, NOT_LISTED))
                         continue;
                 if (s->record.state_usec[SANDBOX_RUNNING] >= m->find_usec)
                         continue;               /* the list may be from before its instance was made */
                 /* Not deleted for that: lists of clouds are late at times, and the shim sees for itself whether its VM answers. */
                 log_sandbox(s, LOG_WARNING, NULL, "Instance '%s' of running sandbox '%s' is not in the cloud's list.",
                             strempty(s->record.instance_id), s->record.id);
-                sandbox_set_last_error(s, "instance is not in the cloud's list");
+                sandbox_set_last_error(s, NOT_LISTED);
         }
 }
 
@@ -263,7 +317,7 @@ static int read_instances(Manager *m, sd_bus_message *reply) {
                 s = manager_find_sandbox(m, id);
                 if (s)
                         s->listed = m->n_lists;
-                else if (m->n_sandboxes < SANDBOXES_MAX)
+                else if (m->n_sandboxes < SANDBOXES_MAX && !is_gone_meanwhile(m, id))
                         reap(m, id, name, instance_id);
         }
         if (r < 0)
@@ -305,6 +359,7 @@ static void on_instances(ServiceCall *call, sd_bus_message *reply, const sd_bus_
                 reconcile_later(m);
         }
         m->find_call = service_call_free(m->find_call);
+        forget_gone(m);
 }
 
 static int read_tunnels(Manager *m, sd_bus_message *reply) {
@@ -318,7 +373,8 @@ static int read_tunnels(Manager *m, sd_bus_message *reply) {
                 _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
                 Sandbox *s;
 
-                if (!sandbox_id_is_valid(id) || manager_find_sandbox(m, id) || sandbox_store_holds(m->store, id))
+                if (!sandbox_id_is_valid(id) || manager_find_sandbox(m, id) || is_gone_meanwhile(m, id) ||
+                    sandbox_store_holds(m->store, id))
                         continue;
 
                 record.id = strdup(id);
@@ -349,6 +405,7 @@ static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_er
                 reconcile_later(m);
         }
         m->list_call = service_call_free(m->list_call);
+        forget_gone(m);
 }
 
 static void reconcile(Manager *m) {
@@ -368,14 +425,51 @@ static void reconcile(Manager *m) {
         }
 }
 
-void manager_start(Manager *m) {
+/* Not all nodes of a cluster that was started at once ask their cloud at the same time. */
+static uint64_t with_jitter(uint64_t usec) {
+        uint64_t random;
+
+        if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random))
+                return usec;
+        return usec - usec / 10 + random % (usec / 5 + 1);
+}
+
+static int on_reconcile_timer(sd_event_source *es, uint64_t usec, void *userdata) {
+        Manager *m = userdata;
+        int r;
+
+        reconcile(m);
+        r = sd_event_source_set_time_relative(es, with_jitter(m->settings->reconcile_usec));
+        if (r >= 0)
+                r = sd_event_source_set_enabled(es, SD_EVENT_ONESHOT);
+        if (r < 0)
+                log_error_errno(r, "Failed to set a timer, the cloud is not asked for instances without a sandbox any more: %m");
+        return 0;
+}
+
+static int start_timers(Manager *m) {
+        int r;
+
+        r = shim_watch_start(m);
+        if (r < 0 || m->settings->reconcile_usec == 0)
+                return r;
+
+        return sd_event_add_time_relative(m->event, &m->reconcile_timer, CLOCK_MONOTONIC, with_jitter(m->settings->reconcile_usec),
+                                          /* accuracy= */ 0, on_reconcile_timer, m);
+}
+
+int manager_start(Manager *m) {
         Sandbox *s, *next;
+        int r;
 
         for (s = TAILQ_FIRST(&m->sandboxes); s; s = next) {
                 next = TAILQ_NEXT(s, sandboxes);
                 sandbox_recover(s);             /* nothing is gone before the loop turns */
         }
         reconcile(m);
+
+        r = start_timers(m);
+        return r < 0 ? log_error_errno(r, "Failed to set timers: %m") : 0;
 }
 
 static void notify(Manager *m, const char *prefix) {
@@ -498,6 +592,7 @@ void manager_sandbox_gone(Manager *m, Sandbox *s) {
         manager_remove_sandbox(m, s);
         count_changed(m);
 
+        remember_gone(m, s->record.id);
         TAILQ_INSERT_TAIL(&m->gone, s, sandboxes);
         if (!m->sweep && sd_event_add_defer(m->event, &m->sweep, on_sweep, m) < 0)
                 log_warning("Failed to free sandbox '%s' at once, ignoring.", s->record.id);   /* the next one takes it along */

@@ -11,6 +11,7 @@
 #include "adaptor/settings.h"
 #include "basic/cleanup.h"
 
+typedef struct GoneSandbox GoneSandbox;
 typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
@@ -42,11 +43,13 @@ struct Manager {
         struct SandboxHead gone;        /* freed by this: */
         sd_event_source *sweep;
 
-        /* comparing our records with what is out there, at start */
+        /* comparing our records with what is out there, at start and from time to time */
         ServiceCall *name_call, *find_call, *list_call;
         uint64_t find_usec;             /* CLOCK_REALTIME when find_call began */
         unsigned n_lists;               /* of the cloud's instances that were read */
-        sd_event_source *reconcile_again;
+        GoneSandbox *gone_meanwhile;    /* while one of the last two is under way */
+        sd_event_source *reconcile_again, *reconcile_timer;
+        sd_event_source *shim_timer;
         bool notify;                    /* tell systemd our status */
 
         Metrics metrics;
@@ -67,8 +70,9 @@ int manager_connect_bus(Manager *m);
 int manager_load(Manager *m);                           /* reads the records; asks nobody anything yet */
 int manager_listen(Manager *m, int fd);                 /* @fd: taken */
 
-/* manager_start() - let the sandboxes that were read go on, and compare them with what cloud and kernel have */
-void manager_start(Manager *m);
+/* manager_start() - let the sandboxes that were read go on, and compare them with what cloud and kernel have, from time to time. Logs its
+ * failures. */
+int manager_start(Manager *m);
 
 /* manager_notify() - READY=1 and STATUS= */
 void manager_notify_ready(Manager *m);

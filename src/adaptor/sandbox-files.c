@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "adaptor/sandbox-files.h"
 
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +13,7 @@
 #include "adaptor/request.h"
 #include "basic/io.h"
 #include "basic/json.h"
+#include "basic/parse.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 #include "tls/cert.h"
@@ -21,6 +25,8 @@
 #define SERVER_CA "server-ca.crt"
 #define PROXY_SETTINGS "proxy.json"
 #define USER_DATA "user-data"
+#define SHIM "shim"
+#define SHIM_SIZE_MAX 64U
 
 /* The files' names in the pod VM, and names in certificates: cloud-api-adaptor: pkg/adaptor/cloud/cloud.go, pkg/util/tlsutil */
 #define PODVM_APF "/run/peerpod/apf.json"
@@ -274,6 +280,44 @@ bool sandbox_files_are_complete(const Settings *settings, const char *id) {
         }
 
         return true;
+}
+
+int sandbox_files_write_shim(const Settings *settings, const char *id, const ProcessId *shim) {
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+        int r;
+
+        r = file_path(settings, id, SHIM, &path);
+        if (r < 0)
+                return r;
+        if (asprintf(&text, "%" PRIi32 " %" PRIu64, (int32_t) shim->pid, shim->id) < 0)
+                return -ENOMEM;
+
+        return write_file_atomic(path, text, strlen(text), 0600);
+}
+
+int sandbox_files_read_shim(const Settings *settings, const char *id, ProcessId *ret) {
+        _cleanup_(freep) char *path = NULL, *text = NULL;
+        uint64_t inode;
+        uint32_t pid;
+        char *blank;
+        int r;
+
+        r = file_path(settings, id, SHIM, &path);
+        if (r < 0)
+                return r;
+        r = read_full_file_at(AT_FDCWD, path, SHIM_SIZE_MAX, &text, /* ret_size= */ NULL);
+        if (r < 0)
+                return r;
+
+        blank = strchr(text, ' ');
+        if (!blank)
+                return -EBADMSG;
+        *blank = '\0';
+        if (parse_u32(text, &pid) < 0 || pid == 0 || pid > INT_MAX || parse_u64(blank + 1, &inode) < 0)
+                return -EBADMSG;
+
+        *ret = (ProcessId) { .pid = (pid_t) pid, .id = inode };
+        return 0;
 }
 
 int sandbox_files_remove(const Settings *settings, const char *id) {

@@ -2,7 +2,7 @@
 /* The run-time files of one sandbox: TLS credentials of both ends, the proxy's settings, the user data of the pod VM.
  *
  * They live in RUNTIME_DIR/SANDBOX/ (0700, files 0600). systemd reads the proxy's four and passes them on as credentials; user-data
- * is there from CreateVM until the instance has been made. */
+ * is there from CreateVM until the instance has been made; "shim" is the adaptor's own. */
 #pragma once
 
 #include <stdbool.h>
@@ -11,6 +11,7 @@
 
 #include "adaptor/sandbox-record.h"
 #include "adaptor/settings.h"
+#include "basic/process-id.h"
 
 /* The name that the server's certificate is expected to carry. Borrowed. */
 const char* sandbox_files_server_name(const Settings *settings, const SandboxRecord *record);
@@ -31,6 +32,10 @@ int sandbox_files_drop_user_data(const Settings *settings, const char *id);
 
 /* sandbox_files_are_complete() - all that sandbox_files_prepare() has written */
 bool sandbox_files_are_complete(const Settings *settings, const char *id);
+
+/* The process that is the sandbox's shim. Kept here and not in the record, as it means nothing after the next boot. */
+int sandbox_files_write_shim(const Settings *settings, const char *id, const ProcessId *shim);
+int sandbox_files_read_shim(const Settings *settings, const char *id, ProcessId *ret);  /* -ENOENT, -EBADMSG, … */
 
 /* sandbox_files_remove() - nothing there is success */
 int sandbox_files_remove(const Settings *settings, const char *id);

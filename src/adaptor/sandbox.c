@@ -255,6 +255,7 @@ Sandbox* sandbox_free(Sandbox *s) {
                 return NULL;
 
         drop_step(s);
+        shim_watch_reset(s);
         unit_watch_free(s->watch);
         sd_event_source_disable_unref(s->deadline);
         sd_event_source_disable_unref(s->retry);
@@ -385,6 +386,7 @@ static int sandbox_set_state(Sandbox *s, SandboxState to) {
         s->tried = 0;
         s->n_retries = 0;
         s->retry = sd_event_source_disable_unref(s->retry);
+        shim_watch_reset(s);
         if (to == SANDBOX_DELETING)
                 s->watch = unit_watch_free(s->watch);   /* it is we who stop it */
         (void) arm_state_deadline(s);
@@ -953,6 +955,7 @@ void sandbox_recover(Sandbox *s) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
         (void) arm_state_deadline(s);
+        shim_watch_recover(s);
 
         switch (s->record.state) {
 

@@ -10,6 +10,7 @@
 
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
+#include "adaptor/shim-watch.h"
 #include "basic/cleanup.h"
 #include "basic/hash.h"
 #include "basic/log.h"
@@ -77,6 +78,7 @@ struct Sandbox {
         ServiceCall *call;                 /* … of which one of these two is the other end */
         UnitJob *job;
         UnitWatch *watch;               /* of the proxy, from its first start on */
+        ShimWatch shim;
         sd_event_source *deadline;      /* of the state */
         sd_event_source *retry;         /* pause between two passes */
         sd_event_source *patience;      /* of those who wait for a failed start to be undone */

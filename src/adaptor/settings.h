@@ -15,6 +15,8 @@ typedef struct Settings {
 
         uint16_t forwarder_port;
         uint64_t proxy_timeout_usec, start_timeout_usec;
+        uint64_t shim_grace_usec;       /* 0: sandboxes whose shim is gone are left alone */
+        uint64_t reconcile_usec;        /* 0: only at start */
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
 

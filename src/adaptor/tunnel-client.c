@@ -34,6 +34,7 @@ static int append_setup(sd_bus_message *m, const void *arguments) {
 static const ServiceMethod inspect_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Inspect", append_sandbox };
 static const ServiceMethod setup_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Setup", append_setup };
 static const ServiceMethod teardown_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "Teardown", append_sandbox };
+static const ServiceMethod has_netns_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "HasNetworkNamespace", append_sandbox };
 static const ServiceMethod list_method = { TUNNEL_PATH, TUNNEL_INTERFACE, "List", NULL };
 
 int tunnel_inspect(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
@@ -55,6 +56,13 @@ int tunnel_teardown(ServiceLink *tunnel, const char *sandbox_id, const char *net
         const TunnelArguments a = { .sandbox_id = sandbox_id, .netns_path = netns_path };
 
         return service_link_call(tunnel, &teardown_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
+}
+
+int tunnel_has_netns(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
+                     ServiceCall **ret) {
+        const TunnelArguments a = { .sandbox_id = sandbox_id, .netns_path = netns_path };
+
+        return service_link_call(tunnel, &has_netns_method, &a, sizeof(a), TUNNEL_TIMEOUT_USEC, handler, userdata, ret);
 }
 
 int tunnel_list(ServiceLink *tunnel, ServiceHandler handler, void *userdata, ServiceCall **ret) {

@@ -17,4 +17,7 @@ int tunnel_teardown(ServiceLink *tunnel, const char *sandbox_id, const char *net
                     ServiceCall **ret);
 
 /* Reply "as": sandbox ids. */
+/* Answer "b": is that path still the network namespace that the sandbox was inspected with */
+int tunnel_has_netns(ServiceLink *tunnel, const char *sandbox_id, const char *netns_path, ServiceHandler handler, void *userdata,
+                     ServiceCall **ret);
 int tunnel_list(ServiceLink *tunnel, ServiceHandler handler, void *userdata, ServiceCall **ret);

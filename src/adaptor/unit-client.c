@@ -69,6 +69,8 @@ struct UnitClient {
         LIST_HEAD(, Request) requests;
         unsigned n_requests;
         UnitWatch *watches;             /* by path */
+        sd_bus_slot *question;          /* for a watch's status */
+        char *question_path;
 };
 
 static void request_free(Request *request) {
@@ -483,6 +485,19 @@ UnitJob* unit_job_free(UnitJob *job) {
         return NULL;
 }
 
+static int set_status(UnitWatch *w, const char *text) {
+        char *copy;
+
+        if (isempty(text))
+                return 0;
+        copy = strndup(text, STATUS_TEXT_MAX);
+        if (!copy)
+                return -ENOMEM;
+        free(w->status);
+        w->status = copy;
+        return 0;
+}
+
 static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface, bool *failed) {
         const char *name, *contents, *value;
         int r;
@@ -503,14 +518,8 @@ static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface,
         if (streq(interface, UNIT_INTERFACE) && streq(name, "ActiveState")) {
                 *failed = streq(value, "failed") && !w->failed;
                 w->failed = streq(value, "failed");
-        } else if (streq(interface, SERVICE_INTERFACE) && !isempty(value)) {
-                char *copy = strndup(value, STATUS_TEXT_MAX);
-
-                if (!copy)
-                        return -ENOMEM;
-                free(w->status);
-                w->status = copy;
-        }
+        } else if (streq(interface, SERVICE_INTERFACE))
+                return set_status(w, value);
 
         return 0;
 }
@@ -591,6 +600,8 @@ UnitClient* unit_client_free(UnitClient *c) {
         while ((request = LIST_FIRST(&c->requests)))
                 request_free(request);
         sd_event_source_disable_unref(c->send_later);
+        sd_bus_slot_unref(c->question);
+        free(c->question_path);
         assert(!c->watches);
         sd_bus_slot_unref(c->job_removed);
         sd_bus_slot_unref(c->properties_changed);
@@ -631,6 +642,41 @@ UnitWatch* unit_watch_free(UnitWatch *w) {
         free(w->status);
         free(w);
         return NULL;
+}
+
+static int on_status(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        UnitClient *c = userdata;
+        const char *text;
+        UnitWatch *w;
+
+        HASH_FIND_STR(c->watches, c->question_path, w);
+        /* A signal that came in between is as new. */
+        if (w && isempty(w->status) && !sd_bus_message_get_error(m) && sd_bus_message_read(m, "v", "s", &text) >= 0)
+                (void) set_status(w, text);
+
+        c->question = sd_bus_slot_unref(c->question);
+        free(c->question_path);
+        c->question_path = NULL;
+        return 1;
+}
+
+void unit_watch_want_status(UnitWatch *w) {
+        UnitClient *c = w->client;
+        int r;
+
+        if (!isempty(w->status) || c->question)
+                return;
+
+        c->question_path = strdup(w->path);
+        if (!c->question_path)
+                return;
+        r = sd_bus_call_method_async(c->bus, &c->question, SYSTEMD, w->path, "org.freedesktop.DBus.Properties", "Get", on_status, c, "ss",
+                                     SERVICE_INTERFACE, "StatusText");
+        if (r < 0) {
+                log_debug_errno(r, "Failed to ask for the status of '%s': %m", w->path);
+                free(c->question_path);
+                c->question_path = NULL;
+        }
 }
 
 const char* unit_watch_get_status(const UnitWatch *w) {

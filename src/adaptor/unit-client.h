@@ -41,5 +41,9 @@ int unit_client_watch(UnitClient *c, const char *unit, UnitFailedHandler handler
 UnitWatch* unit_watch_free(UnitWatch *watch);
 DEFINE_CLEANUP(UnitWatch*, unit_watch_free);
 
+/* unit_watch_want_status() - ask for it, if the service has not said anything since the watch was made; the answer comes later, if at
+ * all, since one question is under way at a time */
+void unit_watch_want_status(UnitWatch *watch);
+
 /* unit_watch_get_status() - the last STATUS= text that the service has sent (sd_notify(3)), "" for none; borrowed */
 const char* unit_watch_get_status(const UnitWatch *watch);

@@ -8,6 +8,7 @@
 
 #include "agent-proxy/container-edit.h"
 #include "agent-proxy/proxy-config.h"
+#include "agent-proxy/proxy-status.h"
 #include "basic/daemon.h"
 #include "basic/io.h"
 #include "basic/log.h"
@@ -23,6 +24,7 @@
 #define CONNECTIONS_MAX 64U                     /* of the shim and of tools; more wait in the backlog */
 #define CHECK_TIMEOUT_USEC (5 * USEC_PER_SEC)
 #define PAUSE_USEC LINK_PAUSE_USEC
+#define STATUS_USEC USEC_PER_SEC
 #define FINISH_USEC (500 * USEC_PER_MSEC)
 #define PEM_SIZE_MAX (256U << 10)
 
@@ -41,6 +43,7 @@ typedef struct Proxy {
         Link *link;
         Acceptor *acceptor;
         sd_event_source *timer;         /* before the next Check or try */
+        sd_event_source *status_timer;
         uint64_t deadline;              /* CLOCK_MONOTONIC, to be ready by */
         bool ready;
         SandboxLife sandbox;
@@ -51,6 +54,7 @@ typedef struct Proxy {
 
 static void proxy_done(Proxy *p) {
         sd_event_source_disable_unref(p->timer);
+        sd_event_source_disable_unref(p->status_timer);
         acceptor_free(p->acceptor);
         link_free(p->link);
         relay_free(p->relay);
@@ -59,7 +63,27 @@ static void proxy_done(Proxy *p) {
         sd_event_unref(p->event);
 }
 
+static void proxy_tell_clients(Proxy *p) {
+        if (p->ready)
+                (void) sd_notifyf(0, "STATUS=" PROXY_STATUS_CONNECTED "%zu", relay_get_n_connections(p->relay));
+}
+
+static int on_tell_clients(sd_event_source *source, uint64_t usec, void *userdata) {
+        Proxy *p = userdata;
+
+        p->status_timer = sd_event_source_disable_unref(p->status_timer);
+        proxy_tell_clients(p);
+        return 0;
+}
+
+/* Clients that come and go must not make us talk to systemd, and wait for it, each time. */
+static void proxy_tell_clients_later(Proxy *p) {
+        if (p->ready && !p->status_timer)
+                (void) sd_event_add_time_relative(p->event, &p->status_timer, CLOCK_MONOTONIC, STATUS_USEC, 0, on_tell_clients, p);
+}
+
 static void proxy_update_acceptor(Proxy *p) {
+        proxy_tell_clients_later(p);
         acceptor_set_enabled(p->acceptor, p->ready && relay_get_n_connections(p->relay) < CONNECTIONS_MAX);
 }
 
@@ -101,7 +125,8 @@ static void proxy_is_ready(Proxy *p) {
         p->ready = true;
         p->trouble[0] = '\0';
         (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
-        (void) sd_notify(0, "READY=1\nSTATUS=Connected to the pod VM.");
+        (void) sd_notify(0, "READY=1");
+        proxy_tell_clients(p);
         proxy_update_acceptor(p);
 }
 

@@ -106,6 +106,23 @@ static int method_teardown(sd_bus_message *msg, void *userdata, sd_bus_error *er
         return sd_bus_reply_method_return(msg, NULL);
 }
 
+static int method_has_netns(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
+        const char *id, *path;
+        NetError e = {};
+        int r;
+
+        r = sd_bus_message_read(msg, "ss", &id, &path);
+        if (r < 0)
+                return r;
+        r = check_id(id, error);
+        if (r < 0)
+                return r;
+        r = tunnel_has_netns(userdata, id, path, &e);
+        if (r < 0)
+                return fail(id, "look for the pod's network namespace", r, &e, error);
+        return sd_bus_reply_method_return(msg, "b", r);
+}
+
 static int method_list(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         Manager *m = userdata;
@@ -130,6 +147,8 @@ static const sd_bus_vtable tunnel_vtable[] = {
                                 method_setup, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Teardown", SD_BUS_ARGS("s", sandbox_id, "s", netns_path), SD_BUS_NO_RESULT,
                                 method_teardown, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("HasNetworkNamespace", SD_BUS_ARGS("s", sandbox_id, "s", netns_path), SD_BUS_RESULT("b", there),
+                                method_has_netns, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("List", SD_BUS_NO_ARGS, SD_BUS_RESULT("as", sandbox_ids),
                                 method_list, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END

@@ -491,6 +491,20 @@ static void keep_error(int r, const NetError *step, int *result, NetError *e) {
                 *e = *step;
 }
 
+int tunnel_has_netns(Manager *m, const char *sandbox_id, const char *netns_path, NetError *e) {
+        _cleanup_(pod_netns_done) PodNetns n = POD_NETNS_NULL;
+        const Tunnel *t = manager_find(m, sandbox_id);
+        int r;
+
+        r = pod_netns_open(m, netns_path, &n, e);
+        if (r == -ENOENT || r == -EMEDIUMTYPE)
+                return 0;
+        if (r < 0)
+                return r;
+
+        return !t || t->netns_cookie == n.cookie;
+}
+
 int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, NetError *e) {
         _cleanup_(pod_netns_done) PodNetns n = POD_NETNS_NULL;
         Tunnel *t = manager_find(m, sandbox_id);

@@ -50,6 +50,10 @@ DEFINE_CLEANUP(Tunnel*, tunnel_free);
  * and whatever the kernel says.
  */
 
+/* tunnel_has_netns() - is the path still the network namespace that the sandbox was inspected with, or one at all if it never was, or in
+ * another life of ours? Changes nothing. Returns 1, 0, or negative if that cannot be told. */
+int tunnel_has_netns(Manager *m, const char *sandbox_id, const char *netns_path, NetError *e);
+
 /* @ret_pod_network: JSON, newly allocated */
 int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, char **ret_pod_network, NetError *e);
 int tunnel_setup(Manager *m, const char *sandbox_id, const char *netns_path, char *const *addresses, NetError *e);

@@ -7,7 +7,8 @@
  * DIRECTORY/tunnel.sock. Each call appends a line to DIRECTORY/calls. DIRECTORY/control is read anew at each call, one order on a line,
  * OPERATION=ACTION:
  *         start-proxy, start-socket, stop-proxy, stop-socket   fail | hang (until another job of the unit comes)
- *         inspect, setup, teardown                             KIND:TEXT, KIND as in our D-Bus error names; crash
+ *         inspect, setup, teardown, has-netns                  KIND:TEXT, KIND as in our D-Bus error names; crash
+ *         has-netns                                            no
  *         polkit                                               no | challenge | wait (until the order is gone) */
 #include <stdio.h>
 #include <sys/queue.h>
@@ -30,6 +31,7 @@ typedef struct Unit {
         TAILQ_ENTRY(Unit) units;
         char name[256];
         bool active;
+        char status[256];
         uint32_t hanging_job;           /* 0: none */
 } Unit;
 
@@ -216,6 +218,49 @@ static int method_fail_unit(sd_bus_message *m, void *userdata, sd_bus_error *err
         return sd_bus_reply_method_return(m, NULL);
 }
 
+/* For the test: what the service says of itself. */
+static int method_set_status(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name, *text;
+        Unit *u;
+        int r;
+
+        r = sd_bus_message_read(m, "ss", &name, &text);
+        assert(r >= 0);
+        u = find_unit(name);
+        (void) snprintf(u->status, sizeof(u->status), "%s", text);
+        unit_changed(u, "org.freedesktop.systemd1.Service", "StatusText", text);
+        return sd_bus_reply_method_return(m, NULL);
+}
+
+/* For the test: a tunnel that nobody has asked for. */
+static int method_add_tunnel(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *id;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &id);
+        assert(r >= 0);
+        r = strv_extend(&tunnels, id);
+        assert(r >= 0);
+        return sd_bus_reply_method_return(m, NULL);
+}
+
+static int property_get_status(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+                               void *userdata, sd_bus_error *error) {
+        _cleanup_(freep) char *name = NULL;
+        int r;
+
+        r = sd_bus_path_decode(path, "/org/freedesktop/systemd1/unit", &name);
+        assert(r > 0);
+        note("GetStatus", name);
+        return sd_bus_message_append(reply, "s", find_unit(name)->status);
+}
+
+static const sd_bus_vtable service_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_PROPERTY("StatusText", "s", property_get_status, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_VTABLE_END
+};
+
 static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD("Subscribe", "", "", method_subscribe, SD_BUS_VTABLE_UNPRIVILEGED),
@@ -223,6 +268,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD("StopUnit", "ss", "o", method_stop, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("SetUnitProperties", "sba(sv)", "", method_set_properties, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("FailUnit", "s", "", method_fail_unit, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("SetStatus", "ss", "", method_set_status, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("AddTunnel", "s", "", method_add_tunnel, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL("JobRemoved", "uoss", 0),
         SD_BUS_VTABLE_END
 };
@@ -326,6 +373,16 @@ static int method_teardown(sd_bus_message *m, void *userdata, sd_bus_error *erro
         return sd_bus_reply_method_return(m, NULL);
 }
 
+static int method_has_netns(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *id;
+        int r;
+
+        r = sd_bus_message_read(m, "ss", &id, NULL);
+        assert(r >= 0);
+        r = tunnel_order(m, "has-netns", id, error);
+        return r < 0 ? r : sd_bus_reply_method_return(m, "b", !streq(order("has-netns"), "no"));
+}
+
 static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         int r;
@@ -342,6 +399,7 @@ static const sd_bus_vtable tunnel_vtable[] = {
         SD_BUS_METHOD("Inspect", "ss", "s", method_inspect, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("Setup", "ssas", "", method_setup, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("Teardown", "ss", "", method_teardown, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("HasNetworkNamespace", "ss", "b", method_has_netns, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("List", "", "as", method_list, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END
 };
@@ -373,6 +431,9 @@ static int run(int argc, char *argv[]) {
         if (r >= 0)
                 r = sd_bus_add_object_vtable(system_bus, NULL, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
                                              manager_vtable, NULL);
+        if (r >= 0)
+                r = sd_bus_add_fallback_vtable(system_bus, NULL, "/org/freedesktop/systemd1/unit", "org.freedesktop.systemd1.Service",
+                                               service_vtable, NULL, NULL);
         if (r >= 0)
                 r = sd_bus_add_object_vtable(system_bus, NULL, "/org/freedesktop/PolicyKit1/Authority",
                                              "org.freedesktop.PolicyKit1.Authority", polkit_vtable, NULL);

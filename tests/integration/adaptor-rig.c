@@ -91,6 +91,17 @@ unsigned count(const char *path, const char *needle) {
         return n;
 }
 
+void tell_fakes(Test *t, const char *method, const char *one, const char *two) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+
+        assert_true(sd_bus_message_new_method_call(t->bus, &m, "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                                                   "org.freedesktop.systemd1.Manager", method) >= 0);
+        assert_true(sd_bus_message_append(m, two ? "ss" : "s", one, two) >= 0);
+        if (sd_bus_call(t->bus, m, 0, &error, NULL) < 0)
+                fail_msg("%s: %s", method, error.message);
+}
+
 bool called(const Test *t, const char *line) {
         return count(path_of(t, "calls"), line) > 0;
 }

@@ -88,6 +88,7 @@ unsigned count(const char *path, const char *needle);
 /* ---- the doubles ---- */
 void control_fakes(const Test *t, const char *text);
 void control_provider(const Test *t, const char *text);
+void tell_fakes(Test *t, const char *method, const char *one, const char *two); /* one of the test's own methods; @two may be NULL */
 bool called(const Test *t, const char *line);
 bool instance_exists(const Test *t);
 bool all_gone(const Test *t);                           /* nothing of any sandbox is left anywhere */

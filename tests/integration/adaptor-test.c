@@ -401,6 +401,85 @@ static void an_instance_without_a_record_is_reaped(void **state) {
         assert_true(called(t, "Teardown " ID));
 }
 
+static int setup_curious(void **state) {
+        static const char *const options[] = { "--reconcile-interval=300ms", NULL };
+
+        adaptor_options = options;
+        return setup(state);
+}
+
+static int teardown_curious(void **state) {
+        adaptor_options = NULL;
+        return teardown(state);
+}
+
+static void let_the_cloud_be_asked(Test *t, unsigned n) {
+        unsigned before = count(path_of(t, "provider/calls"), "list ");
+
+        wait_until(t, count(path_of(t, "provider/calls"), "list ") >= before + n);
+}
+
+static void orphans_are_found_while_it_runs(void **state) {
+        Test *t = *state;
+
+        write_text(path_of(t, "provider/podvm-lost-01234567"), "sandbox=lost\nnode=node-1\nid=i-1\n");
+        write_text(path_of(t, "provider/podvm-theirs-01234567"), "sandbox=theirs\nnode=node-2\nid=i-2\n");
+        tell_fakes(t, "AddTunnel", "lost-too", NULL);
+        wait_until(t, !exists(path_of(t, "provider/podvm-lost-01234567")) && called(t, "Teardown lost\n") && called(t, "Teardown lost-too\n"));
+        wait_until(t, all_gone(t));
+        assert_true(exists(path_of(t, "provider/podvm-theirs-01234567")));
+}
+
+static void an_instance_that_is_being_made_is_no_orphan(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        control_provider(t, "create=hang\n");
+        create_ok(t, client);
+        begin_start(client, &c, ID, 0);
+        wait_until(t, exists(path_of(t, "provider/" INSTANCE ".tmp")));
+        let_the_cloud_be_asked(t, 3);
+        assert_string_equal(property(t, "State"), "creating");
+        assert_int_equal(count(path_of(t, "provider/calls"), "delete "), 0);
+        stop_ok(t, client);
+        finish(t, &c, TTRPC_CANCELLED);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void what_goes_while_a_list_is_made_is_no_orphan(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        control_provider(t, "list=hang-hard\n");
+        let_the_cloud_be_asked(t, 1);           /* it is in the list, which is not told yet */
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        assert_int_equal(unlink(path_of(t, "provider/control")), 0);
+        let_the_cloud_be_asked(t, 2);
+        assert_int_equal(count(path_of(t, "provider/calls"), "delete "), 1);
+        ttrpc_client_free(client);
+}
+
+static void an_instance_that_is_not_listed_is_told_until_it_is(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        assert_int_equal(rename(path_of(t, "provider/" INSTANCE), path_of(t, "provider/hidden")), 0);
+        wait_until(t, streq(property(t, "LastError"), "instance is not in the cloud's list"));
+        assert_string_equal(property(t, "State"), "running");
+        assert_int_equal(rename(path_of(t, "provider/hidden"), path_of(t, "provider/" INSTANCE)), 0);
+        wait_until(t, streq(property(t, "LastError"), ""));
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void a_list_from_before_the_start_says_nothing(void **state) {
         Test *t = *state;
         TtrpcClient *client;
@@ -539,13 +618,10 @@ static void get_info_waits_for_the_instance(void **state) {
 static void a_proxy_that_fails_later_is_shown(void **state) {
         Test *t = *state;
         TtrpcClient *client = connect_shim(t);
-        int r;
 
         create_ok(t, client);
         start_ok(t, client);
-        r = sd_bus_call_method(t->bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
-                               "FailUnit", NULL, NULL, "s", "peerpod-agent-proxy@" ID ".service");
-        assert_true(r >= 0);
+        tell_fakes(t, "FailUnit", "peerpod-agent-proxy@" ID ".service", NULL);
         wait_until(t, streq(property(t, "LastError"), "agent proxy has failed: lost its VM"));
         assert_string_equal(property(t, "State"), "running");
         stop_ok(t, client);
@@ -824,6 +900,7 @@ static void bad_configuration_ends_with_status_78(void **state) {
 
 int main(int argc, char *argv[]) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST_CURIOUS(f) cmocka_unit_test_setup_teardown(f, setup_curious, teardown_curious)
         const struct CMUnitTest tests[] = {
                 TEST(a_pod_vm_lives_and_leaves_nothing),
                 TEST(bad_requests_are_refused_with_their_reason),
@@ -844,6 +921,10 @@ int main(int argc, char *argv[]) {
                 TEST(a_restart_goes_on_with_a_delete),
                 TEST(a_record_that_is_unreadable_is_set_aside),
                 TEST(an_instance_without_a_record_is_reaped),
+                TEST_CURIOUS(orphans_are_found_while_it_runs),
+                TEST_CURIOUS(an_instance_that_is_being_made_is_no_orphan),
+                TEST_CURIOUS(what_goes_while_a_list_is_made_is_no_orphan),
+                TEST_CURIOUS(an_instance_that_is_not_listed_is_told_until_it_is),
                 TEST(a_list_from_before_the_start_says_nothing),
                 TEST(calls_survive_a_restart_of_the_services),
                 TEST(a_stop_survives_a_restart_of_systemd),

@@ -5,7 +5,7 @@
  * leaked is what the directory still holds. A creation in progress is NAME.tmp. Each call appends a line to "calls".
  *
  * The file "control" there is read anew at each call, one order on a line: OPERATION=ACTION or "OPERATION NAME=ACTION", operation one
- * of verify, create, delete, find; action one of
+ * of verify, create, delete, find, list (find has looked, and is about to tell); action one of
  *         fail:KIND:TEXT  KIND as in the D-Bus error names ("Exhausted")
  *         hang            until cancelled or out of time
  *         hang-hard       until the file "control" is gone, deaf to cancel and deadline
@@ -153,7 +153,7 @@ static int instance_path(const Fake *f, const char *name, const char *suffix, ch
 }
 
 typedef struct Record {
-        char sandbox_id[128], node[256], id[256];
+        char name[128], sandbox_id[128], node[256], id[256];
 } Record;
 
 /* 1 and *ret filled, or 0 if there is no such instance. */
@@ -297,6 +297,8 @@ static int fake_find(void *provider, const PeerpodCall *call, const char *node, 
         Fake *f = provider;
         struct dirent *de;
         DIR *list;
+        Record *records = NULL;
+        size_t n = 0;
         int r;
 
         note_call(f, "find", node);
@@ -308,23 +310,33 @@ static int fake_find(void *provider, const PeerpodCall *call, const char *node, 
         list = opendir(f->directory);
         if (!list)
                 return fail_errno(error, "list");
-        r = 0;
-        while (r >= 0 && (de = readdir(list))) {
+        while ((de = readdir(list))) {
                 char file[PATH_MAX], *name = de->d_name;
-                Record record;
+                Record record, *more;
 
                 if (strncmp(name, "podvm-", 6) != 0 || instance_path(f, name, "", file, error) < 0 || !read_instance(file, &record) ||
                     strcmp(record.node, node) != 0)
                         continue;
                 name[strcspn(name, ".")] = '\0';        /* a half-made one goes by its name */
-                r = found(userdata, &(PeerpodFoundInstance) {
-                        .size = sizeof(PeerpodFoundInstance),
-                        .name = name,
-                        .sandbox_id = record.sandbox_id,
-                        .id = record.id,
-                });
+                take(record.name, sizeof(record.name), name);
+                more = reallocarray(records, n + 1, sizeof(Record));
+                if (!more)
+                        break;
+                records = more;
+                records[n++] = record;
         }
         (void) closedir(list);
+
+        note_call(f, "list", node);
+        r = obey(f, call, "list", "", error);
+        for (size_t i = 0; i < n && r >= 0; i++)
+                r = found(userdata, &(PeerpodFoundInstance) {
+                        .size = sizeof(PeerpodFoundInstance),
+                        .name = records[i].name,
+                        .sandbox_id = records[i].sandbox_id,
+                        .id = records[i].id,
+                });
+        free(records);
         return r < 0 ? peerpod_error_set(error, PEERPOD_E_INTERNAL, "The list was refused.") : 0;
 }
 

@@ -166,6 +166,34 @@ static void vanished_namespace_is_forgotten(void **state) {
         expect_empty("records", lab_output("ls /run/lab/tunnel/*.json 2>/dev/null"));
 }
 
+static int has_netns(const char *id, const char *path) {
+        sd_bus_message *reply;
+        int there;
+
+        expect_success(call("HasNetworkNamespace", &reply, "ss", id, path));
+        assert_true(sd_bus_message_read(reply, "b", &there) >= 0);
+        sd_bus_message_unref(reply);
+        return there;
+}
+
+static void it_is_told_whether_a_namespace_is_there(void **state) {
+        char *pn;
+
+        start_daemon(NULL);
+        assert_true(has_netns("s1", "/run/netns/wpod"));
+        pn = inspect("s1");
+        free(pn);
+        assert_true(has_netns("s1", "/run/netns/wpod"));
+        assert_false(has_netns("s1", "/run/netns/peer"));       /* another one than when it was inspected */
+        assert_false(has_netns("s2", "/run/netns/none"));
+        assert_false(has_netns("s2", "/etc/passwd"));           /* what is left of a mount point */
+        expect_error(call("HasNetworkNamespace", NULL, "ss", "s1", "netns/wpod"), "InvalidArgument", "not an absolute path");
+        expect_error(call("HasNetworkNamespace", NULL, "ss", "../s1", "/run/netns/wpod"), "InvalidArgument", "sandbox id");
+        lab_sh("ip netns del wpod");
+        assert_false(has_netns("s1", "/run/netns/wpod"));
+        teardown("s1");
+}
+
 static void namespace_path_is_not_trusted(void **state) {
         static const struct {
                 const char *path, *error, *text;
@@ -718,6 +746,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(calls_can_be_repeated, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(tunnel_outlives_daemon, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(vanished_namespace_is_forgotten, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(it_is_told_whether_a_namespace_is_there, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(namespace_path_is_not_trusted, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(clashes_of_vni_and_port_are_told_apart, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(forged_frames_are_dropped, lab_setup, lab_teardown),
