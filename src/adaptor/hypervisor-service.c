@@ -8,6 +8,7 @@
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
 #include "adaptor/pod.h"
+#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox.h"
 #include "basic/log.h"
 #include "basic/parse.h"
@@ -207,6 +208,10 @@ static int method_create(TtrpcCall *call, const void *payload, size_t size, void
         if (m->n_sandboxes >= SANDBOXES_MAX)
                 return ttrpc_call_reply_status(call, TTRPC_RESOURCE_EXHAUSTED, "%u sandboxes are as many as one node may have",
                                                SANDBOXES_MAX);
+
+        if (sandbox_store_holds(m->store, message->id))
+                return ttrpc_call_reply_status(call, TTRPC_FAILED_PRECONDITION,
+                                               "sandbox %s has a record that this version cannot read; StopVM removes it", message->id);
 
         r = sandbox_new(m, message->id, message->networknamespacepath, &request, &s);
         if (r < 0)

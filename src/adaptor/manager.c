@@ -181,6 +181,16 @@ static int set_aside(Manager *m, const char *id, int error, const char *reason) 
         return 0;
 }
 
+/* Whoever wrote it can read it when it comes back, so it keeps its name; until then neither it nor its instance is touched. */
+static void leave_to_newer_version(const char *id, const char *reason) {
+        _cleanup_(log_context_done) LogContext context = {};
+
+        if (log_context_add(&context, "PEERPOD_SANDBOX_ID", id) < 0)
+                return;
+        (void) log_full(&context, LOG_ERR, MSG_RECORD_CORRUPT, 0, "Record of sandbox '%s' cannot be read (%s), leaving it and its pod VM alone.",
+                        id, strempty(reason));
+}
+
 static int on_record(SandboxStore *store, const char *id, int error, const char *data, size_t size, void *userdata) {
         _cleanup_(sandbox_record_done) SandboxRecord record = SANDBOX_RECORD_NULL;
         _cleanup_(freep) char *reason = NULL;
@@ -194,6 +204,10 @@ static int on_record(SandboxStore *store, const char *id, int error, const char 
                 r = -EBADMSG;
         if (r == -ENOMEM)
                 return r;
+        if (r == -EPROTONOSUPPORT) {
+                leave_to_newer_version(id, reason);
+                return 0;
+        }
         if (r < 0) {
                 (void) set_aside(m, id, r, reason ?: "as a whole");
                 return 0;               /* it never stops the daemon */
@@ -251,7 +265,7 @@ static void reap(Manager *m, const char *id, const char *name, const char *insta
         int r;
 
         if (sandbox_store_holds(m->store, id)) {
-                log_warning("Instance '%s' belongs to sandbox '%s', whose record was set aside: it is left alone until StopVM comes.",
+                log_warning("Instance '%s' belongs to sandbox '%s', whose record cannot be read: it is left alone until StopVM comes.",
                             instance_id, id);
                 return;
         }
@@ -315,7 +329,9 @@ static int read_instances(Manager *m, sd_bus_message *reply) {
                         continue;
                 }
                 s = manager_find_sandbox(m, id);
-                if (s)
+                if (s && s->record.state == SANDBOX_PLANNED)
+                        sandbox_fail_made(s);
+                else if (s)
                         s->listed = m->n_lists;
                 else if (m->n_sandboxes < SANDBOXES_MAX && !is_gone_meanwhile(m, id))
                         reap(m, id, name, instance_id);

@@ -445,6 +445,19 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error) {
         sandbox_advance(s);
 }
 
+/* What was planned may be more than that: then the instance goes, too. */
+static void fail_as_if_started(Sandbox *s, const sd_bus_error *error) {
+        s->record.state_usec[SANDBOX_CREATING] = now_usec(CLOCK_REALTIME);
+        sandbox_fail(s, error);
+}
+
+void sandbox_fail_made(Sandbox *s) {
+        _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+
+        (void) sd_bus_error_set(&error, PEERPOD_ERROR_INTERNAL, "the record is older than the instance that was made for it");
+        fail_as_if_started(s, &error);
+}
+
 int sandbox_stop(Sandbox *s, const char *reason) {
         assert(s->record.state != SANDBOX_GONE);
 
@@ -961,8 +974,9 @@ void sandbox_recover(Sandbox *s) {
 
         case SANDBOX_PLANNED:
                 if (!s->record.pod_network || !sandbox_files_are_complete(s->manager->settings, s->record.id)) {
+                        /* Or a disk has lost what came after it. */
                         (void) sd_bus_error_set(&error, PEERPOD_ERROR_CANCELLED, "CreateVM was cut off by a restart of the adaptor");
-                        sandbox_fail(s, &error);
+                        fail_as_if_started(s, &error);
                         return;
                 }
                 s->todo = STEPS_ADOPT_PLANNED;

@@ -134,6 +134,9 @@ int sandbox_stop(Sandbox *s, const char *reason);
 /* sandbox_fail() - the same because something went wrong: @error is copied for those who wait, the bus and the journal */
 void sandbox_fail(Sandbox *s, const sd_bus_error *error);
 
+/* sandbox_fail_made() - an instance of a sandbox that is only planned has been found: its disk has forgotten the start */
+void sandbox_fail_made(Sandbox *s);
+
 /* sandbox_set_last_error() - show it on the bus; nothing else changes */
 void sandbox_set_last_error(Sandbox *s, const char *text);
 

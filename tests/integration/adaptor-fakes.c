@@ -244,6 +244,16 @@ static int method_add_tunnel(sd_bus_message *m, void *userdata, sd_bus_error *er
         return sd_bus_reply_method_return(m, NULL);
 }
 
+/* For the test: how much there is of units that run and of tunnels. */
+static int method_count_left(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        uint32_t n = strv_length(tunnels);
+        Unit *u;
+
+        TAILQ_FOREACH(u, &units, units)
+                n += u->active;
+        return sd_bus_reply_method_return(m, "u", n);
+}
+
 static int property_get_status(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
                                void *userdata, sd_bus_error *error) {
         _cleanup_(freep) char *name = NULL;
@@ -269,6 +279,7 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD("SetUnitProperties", "sba(sv)", "", method_set_properties, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("FailUnit", "s", "", method_fail_unit, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("SetStatus", "ss", "", method_set_status, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("CountLeft", "", "u", method_count_left, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("AddTunnel", "s", "", method_add_tunnel, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL("JobRemoved", "uoss", 0),
         SD_BUS_VTABLE_END

@@ -102,6 +102,22 @@ void tell_fakes(Test *t, const char *method, const char *one, const char *two) {
                 fail_msg("%s: %s", method, error.message);
 }
 
+void let_the_cloud_be_asked(Test *t, unsigned n) {
+        unsigned before = count(path_of(t, "provider/calls"), "list ");
+
+        wait_until(t, count(path_of(t, "provider/calls"), "list ") >= before + n);
+}
+
+unsigned n_left_at_fakes(Test *t) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        uint32_t n;
+
+        assert_true(sd_bus_call_method(t->bus, "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
+                                       "CountLeft", NULL, &reply, NULL) >= 0);
+        assert_true(sd_bus_message_read(reply, "u", &n) >= 0);
+        return n;
+}
+
 bool called(const Test *t, const char *line) {
         return count(path_of(t, "calls"), line) > 0;
 }

@@ -89,6 +89,8 @@ unsigned count(const char *path, const char *needle);
 void control_fakes(const Test *t, const char *text);
 void control_provider(const Test *t, const char *text);
 void tell_fakes(Test *t, const char *method, const char *one, const char *two); /* one of the test's own methods; @two may be NULL */
+unsigned n_left_at_fakes(Test *t);                      /* units that run, and tunnels */
+void let_the_cloud_be_asked(Test *t, unsigned n);       /* so many more times for its instances */
 bool called(const Test *t, const char *line);
 bool instance_exists(const Test *t);
 bool all_gone(const Test *t);                           /* nothing of any sandbox is left anywhere */

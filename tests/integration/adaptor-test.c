@@ -413,12 +413,6 @@ static int teardown_curious(void **state) {
         return teardown(state);
 }
 
-static void let_the_cloud_be_asked(Test *t, unsigned n) {
-        unsigned before = count(path_of(t, "provider/calls"), "list ");
-
-        wait_until(t, count(path_of(t, "provider/calls"), "list ") >= before + n);
-}
-
 static void orphans_are_found_while_it_runs(void **state) {
         Test *t = *state;
 
