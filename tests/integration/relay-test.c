@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
+#include "agent-proxy/proxy-status.h"
 #include "basic/io.h"
 #include "basic/util.h"
 #include "relay-rig.h"
@@ -586,6 +587,33 @@ static void a_vm_cannot_notify_the_service_manager(void **state) {
         wait_for_log(path, "<6>Waiting for the pod VM: Health.Check: not yet?READY=1.\n");
 }
 
+static void wait_for_status(const char *status) {
+        uint64_t end = now_usec(CLOCK_MONOTONIC) + CALL_USEC;
+        char text[1024] = "";
+
+        while (!streq(text, status)) {
+                ssize_t n = recv(rig.notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+                text[MAX(n, 0)] = '\0';
+                if (now_usec(CLOCK_MONOTONIC) > end)
+                        fail_msg("never told: %s", status);
+                if (n < 0)
+                        (void) poll(NULL, 0, 10);
+        }
+}
+
+/* The adaptor learns from it whether there is a shim. */
+static void the_service_manager_is_told_of_clients(void **state) {
+        TtrpcClient *c = connect_client(NULL);
+        TtrpcResult result;
+
+        assert_int_equal(call(c, "Echo", "hello", 5, &result), 0);
+        ttrpc_result_done(&result);
+        wait_for_status("STATUS=" PROXY_STATUS_CONNECTED "1");
+        ttrpc_client_free(c);
+        wait_for_status("STATUS=" PROXY_STATUS_CONNECTED "0");
+}
+
 static void a_vm_that_never_answers_ends_the_proxy(void **state) {
         int status;
 
@@ -694,6 +722,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(daemons_end_in_good_order, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(an_agent_that_ends_after_destroy_is_no_event, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_cannot_notify_the_service_manager, setup, teardown),
+                cmocka_unit_test_setup_teardown(the_service_manager_is_told_of_clients, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_comes_early_waits, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
