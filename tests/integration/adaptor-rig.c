@@ -314,7 +314,7 @@ void begin_stop(TtrpcClient *client, Call *c, const char *id) {
 
         m.id = (char*) id;
         *c = (Call) {};
-        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "StopVM", &m.base, PATIENCE_USEC, NULL, on_reply, c, NULL), 0);
+        assert_int_equal(ttrpc_client_call_message(client, "hypervisor.Hypervisor", "StopVM", &m.base, 0, NULL, on_reply, c, NULL), 0);
 }
 
 void begin_get_info(TtrpcClient *client, Call *c, const char *pod, bool wait, uint64_t timeout_usec) {
