@@ -53,8 +53,26 @@ static void pending_free(Pending *p) {
         free(p);
 }
 
+/* kata takes any text with "not found" or "not exist" for containerd's NotFound, which to its callers is as good as gone
+ * (kata-containers: src/runtime/pkg/containerd-shim-v2/errors.go). A cloud that has no such image says just that. */
+static void hide_from_kata(char *text) {
+        static const char *const words[] = { "not found", "not exist" };
+
+        for (size_t i = 0; i < ELEMENTSOF(words); i++)
+                for (char *p = text; (p = strstr(p, words[i]));)
+                        p[strlen("not")] = '-';
+}
+
 static int reply_error(TtrpcCall *call, const sd_bus_error *error) {
-        return ttrpc_call_reply_status(call, error_to_code(error), "%s", error_text(error));
+        _cleanup_(freep) char *text = NULL;
+        TtrpcCode code = error_to_code(error);
+
+        text = strdup(error_text(error));
+        if (!text)
+                return ttrpc_call_reply_status(call, code, "out of memory for the reason");
+        if (code != TTRPC_NOT_FOUND)
+                hide_from_kata(text);
+        return ttrpc_call_reply_status(call, code, "%s", text);
 }
 
 static int reply_created(TtrpcCall *call, const Sandbox *s) {

@@ -241,19 +241,28 @@ int manager_listen(Manager *m, int fd) {
         return 0;
 }
 
-static void on_provider_name(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+static void set_provider_name(Manager *m, const char *name) {
+        if (streq_ptr(m->provider_name, name))
+                return;
+
+        free(m->provider_name);
+        m->provider_name = strdup(name);
+        manager_bus_changed(m, "Provider");
+}
+
+static void on_description(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
         Manager *m = userdata;
+        uint64_t size_max = 0;
         const char *name = NULL;
         int r = 0;
 
         if (reply)
-                r = sd_bus_message_read(reply, "v", "s", &name);
+                r = provider_read_description(reply, &name, &size_max);
         if (error || r < 0 || !text_is_plain(name, 64))
                 log_warning("Failed to learn the provider's name, trying again: %s", error ? error_text(error) : "bad answer");
         else {
-                free(m->provider_name);
-                m->provider_name = strdup(name);
-                manager_bus_changed(m, "Provider");
+                m->user_data_size_max = size_max;
+                set_provider_name(m, name);
         }
         m->name_call = service_call_free(m->name_call);
 }
@@ -427,8 +436,8 @@ static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_er
 static void reconcile(Manager *m) {
         int r = 0;
 
-        if (!m->name_call && !m->provider_name)
-                r = provider_get_name(m->provider, on_provider_name, m, &m->name_call);
+        if (!m->name_call)
+                r = provider_describe(m->provider, on_description, m, &m->name_call);
         if (r >= 0 && !m->find_call) {
                 m->find_usec = now_usec(CLOCK_REALTIME);
                 r = provider_find_instances(m->provider, m->settings->node, on_instances, m, &m->find_call);

@@ -36,6 +36,7 @@ struct Manager {
         HypervisorService *hypervisor;
 
         char *provider_name;            /* NULL until the provider service has told */
+        uint64_t user_data_size_max;    /* 0 until then, or if it did not say */
         TAILQ_HEAD(SandboxHead, Sandbox) sandboxes;     /* in the order of their coming */
         Sandbox *by_id;
         Pod *pods;                      /* by name */

@@ -105,14 +105,14 @@ static int append_node(sd_bus_message *m, const void *arguments) {
         return sd_bus_message_append(m, "s", *node);
 }
 
-static int append_name(sd_bus_message *m, const void *arguments) {
-        return sd_bus_message_append(m, "ss", PROVIDER_INTERFACE, "Name");
+static int append_interface(sd_bus_message *m, const void *arguments) {
+        return sd_bus_message_append(m, "s", PROVIDER_INTERFACE);
 }
 
 static const ServiceMethod create_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "CreateInstance", append_create };
 static const ServiceMethod delete_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "DeleteInstance", append_delete };
 static const ServiceMethod find_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "FindInstances", append_node };
-static const ServiceMethod name_method = { PROVIDER_PATH, "org.freedesktop.DBus.Properties", "Get", append_name };
+static const ServiceMethod get_all_method = { PROVIDER_PATH, "org.freedesktop.DBus.Properties", "GetAll", append_interface };
 
 int provider_create_instance(ServiceLink *provider, const SandboxRecord *record, const char *user_data_path, uint64_t timeout_usec,
                              ServiceHandler handler, void *userdata, ServiceCall **ret) {
@@ -131,6 +131,45 @@ int provider_find_instances(ServiceLink *provider, const char *node, ServiceHand
         return service_link_call(provider, &find_method, &node, sizeof(node), FIND_TIMEOUT_USEC, handler, userdata, ret);
 }
 
-int provider_get_name(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret) {
-        return service_link_call(provider, &name_method, /* arguments= */ NULL, 0, FIND_TIMEOUT_USEC, handler, userdata, ret);
+int provider_describe(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        return service_link_call(provider, &get_all_method, /* arguments= */ NULL, 0, FIND_TIMEOUT_USEC, handler, userdata, ret);
+}
+
+static int read_property(sd_bus_message *m, const char **name, uint64_t *user_data_size_max) {
+        const char *key;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &key);
+        if (r < 0)
+                return r;
+        if (streq(key, "Name"))
+                return sd_bus_message_read(m, "v", "s", name);
+        if (streq(key, "UserDataSizeMax"))
+                return sd_bus_message_read(m, "v", "t", user_data_size_max);
+
+        return sd_bus_message_skip(m, "v");
+}
+
+int provider_read_description(sd_bus_message *m, const char **ret_name, uint64_t *ret_user_data_size_max) {
+        uint64_t user_data_size_max = 0;
+        const char *name = NULL;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0) {
+                r = sd_bus_message_enter_container(m, 'e', "sv");
+                if (r <= 0)
+                        break;
+                r = read_property(m, &name, &user_data_size_max);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        if (r < 0)
+                return r;
+        if (!name)
+                return -EBADMSG;
+
+        *ret_name = name;
+        *ret_user_data_size_max = user_data_size_max;
+        return 0;
 }

@@ -19,5 +19,6 @@ int provider_delete_instance(ServiceLink *provider, const SandboxRecord *record,
 /* Reply "a(sss)": sandbox id, instance name, instance id, of all instances with this node's owner tag. */
 int provider_find_instances(ServiceLink *provider, const char *node, ServiceHandler handler, void *userdata, ServiceCall **ret);
 
-/* Reply "v" with "s": the provider's name. */
-int provider_get_name(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret);
+/* Reply for provider_read_description(): the provider's name, and how much user data it takes, 0 if it does not say. */
+int provider_describe(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret);
+int provider_read_description(sd_bus_message *m, const char **ret_name, uint64_t *ret_user_data_size_max);

@@ -127,8 +127,16 @@ static ApfConfig apf_config_of(const Settings *settings, const SandboxRecord *re
         };
 }
 
+/* Says which part it is that is too large. */
+static int refuse_size(size_t size_max, size_t apf_size, size_t initdata_size, sd_bus_error *error) {
+        (void) sd_bus_error_setf(error, PEERPOD_ERROR_EXHAUSTED,
+                                 "user data is larger than the %zu bytes that the provider takes, mostly for its %s: apf.json has %zu, initdata %zu",
+                                 size_max, apf_size > initdata_size ? "apf.json" : "initdata", apf_size, initdata_size);
+        return -E2BIG;
+}
+
 static int write_user_data(const Settings *settings, const SandboxRecord *record, const Credentials *c, const char *initdata,
-                           sd_bus_error *error) {
+                           uint64_t size_max, sd_bus_error *error) {
         _cleanup_(freep) char *encoded = NULL, *reason = NULL;
         ApfConfig apf = apf_config_of(settings, record, c);
         CloudConfigEntry entries[3] = {};
@@ -157,21 +165,23 @@ static int write_user_data(const Settings *settings, const SandboxRecord *record
 
         r = cloud_config_format(entries, n, &text, &size, &reason);
         if (r == -E2BIG)
-                (void) sd_bus_error_setf(error, PEERPOD_ERROR_EXHAUSTED,
-                                         "user data is larger than %zu bytes: apf.json has %zu, initdata %zu", CLOUD_CONFIG_SIZE_MAX,
-                                         apf_size, strlen(strempty(initdata)));
+                (void) refuse_size(CLOUD_CONFIG_SIZE_MAX, apf_size, strlen(strempty(initdata)), error);
         else if (r < 0)
                 r = error_set_errno(error, r == -EINVAL ? -EIO : r, "make user data: %s", strempty(reason));
         erase_free(apf_text, apf_size);
         if (r < 0)
                 return r;
 
-        r = write_file(settings, record->id, USER_DATA, text, error);
+        if (size_max > 0 && size > size_max)
+                r = refuse_size(size_max, apf_size, strlen(strempty(initdata)), error);
+        else
+                r = write_file(settings, record->id, USER_DATA, text, error);
         erase_free(text, size);
         return r;
 }
 
-int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, sd_bus_error *error) {
+int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, uint64_t size_max,
+                          sd_bus_error *error) {
         _cleanup_(credentials_done) Credentials c = {};
         _cleanup_(freep) char *directory = NULL;
         int r;
@@ -196,7 +206,7 @@ int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record,
         if (r < 0)
                 return r;
 
-        return write_user_data(settings, record, &c, initdata, error);
+        return write_user_data(settings, record, &c, initdata, size_max, error);
 }
 
 static int format_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, char **ret) {

@@ -19,10 +19,11 @@ const char* sandbox_files_server_name(const Settings *settings, const SandboxRec
 /**
  * sandbox_files_prepare() - make keys and certificates, write them and the user data
  * @initdata: TOML text from the shim, or NULL: then the node's own, if any
+ * @size_max: of the user data, as the provider takes it; 0 if that is not known
  *
  * What is there already is replaced. Returns 0, or negative with @error set.
  */
-int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, sd_bus_error *error);
+int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, uint64_t size_max, sd_bus_error *error);
 
 /* sandbox_files_write_proxy() - proxy.json, once the addresses are known. Makes the directory of the agent's socket, too. */
 int sandbox_files_write_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, sd_bus_error *error);

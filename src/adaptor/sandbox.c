@@ -538,7 +538,7 @@ static int finish_inspect(Sandbox *s, sd_bus_message *reply, sd_bus_error *error
 static int start_prepare(Sandbox *s, sd_bus_error *error) {
         int r;
 
-        r = sandbox_files_prepare(s->manager->settings, &s->record, s->initdata, error);
+        r = sandbox_files_prepare(s->manager->settings, &s->record, s->initdata, s->manager->user_data_size_max, error);
         if (r < 0)
                 return r;
 

@@ -30,6 +30,11 @@ static int property_get_name(sd_bus *bus, const char *path, const char *interfac
         return sd_bus_message_append(reply, "s", m->module->name);
 }
 
+static int property_get_user_data_size_max(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                           sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        return sd_bus_message_append(reply, "t", manager_user_data_size_max(userdata));
+}
+
 /* A key that this version does not know may be one that the caller's safety hangs on (a TEE asked for): refuse, do not drop. */
 static int read_spec_entry(sd_bus_message *message, const char *key, JobRequest *request, sd_bus_error *error) {
         const struct {
@@ -181,6 +186,7 @@ static int method_find_instances(sd_bus_message *message, void *userdata, sd_bus
 static const sd_bus_vtable provider_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_PROPERTY("Name", "s", property_get_name, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("UserDataSizeMax", "t", property_get_user_data_size_max, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_METHOD_WITH_ARGS("CreateInstance",
                                 SD_BUS_ARGS("s", sandbox_id, "s", name, "s", node, "a{sv}", spec, "h", user_data),
                                 SD_BUS_RESULT("s", id, "s", type, "as", addresses),
