@@ -38,10 +38,6 @@ static const char* base_directory(const Libvirt *l) {
         return streq(l->pool, "default") ? DEFAULT_DIRECTORY : l->pool;
 }
 
-static uint64_t read_be64(const uint8_t *p) {
-        return (uint64_t) read_be32(p) << 32 | read_be32(p + 4);
-}
-
 int image_probe(int fd, bool *ret_qcow2, uint64_t *ret_size) {
         uint8_t header[QCOW2_HEADER_SIZE];
         struct stat st;

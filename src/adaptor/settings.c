@@ -7,6 +7,7 @@
 #include "adaptor/history.h"
 #include "adaptor/initdata.h"
 #include "adaptor/request.h"
+#include "agent-proxy/proxy-config.h"
 #include "basic/env-file.h"
 #include "basic/io.h"
 #include "basic/log.h"
@@ -54,6 +55,8 @@ static const Option options[] = {
           "Files that TLS settings are read from again at a reload", "PATH,…" },
         { "proxy-timeout", "PROXY_TIMEOUT", OPTION_DURATION, offsetof(Settings, proxy_timeout_usec), "5m",
           "How long the agent proxy tries to reach the agent", "TIME" },
+        { "proxy-grace-time", "PROXY_GRACE_TIME", OPTION_DURATION, offsetof(Settings, proxy_grace_time_usec), "1m",
+          "How long a lost link to the pod VM is hidden from Kata", "TIME" },
         { "start-timeout", "START_TIMEOUT", OPTION_DURATION, offsetof(Settings, start_timeout_usec), "570s",
           "How long a StartVM may take in all", "TIME" },
         { "tunnel-probe", "TUNNEL_PROBE", OPTION_STRING, offsetof(Settings, tunnel_probe), "require",
@@ -116,6 +119,14 @@ static int check_paths(const Settings *s, int *ret_exit) {
         }
 
         return 0;
+}
+
+static int check_grace_time(const Settings *s, int *ret_exit) {
+        if (s->proxy_grace_time_usec <= PROXY_GRACE_TIME_USEC_MAX)
+                return 0;
+
+        log_error("Value of 'proxy-grace-time' is longer than %s.", FORMAT_USEC(PROXY_GRACE_TIME_USEC_MAX));
+        return configuration_error(ret_exit);
 }
 
 static int check_tunnel_probe(const Settings *s, int *ret_exit) {
@@ -280,6 +291,9 @@ static int load(int argc, char *argv[], Settings *s, int *ret_exit) {
         if (r != 0)
                 return r;
         r = check_paths(s, ret_exit);
+        if (r != 0)
+                return r;
+        r = check_grace_time(s, ret_exit);
         if (r != 0)
                 return r;
         r = check_tunnel_probe(s, ret_exit);

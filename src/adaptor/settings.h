@@ -14,7 +14,7 @@ typedef struct Settings {
         char *node;                     /* owner tag */
 
         uint16_t forwarder_port;
-        uint64_t proxy_timeout_usec, start_timeout_usec;
+        uint64_t proxy_timeout_usec, proxy_grace_time_usec, start_timeout_usec;
         char *tunnel_probe;             /* "require", "warn" or "off" */
         uint64_t shim_grace_usec;       /* 0: sandboxes whose shim is gone are left alone */
         uint64_t reconcile_usec;        /* 0: only at start */

@@ -6,9 +6,11 @@
 #include <stdbool.h>
 #include <string.h>
 
-#define PROXY_STATUS_CONNECTED "Connected to the pod VM. Clients: "     /* and their number */
+#define PROXY_STATUS_CONNECTED "Connected to the pod VM. Clients: "     /* and their number; then nothing, or ";" and more */
 
 /* proxy_status_has_no_client() - does this status say so for certain */
 static inline bool proxy_status_has_no_client(const char *status) {
-        return strcmp(status, PROXY_STATUS_CONNECTED "0") == 0;
+        const size_t n = strlen(PROXY_STATUS_CONNECTED "0");
+
+        return strncmp(status, PROXY_STATUS_CONNECTED "0", n) == 0 && (status[n] == '\0' || status[n] == ';');
 }

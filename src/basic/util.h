@@ -58,6 +58,15 @@ static inline void write_be32(uint8_t *p, uint32_t v) {
         p[3] = v;
 }
 
+static inline uint64_t read_be64(const uint8_t *p) {
+        return (uint64_t) read_be32(p) << 32 | read_be32(p + 4);
+}
+
+static inline void write_be64(uint8_t *p, uint64_t v) {
+        write_be32(p, v >> 32);
+        write_be32(p + 4, v);
+}
+
 #define USEC_PER_MSEC UINT64_C(1000)
 #define USEC_PER_SEC UINT64_C(1000000)
 #define USEC_INFINITY UINT64_MAX

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tls/session.h"
 
-#include <stdarg.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/crypto.h>
 #include <gnutls/x509.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,6 +21,7 @@ struct TlsContext {
         unsigned n_refs;
         bool server;
         bool skip_verify;
+        const char *alpn;               /* borrowed, a constant */
         gnutls_certificate_credentials_t credentials;
         gnutls_priority_t priority;
         char **suites;                  /* allowed ones of TLS 1.2; NULL = any of ours */
@@ -262,7 +263,8 @@ int tls_context_new(const TlsSettings *settings, TlsContext **ret, char **reterr
         c = new(TlsContext);
         if (!c)
                 return failed(reterr, -ENOMEM, "out of memory");
-        *c = (TlsContext) { .n_refs = 1, .server = settings->server, .skip_verify = settings->skip_verify };
+        *c = (TlsContext) { .n_refs = 1, .server = settings->server, .skip_verify = settings->skip_verify,
+                             .alpn = settings->alpn };
 
         r = make_priority(c, settings, reterr);
         if (r < 0)
@@ -401,6 +403,15 @@ int tls_session_new(TlsContext *context, int fd, const char *server_name, TlsSes
         r = gnutls_credentials_set(s->session, GNUTLS_CRD_CERTIFICATE, context->credentials);
         if (r < 0)
                 return gnutls_to_errno(r);
+
+        /* A peer that does not know it gets none (RFC 7301, section 3.2, would let a server refuse). */
+        if (context->alpn) {
+                gnutls_datum_t alpn = datum(context->alpn);
+
+                r = gnutls_alpn_set_protocols(s->session, &alpn, 1, 0);
+                if (r < 0)
+                        return gnutls_to_errno(r);
+        }
 
         gnutls_transport_set_ptr(s->session, s);
         gnutls_transport_set_pull_function(s->session, session_pull);
@@ -604,6 +615,22 @@ size_t tls_session_has_output(const TlsSession *s) {
 
 const char* tls_session_error(const TlsSession *s) {
         return s->error[0] ? s->error : NULL;
+}
+
+bool tls_session_has_alpn(const TlsSession *s) {
+        gnutls_datum_t selected;
+
+        return s->context->alpn && gnutls_alpn_get_selected_protocol(s->session, &selected) >= 0 &&
+                selected.size == strlen(s->context->alpn) && memcmp(selected.data, s->context->alpn, selected.size) == 0;
+}
+
+int tls_session_get_fingerprint(const TlsSession *s, uint8_t ret[TLS_FINGERPRINT_SIZE]) {
+        unsigned n = 0;
+        const gnutls_datum_t *certs = gnutls_certificate_get_peers(s->session, &n);
+
+        if (!certs || n == 0)
+                return -ENOENT;
+        return gnutls_to_errno(gnutls_hash_fast(GNUTLS_DIG_SHA256, certs[0].data, certs[0].size, ret));
 }
 
 const char* tls_session_describe(const TlsSession *s) {

@@ -8,12 +8,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "basic/cleanup.h"
 
 typedef struct TlsContext TlsContext;
 typedef struct TlsSession TlsSession;
+
+#define TLS_FINGERPRINT_SIZE 32U
 
 typedef enum TlsVersion {
         TLS_VERSION_1_2,
@@ -42,6 +45,7 @@ typedef struct TlsSettings {
         TlsVersion min_version;
         char *const *cipher_suites;             /* IANA names, for TLS 1.2 only, or NULL; NULL-terminated */
         bool skip_verify;                       /* client only: any server certificate will do; testing */
+        const char *alpn;                       /* the one protocol offered (client) or known (server), a constant; NULL: none */
 } TlsSettings;
 
 /**
@@ -87,4 +91,8 @@ void tls_session_bye(TlsSession *s);
 bool tls_session_has_input(const TlsSession *s);        /* no poll will report these */
 size_t tls_session_has_output(const TlsSession *s);     /* encrypted bytes that wait for the socket */
 const char* tls_session_error(const TlsSession *s);     /* why the last call failed, for people; NULL: there is no more to say than its errno */
+bool tls_session_has_alpn(const TlsSession *s);         /* both know the context's .alpn */
+
+/* SHA-256 of the peer's certificate. 0, -ENOENT (it has none), or another -errno. */
+int tls_session_get_fingerprint(const TlsSession *s, uint8_t ret[TLS_FINGERPRINT_SIZE]);
 const char* tls_session_describe(const TlsSession *s);  /* "TLS1.3 TLS_AES_128_GCM_SHA256"; valid as long as the session */

@@ -1,58 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ttrpc/channel.h"
+#include "ttrpc/channel-internal.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "basic/util.h"
 
-#define CHUNK_SIZE (64U * 1024U)
 #define IOV_MAX_WRITE 16
-
-typedef struct Chunk Chunk;
-struct Chunk {
-        Chunk *next;
-        uint8_t *data;                  /* owned; of at least .size bytes */
-        size_t start, end, size;
-};
-
-struct Channel {
-        unsigned n_refs;                /* the owner's, and one while a handler runs */
-        int fd;
-        bool closed;                    /* by the owner: no handler any more */
-        bool open;                      /* handshake done, or there is none */
-        bool paused;
-        bool eof;                       /* the peer's half is closed */
-        bool hangup;                    /* both halves are: the socket's source is off for good */
-        bool hangup_is_end;
-        bool told_closed;
-        int error;                      /* -errno, sticky */
-        bool drained_wanted;
-        size_t drained_mark;
-
-        const ChannelHandlers *handlers;
-        void *userdata;
-        TlsSession *tls;
-        sd_event_source *io_source;
-        sd_event_source *defer_source;  /* for what no poll will report */
-        uint32_t events;                /* the mask that epoll has */
-
-        uint8_t *in;
-        size_t in_start, in_end;
-
-        Chunk *first, *last, *spare;
-        size_t n_queued;
-};
-
-static Chunk* chunk_free(Chunk *k) {
-        if (!k)
-                return NULL;
-        free(k->data);
-        free(k);
-        return NULL;
-}
 
 static Channel* channel_unref(Channel *c) {
         assert(c->n_refs > 0);
@@ -61,12 +18,8 @@ static Channel* channel_unref(Channel *c) {
 
         sd_event_source_disable_unref(c->io_source);
         sd_event_source_disable_unref(c->defer_source);
-        while (c->first) {
-                Chunk *k = c->first;
-                c->first = k->next;
-                chunk_free(k);
-        }
-        chunk_free(c->spare);
+        byte_queue_done(&c->queue);
+        channel_session_free(c);
         tls_session_free(c->tls);
         free(c->in);
         close_fd(c->fd);
@@ -83,37 +36,43 @@ Channel* channel_free(Channel *c) {
         /* The descriptor goes now, also if a handler of ours is still on the stack. */
         c->io_source = sd_event_source_disable_unref(c->io_source);
         c->defer_source = sd_event_source_disable_unref(c->defer_source);
+        if (c->session)
+                channel_session_bye(c);
         if (c->tls && c->open && c->error == 0)
                 tls_session_bye(c->tls);
         c->fd = close_fd(c->fd);
+        if (c->keeper && c->keeper->on_gone)
+                c->keeper->on_gone(c, c->keeper_userdata);
         return channel_unref(c);
 }
 
 static size_t unsent(const Channel *c) {
-        return c->n_queued + (c->tls ? tls_session_has_output(c->tls) : 0);
+        return c->queue.n_unsent + (c->tls ? tls_session_has_output(c->tls) : 0);
 }
 
-static void channel_defer(Channel *c) {
+void channel_defer(Channel *c) {
         if (!c->closed)
                 (void) sd_event_source_set_enabled(c->defer_source, SD_EVENT_ONESHOT);
 }
 
-static void channel_update(Channel *c) {
+void channel_update(Channel *c) {
         uint32_t events = 0;
 
         if (c->closed || c->hangup || c->told_closed)
                 return;
 
-        if (!c->open)
+        if (c->fd < 0)
+                ;
+        else if (!c->open)
                 events = EPOLLIN | (unsent(c) > 0 ? EPOLLOUT : 0);
         else {
-                if (!c->paused && !c->eof)
+                if ((!c->paused && !c->eof) || (c->session && channel_session_looks_ahead(c)))
                         events |= EPOLLIN;
                 if (unsent(c) > 0)
                         events |= EPOLLOUT;
         }
 
-        if (events != c->events && sd_event_source_set_io_events(c->io_source, events) >= 0)
+        if (c->io_source && events != c->events && sd_event_source_set_io_events(c->io_source, events) >= 0)
                 c->events = events;
 
         /* A write may have taken along what TLS still kept: then EPOLLOUT, which would have told, never comes. */
@@ -122,16 +81,25 @@ static void channel_update(Channel *c) {
 }
 
 static bool input_waits(const Channel *c) {
-        return c->in_start < c->in_end || c->eof || (c->hangup && !c->eof) || (c->tls && tls_session_has_input(c->tls));
+        return c->in_start < c->in_end || (c->session && c->session->ahead > 0) || c->eof || (c->hangup && !c->eof) || (c->tls && tls_session_has_input(c->tls));
 }
 
-/* Remembers the first error and lets the loop tell it. */
-static int channel_fail(Channel *c, int error) {
+int channel_fail(Channel *c, int error) {
         if (c->error == 0) {
                 c->error = error;
                 channel_defer(c);
         }
         return c->error;
+}
+
+int channel_wire_failed(Channel *c, int error) {
+        if (!c->session || c->session->state == SESSION_OVER)
+                return channel_fail(c, error);
+        if (c->wire_error == 0) {
+                c->wire_error = error;
+                channel_defer(c);
+        }
+        return -EAGAIN;
 }
 
 static int send_plain(Channel *c, const struct iovec *iov, size_t n_iov, size_t *ret) {
@@ -148,51 +116,39 @@ static int send_plain(Channel *c, const struct iovec *iov, size_t n_iov, size_t 
         return 0;
 }
 
-/* Writes the queue's head as far as the socket takes it. -EAGAIN: some is left. */
+/* Writes what waits as far as the socket takes it. -EAGAIN: some is left. */
 static int write_queue(Channel *c) {
-        while (c->first) {
-                size_t done;
+        while (c->queue.n_unsent > 0) {
+                struct iovec iov[IOV_MAX_WRITE];
+                size_t n_iov = byte_queue_peek(&c->queue, iov, c->tls ? 1 : ELEMENTSOF(iov)), done;
 
                 if (c->tls) {
-                        ssize_t n = tls_session_write(c->tls, c->first->data + c->first->start, c->first->end - c->first->start);
+                        ssize_t n = tls_session_write(c->tls, iov[0].iov_base, iov[0].iov_len);
                         if (n < 0)
                                 return n;
                         done = n;
                 } else {
-                        struct iovec iov[IOV_MAX_WRITE];
-                        size_t n_iov = 0;
-                        int r;
-
-                        for (Chunk *k = c->first; k && n_iov < IOV_MAX_WRITE; k = k->next)
-                                iov[n_iov++] = (struct iovec) { k->data + k->start, k->end - k->start };
-                        r = send_plain(c, iov, n_iov, &done);
+                        int r = send_plain(c, iov, n_iov, &done);
                         if (r < 0)
                                 return r;
                 }
 
-                c->n_queued -= done;
-                while (c->first && done >= c->first->end - c->first->start) {
-                        Chunk *k = c->first;
-
-                        done -= k->end - k->start;
-                        c->first = k->next;
-                        if (!c->first)
-                                c->last = NULL;
-                        if (!c->spare && k->size == CHUNK_SIZE)
-                                c->spare = k;
-                        else
-                                chunk_free(k);
-                }
-                if (c->first)
-                        c->first->start += done;
+                byte_queue_sent(&c->queue, done);
+                byte_queue_release(&c->queue, done);
         }
 
         return 0;
 }
 
 static int channel_flush(Channel *c) {
-        int r = write_queue(c);
+        int r;
 
+        if (c->fd < 0)
+                return 0;
+        if (c->session)
+                return channel_session_flush(c);
+
+        r = write_queue(c);
         if (c->tls && (r >= 0 || r == -EAGAIN)) {
                 int q = tls_session_flush(c->tls);
                 if (q < 0)
@@ -202,49 +158,7 @@ static int channel_flush(Channel *c) {
         return r;
 }
 
-static int append_chunk(Channel *c, uint8_t *data, size_t start, size_t end, size_t size, Chunk *k) {
-        if (!k) {
-                k = new(Chunk);
-                if (!k)
-                        return -ENOMEM;
-        }
-
-        *k = (Chunk) { .data = data, .start = start, .end = end, .size = size };
-        if (c->last)
-                c->last->next = k;
-        else
-                c->first = k;
-        c->last = k;
-        return 0;
-}
-
-static int append_copy(Channel *c, const uint8_t *data, size_t size) {
-        while (size > 0) {
-                size_t n;
-
-                if (!c->last || c->last->end == c->last->size) {
-                        Chunk *k = TAKE_PTR(c->spare);
-                        uint8_t *p = k ? k->data : malloc(CHUNK_SIZE);
-                        int r = p ? append_chunk(c, p, 0, 0, CHUNK_SIZE, k) : -ENOMEM;
-
-                        if (r < 0) {
-                                free(p);
-                                return r;
-                        }
-                }
-
-                n = MIN(size, c->last->size - c->last->end);
-                memcpy(c->last->data + c->last->end, data, n);
-                c->last->end += n;
-                c->n_queued += n;
-                data += n;
-                size -= n;
-        }
-
-        return 0;
-}
-
-/* How much of the bytes goes out before the queue: all that the socket takes, if nothing is waiting. */
+/* How much of the bytes goes out before the queue: all that the socket takes, if nothing is waiting. A session keeps all of them. */
 static int write_now(Channel *c, const uint8_t *data, size_t size, size_t *ret) {
         size_t done = 0;
 
@@ -252,7 +166,12 @@ static int write_now(Channel *c, const uint8_t *data, size_t size, size_t *ret) 
                 return c->error;
         assert(c->open);
 
-        while (!c->first && done < size) {
+        if (c->fd < 0 || c->session) {
+                *ret = 0;
+                return 0;
+        }
+
+        while (c->queue.n_unsent == 0 && done < size) {
                 size_t n;
 
                 if (c->tls) {
@@ -284,6 +203,19 @@ static int write_now(Channel *c, const uint8_t *data, size_t size, size_t *ret) 
         return 0;
 }
 
+/* The rest is in the queue, or is not. */
+static int written(Channel *c, int r) {
+        if (r < 0)                      /* a part of a frame is out: there is no way back */
+                return channel_fail(c, r);
+        if (c->session && c->fd >= 0) {
+                r = channel_session_flush(c);
+                if (r < 0 && r != -EAGAIN)
+                        (void) channel_wire_failed(c, r);
+        }
+        channel_update(c);
+        return 0;
+}
+
 int channel_write(Channel *c, const void *data, size_t size) {
         size_t done;
         int r;
@@ -291,14 +223,7 @@ int channel_write(Channel *c, const void *data, size_t size) {
         r = write_now(c, data, size, &done);
         if (r < 0)
                 return r;
-        if (done < size) {
-                r = append_copy(c, (const uint8_t*) data + done, size - done);
-                if (r < 0)              /* a part of a frame is out: there is no way back */
-                        return channel_fail(c, r);
-        }
-
-        channel_update(c);
-        return 0;
+        return written(c, byte_queue_append(&c->queue, (const uint8_t*) data + done, size - done));
 }
 
 int channel_write_take(Channel *c, uint8_t *data, size_t size) {
@@ -310,15 +235,11 @@ int channel_write_take(Channel *c, uint8_t *data, size_t size) {
         if (r < 0)
                 return r;
         if (done < size) {
-                r = append_chunk(c, d, done, size, size, NULL);
-                if (r < 0)
-                        return channel_fail(c, r);
-                c->n_queued += size - done;
-                d = NULL;
+                r = byte_queue_append_take(&c->queue, d, done, size);
+                if (r >= 0)
+                        d = NULL;
         }
-
-        channel_update(c);
-        return 0;
+        return written(c, r);
 }
 
 size_t channel_queued(const Channel *c) {
@@ -334,6 +255,8 @@ void channel_notify_drained(Channel *c, size_t mark) {
 
 void channel_pause_input(Channel *c) {
         c->paused = true;
+        if (c->session && channel_session_looks_ahead(c))
+                channel_defer(c);
         channel_update(c);
 }
 
@@ -351,6 +274,10 @@ static ssize_t read_some(Channel *c, uint8_t *data, size_t size) {
                 return c->error;
         if (c->eof)
                 return 0;
+        if (c->session)
+                return channel_session_read(c, data, size);
+        if (c->fd < 0)
+                return -EAGAIN;
 
         if (c->tls) {
                 n = tls_session_read(c->tls, data, size);
@@ -421,6 +348,30 @@ static void tell_closed(Channel *c) {
         c->handlers->on_closed(c, c->error, c->userdata);
 }
 
+static void tell_away(Channel *c) {
+        int error = c->wire_error;
+        char text[sizeof(c->text)];
+        uint8_t b;
+
+        if (c->closed)
+                return;
+        /* Who refuses us says why before he closes (RFC 8446, section 6.2); whatever else is there will come again. */
+        if (error == -EPIPE && c->tls) {
+                tls_session_set_readable(c->tls);
+                (void) tls_session_read(c->tls, &b, sizeof(b));
+        }
+        (void) snprintf(text, sizeof(text), "%s", c->tls ? strempty(tls_session_error(c->tls)) : "");
+        channel_lose_wire(c);
+        c->keeper->on_away(c, error, text[0] ? text : NULL, c->keeper_userdata);
+}
+
+static void tell_up(Channel *c) {
+        if (c->closed)
+                return;
+        c->tell_up = false;
+        c->keeper->on_up(c, c->keeper_userdata);
+}
+
 static void tell_drained(Channel *c) {
         if (c->closed || !c->drained_wanted || unsent(c) > c->drained_mark)
                 return;
@@ -429,12 +380,16 @@ static void tell_drained(Channel *c) {
 }
 
 static void tell_input(Channel *c) {
-        if (c->closed || c->paused || c->told_closed || !c->open)
+        if (c->closed || c->told_closed || !c->open)
+                return;
+        if (c->session && channel_session_looks_ahead(c))
+                channel_session_look_ahead(c);
+        if (c->paused)
                 return;
         c->handlers->on_input(c, c->userdata);
 
         /* What is in TLS's buffers, or behind a hangup, will not be told by a poll. An EOF is told once by channel_fill(). */
-        if (!c->closed && !c->paused && c->error == 0 && !c->eof && (c->hangup || (c->tls && tls_session_has_input(c->tls))))
+        if (!c->closed && !c->paused && c->error == 0 && !c->eof && (c->hangup || (c->session && c->session->ahead > 0) || (c->tls && tls_session_has_input(c->tls))))
                 channel_defer(c);
 }
 
@@ -468,7 +423,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
                 if (revents & EPOLLOUT) {
                         r = channel_flush(c);
                         if (r < 0 && r != -EAGAIN)
-                                (void) channel_fail(c, r);
+                                (void) channel_wire_failed(c, r);
                         else
                                 tell_drained(c);
                 }
@@ -478,8 +433,8 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
                         c->hangup = true;
                         (void) sd_event_source_set_enabled(c->io_source, SD_EVENT_OFF);
                         channel_defer(c);
-                        if (c->eof || c->hangup_is_end)
-                                (void) channel_fail(c, -ECONNRESET);
+                        if (c->session || c->eof || c->hangup_is_end)   /* of a session, what is unread will be sent again */
+                                (void) channel_wire_failed(c, -ECONNRESET);
                 } else if (revents & EPOLLIN)
                         tell_input(c);
         }
@@ -495,6 +450,10 @@ static int on_defer(sd_event_source *source, void *userdata) {
 
         c->n_refs++;
 
+        if (c->error == 0 && c->wire_error < 0)
+                tell_away(c);
+        if (c->error == 0 && c->tell_up)
+                tell_up(c);
         if (c->error == 0)
                 tell_drained(c);
         if (c->error == 0)
@@ -508,17 +467,38 @@ static int on_defer(sd_event_source *source, void *userdata) {
         return 0;
 }
 
+int channel_new_away(sd_event *event, const ChannelHandlers *handlers, void *userdata, Channel **ret) {
+        _cleanup_(channel_freep) Channel *c = NULL;
+        int r;
+
+        c = new(Channel);
+        if (!c)
+                return -ENOMEM;
+        *c = (Channel) { .n_refs = 1, .fd = -EBADF, .open = true, .handlers = handlers, .userdata = userdata };
+
+        r = sd_event_add_defer(event, &c->defer_source, on_defer, c);
+        if (r < 0)
+                return r;
+        r = sd_event_source_set_enabled(c->defer_source, SD_EVENT_OFF);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
 int channel_new(sd_event *event, int fd, TlsContext *tls, const char *server_name,
                 const ChannelHandlers *handlers, void *userdata, Channel **ret) {
         _cleanup_(channel_freep) Channel *c = NULL;
         int r;
 
-        c = new(Channel);
-        if (!c) {
+        r = channel_new_away(event, handlers, userdata, &c);
+        if (r < 0) {
                 close_fd(fd);
-                return -ENOMEM;
+                return r;
         }
-        *c = (Channel) { .n_refs = 1, .fd = fd, .open = !tls, .handlers = handlers, .userdata = userdata };
+        c->fd = fd;
+        c->open = !tls;
 
         if (tls) {
                 r = tls_session_new(tls, fd, server_name, &c->tls);
@@ -530,15 +510,13 @@ int channel_new(sd_event *event, int fd, TlsContext *tls, const char *server_nam
         r = sd_event_add_io(event, &c->io_source, fd, c->events, on_io, c);
         if (r < 0)
                 return r;
-        r = sd_event_add_defer(event, &c->defer_source, on_defer, c);
-        if (r < 0)
-                return r;
-        r = sd_event_source_set_enabled(c->defer_source, SD_EVENT_OFF);
-        if (r < 0)
-                return r;
 
         *ret = TAKE_PTR(c);
         return 0;
+}
+
+bool channel_is_away(const Channel *c) {
+        return c->fd < 0 || c->wire_error < 0;
 }
 
 void channel_set_handlers(Channel *c, const ChannelHandlers *handlers, void *userdata) {
@@ -553,7 +531,7 @@ void channel_set_hangup_is_end(Channel *c) {
 void channel_finish(Channel *c, uint64_t timeout_usec) {
         uint64_t end = usec_add(now_usec(CLOCK_MONOTONIC), timeout_usec);
 
-        while (c->open && c->error == 0 && unsent(c) > 0) {
+        while (c->open && c->fd >= 0 && c->wire_error == 0 && c->error == 0 && unsent(c) > 0) {
                 uint64_t now = now_usec(CLOCK_MONOTONIC);
                 int r = channel_flush(c);
 
@@ -567,7 +545,17 @@ bool channel_is_tls(const Channel *c) {
         return c->tls;
 }
 
+bool channel_has_alpn(const Channel *c) {
+        return c->tls && tls_session_has_alpn(c->tls);
+}
+
+int channel_get_fingerprint(const Channel *c, uint8_t ret[TLS_FINGERPRINT_SIZE]) {
+        return c->tls ? tls_session_get_fingerprint(c->tls, ret) : -ENOENT;
+}
+
 const char* channel_error(const Channel *c) {
+        if (c->text[0])
+                return c->text;
         return c->tls ? tls_session_error(c->tls) : NULL;
 }
 

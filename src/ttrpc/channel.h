@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A byte stream on sd-event, plain or TLS, with bounded reading and a queue for writing.
+/* A byte stream on sd-event, plain or TLS, with bounded reading and a queue for writing. With a session (docs/session.md) it outlives
+ * its connection: it is away then, and takes what is written until there is another.
  *
  * Handlers are called from the event loop only, never from inside a channel_…() function, and may close any channel, also
  * the one that they are called for. A failed write is therefore remembered and told to on_closed() later.
@@ -14,6 +15,7 @@
 
 #include "basic/cleanup.h"
 #include "tls/session.h"
+#include "ttrpc/session.h"
 
 typedef struct Channel Channel;
 
@@ -75,7 +77,7 @@ int channel_write(Channel *c, const void *data, size_t size);
 /* The same with malloc()ed memory that is taken, on failure too: the rest is kept where it is. */
 int channel_write_take(Channel *c, uint8_t *data, size_t size);
 
-size_t channel_queued(const Channel *c);        /* bytes that wait for the socket */
+size_t channel_queued(const Channel *c);        /* bytes that wait for the socket; those that wait for an ACK are not counted */
 
 /* on_drained() is called when no more than @mark bytes wait; once; from the loop even if it is so already. */
 void channel_notify_drained(Channel *c, size_t mark);
@@ -83,7 +85,43 @@ void channel_notify_drained(Channel *c, size_t mark);
 /* Writes out what waits, for at most @timeout_usec, outside of the loop. For a daemon that ends. */
 void channel_finish(Channel *c, uint64_t timeout_usec);
 
+/* Sessions. The keeper's handlers are called from the loop, but for on_gone(), which is called by channel_free(). */
+typedef struct ChannelKeeper {
+        void (*on_away)(Channel *c, int error, const char *text, void *userdata);       /* the connection is lost; @text may be NULL */
+        void (*on_up)(Channel *c, void *userdata);                                      /* client: the server has confirmed the session */
+        void (*on_gone)(Channel *c, void *userdata);                                    /* may be NULL */
+} ChannelKeeper;
+
+/* A channel without a connection, which takes what is written until channel_attach(). */
+int channel_new_away(sd_event *event, const ChannelHandlers *handlers, void *userdata, Channel **ret);
+bool channel_is_away(const Channel *c);
+
+/* Moves the connection of @from, which is open and has nothing in its buffers, to @c, which is away; @from is freed. */
+void channel_attach(Channel *c, Channel *from);
+
+/**
+ * channel_start_session() - turn an open or away TLS channel without a session into a session's client end
+ * @keep_sec: how long the server is to keep the session without a connection
+ * @keeper:   borrowed, outlives the channel
+ *
+ * If it is open the greeting goes out, else channel_attach() does that. Nothing may have been sent. Returns 0, -ENOMEM, ….
+ */
+int channel_start_session(Channel *c, uint32_t keep_sec, const ChannelKeeper *keeper, void *userdata);
+
+/* The server end of a new session, for an open TLS channel from which @hello has been read. */
+int channel_accept_session(Channel *c, const SessionHello *hello, const ChannelKeeper *keeper, void *userdata);
+
+/* The server end of an old one: takes the connection of @from, from which @hello has been read; @from is freed. If @c has another it is
+ * closed. */
+void channel_resume_session(Channel *c, Channel *from, const SessionHello *hello);
+
+const Session* channel_session(const Channel *c);       /* borrowed; NULL: there is none */
+void channel_lose_wire(Channel *c);                     /* of a session: closes the connection, tells nobody */
+void channel_give_up(Channel *c, int error, const char *text);  /* on_closed() follows */
+
 bool channel_is_tls(const Channel *c);
+bool channel_has_alpn(const Channel *c);
+int channel_get_fingerprint(const Channel *c, uint8_t ret[TLS_FINGERPRINT_SIZE]);
 const char* channel_error(const Channel *c);    /* what stands behind on_closed()'s error, for people; NULL: nothing but the errno */
 const char* channel_describe(const Channel *c); /* protocol and cipher suite of TLS, or "plain" */
 int channel_fd(const Channel *c);               /* borrowed */

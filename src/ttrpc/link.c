@@ -230,7 +230,7 @@ void socket_set_tcp_options(int fd) {
                 { IPPROTO_TCP, TCP_KEEPIDLE, 10 },
                 { IPPROTO_TCP, TCP_KEEPINTVL, 5 },
                 { IPPROTO_TCP, TCP_KEEPCNT, 3 },
-                { IPPROTO_TCP, TCP_USER_TIMEOUT, 25 * 1000 },
+                { IPPROTO_TCP, TCP_USER_TIMEOUT, 20 * 1000 },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(options); i++)
