@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "adaptor/hypervisor-service.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/queue.h>
 #include <unistd.h>
@@ -64,16 +65,30 @@ static void hide_from_kata(char *text) {
                         p[strlen("not")] = '-';
 }
 
-static int reply_error(TtrpcCall *call, const sd_bus_error *error) {
+static int reply_reason(TtrpcCall *call, TtrpcCode code, const char *reason) {
         _cleanup_(freep) char *text = NULL;
-        TtrpcCode code = error_to_code(error);
 
-        text = strdup(error_text(error));
+        text = strdup(reason);
         if (!text)
                 return ttrpc_call_reply_status(call, code, "out of memory for the reason");
         if (code != TTRPC_NOT_FOUND)
                 hide_from_kata(text);
         return ttrpc_call_reply_status(call, code, "%s", text);
+}
+
+static int reply_error(TtrpcCall *call, const sd_bus_error *error) {
+        return reply_reason(call, error_to_code(error), error_text(error));
+}
+
+static int reply_being_deleted(TtrpcCall *call, const Sandbox *s) {
+        _cleanup_(freep) char *text = NULL;
+
+        if (asprintf(&text, "sandbox %s is being deleted%s%s", s->record.id, isempty(s->record.last_error) ? "" : ": ",
+                     strempty(s->record.last_error)) < 0) {
+                text = NULL;
+                return -ENOMEM;
+        }
+        return reply_reason(call, TTRPC_FAILED_PRECONDITION, text);
 }
 
 static int reply_created(TtrpcCall *call, const Sandbox *s) {
@@ -193,7 +208,7 @@ static int parse_request(TtrpcCall *call, const Hypervisor__CreateVMRequest *mes
 /* kata may ask again for what it has: same answer. */
 static int create_known(HypervisorService *h, TtrpcCall *call, Sandbox *s, const char *netns_path, const CreateRequest *request) {
         if (s->record.state == SANDBOX_DELETING)
-                return ttrpc_call_reply_status(call, TTRPC_FAILED_PRECONDITION, "sandbox %s is being deleted", s->record.id);
+                return reply_being_deleted(call, s);
         if (!sandbox_matches(s, netns_path, request))
                 return ttrpc_call_reply_status(call, TTRPC_ALREADY_EXISTS,
                                                "adding sandbox: sandbox %s already exists, for another pod or network namespace", s->record.id);
@@ -279,8 +294,7 @@ static int method_start(TtrpcCall *call, const void *payload, size_t size, void 
                 return reply_started(call);
 
         case SANDBOX_DELETING:
-                return ttrpc_call_reply_status(call, TTRPC_FAILED_PRECONDITION, "sandbox %s is being deleted%s%s", id,
-                                               isempty(s->record.last_error) ? "" : ": ", strempty(s->record.last_error));
+                return reply_being_deleted(call, s);
 
         default:
                 r = wait_for(h, s, GOAL_RUNNING, on_start_done, call);

@@ -25,6 +25,7 @@ static const char *const phase_names[_METRICS_PHASE_MAX] = {
 static const char *const orphan_names[_METRICS_ORPHAN_MAX] = {
         [ORPHAN_INSTANCE] = "instance",
         [ORPHAN_TUNNEL]   = "tunnel",
+        [ORPHAN_SANDBOX]  = "sandbox",
 };
 
 static_assert(_SANDBOX_STEP_MAX < METRICS_STEPS, "a step more, and one for none, need room");
@@ -209,6 +210,7 @@ static int append_counters(sd_bus_message *m, const Metrics *metrics) {
                 { "peerpod_starts", "result", "cancelled", metrics->cancelled },
                 { "peerpod_orphans_reaped", "kind", orphan_names[ORPHAN_INSTANCE], metrics->orphans[ORPHAN_INSTANCE] },
                 { "peerpod_orphans_reaped", "kind", orphan_names[ORPHAN_TUNNEL],   metrics->orphans[ORPHAN_TUNNEL] },
+                { "peerpod_orphans_reaped", "kind", orphan_names[ORPHAN_SANDBOX],  metrics->orphans[ORPHAN_SANDBOX] },
                 { "peerpod_records_set_aside", NULL, NULL, metrics->records_set_aside },
                 { "peerpod_agent_proxy_failures", NULL, NULL, metrics->proxy_failures },
         };

@@ -28,6 +28,7 @@ typedef enum MetricsPhase {
 typedef enum MetricsOrphan {
         ORPHAN_INSTANCE,
         ORPHAN_TUNNEL,
+        ORPHAN_SANDBOX,                         /* its shim was gone */
         _METRICS_ORPHAN_MAX,
 } MetricsOrphan;
 

@@ -66,11 +66,10 @@ static void recognize_shim(Sandbox *s) {
 
         if (s->shim.shim.pid > 0 || s->shim.caller.pid == 0)
                 return;
-        if (process_id_is_alive(&s->shim.caller) == 0) {
+        r = process_id_is_alive(&s->shim.caller);
+        if (r == 0)
                 s->shim.caller = PROCESS_ID_NULL;
-                return;
-        }
-        if (now_usec(CLOCK_REALTIME) < usec_add(since, grace))
+        if (r <= 0 || now_usec(CLOCK_REALTIME) < usec_add(since, grace))
                 return;
 
         s->shim.shim = s->shim.caller;
@@ -98,6 +97,7 @@ static bool proxy_has_no_client(Sandbox *s) {
 static void reap(Sandbox *s, const char *why) {
         log_sandbox(s, LOG_NOTICE, MSG_SHIM_GONE, "The shim of sandbox '%s' is gone without StopVM (%s for %s), deleting the sandbox.",
                     s->record.id, why, FORMAT_USEC(now_usec(CLOCK_MONOTONIC) - s->shim.missing_usec));
+        s->manager->metrics.orphans[ORPHAN_SANDBOX]++;
         sandbox_set_last_error(s, why);
         (void) sandbox_stop(s, "its shim is gone");     /* that it could not be written down is logged, and it goes on */
 }

@@ -32,7 +32,7 @@ static const Family families[] = {
         { "peerpod_starts", FAMILY_COUNTER, NULL, "StartVM calls that came to an end, by how." },
         { "peerpod_step_failures", FAMILY_COUNTER, NULL, "Failed steps of sandboxes' lives, with each repetition, by error name." },
         { "peerpod_phase_duration_seconds", FAMILY_HISTOGRAM, "seconds", "How long phases of sandboxes' lives took that succeeded." },
-        { "peerpod_orphans_reaped", FAMILY_COUNTER, NULL, "Instances and tunnels that no record knew and that were removed." },
+        { "peerpod_orphans_reaped", FAMILY_COUNTER, NULL, "Instances and tunnels that no record knew, and sandboxes whose shim was gone, that were removed." },
         { "peerpod_records_set_aside", FAMILY_COUNTER, NULL, "Records of sandboxes that could not be read." },
         { "peerpod_agent_proxy_failures", FAMILY_COUNTER, NULL, "Agent proxies of running sandboxes that failed for good." },
 };

@@ -21,11 +21,6 @@ static int setup_hasty(void **state) {
         return setup(state);
 }
 
-static int teardown_hasty(void **state) {
-        adaptor_options = NULL;
-        return teardown(state);
-}
-
 /* kubelet tries again with a new id for the same pod; CRI-O tells which pod it is. */
 static void a_new_sandbox_of_a_pod_retires_the_older(void **state) {
         Test *t = *state;
@@ -197,21 +192,15 @@ int main(int argc, char *argv[]) {
                 TEST(a_new_sandbox_of_a_pod_retires_the_older),
                 TEST(another_pod_of_the_name_retires_nothing),
                 TEST(what_is_being_deleted_is_neither_planned_nor_started),
-                cmocka_unit_test_setup_teardown(a_start_without_a_deadline_has_ours, setup_hasty, teardown_hasty),
+                cmocka_unit_test_setup_teardown(a_start_without_a_deadline_has_ours, setup_hasty, teardown),
                 TEST(too_much_user_data_is_refused_before_the_vm_is_made),
                 TEST(fractions_of_a_cpu_are_rounded_up),
                 TEST(no_text_is_taken_for_not_found_by_kata),
                 TEST(a_socket_path_that_is_no_socket_is_left_alone),
         };
 
-        if (argc != 5)
+        if (!take_arguments(argc, argv, 4))
                 return 2;
-        adaptor_program = argv[1];
-        providerd_program = argv[2];
-        module_directory = argv[3];
-        fakes_program = argv[4];
-        if (getenv("CMOCKA_TEST_FILTER"))
-                cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
         return cmocka_run_group_tests_name("adaptor-kata", tests, NULL, NULL);
 }

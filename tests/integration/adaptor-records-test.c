@@ -18,18 +18,6 @@
 
 static const char *snapshots_program;
 
-static int setup_curious(void **state) {
-        static const char *const options[] = { "--reconcile-interval=300ms", NULL };
-
-        adaptor_options = options;
-        return setup(state);
-}
-
-static int teardown_curious(void **state) {
-        adaptor_options = NULL;
-        return teardown(state);
-}
-
 /* ---- power cuts -------------------------------------------------------------------------------------------------------------------- */
 
 static bool adaptor_has_ended(Test *t) {
@@ -350,7 +338,7 @@ static void a_record_of_a_newer_version_stays_as_it_is(void **state) {
 }
 
 int main(int argc, char *argv[]) {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup_curious, teardown_curious)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup_curious, teardown)
 #define TEST_SMALL_DISK(f) cmocka_unit_test_setup_teardown(f, setup_small_disk, teardown_small_disk)
         const struct CMUnitTest tests[] = {
                 TEST(a_power_cut_between_any_two_writes_comes_to_a_good_end),
@@ -363,15 +351,9 @@ int main(int argc, char *argv[]) {
                 TEST(a_record_of_a_newer_version_stays_as_it_is),
         };
 
-        if (argc != 6)
+        if (!take_arguments(argc, argv, 5))
                 return 2;
-        adaptor_program = argv[1];
-        providerd_program = argv[2];
-        module_directory = argv[3];
-        fakes_program = argv[4];
         snapshots_program = argv[5];
-        if (getenv("CMOCKA_TEST_FILTER"))
-                cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
         return cmocka_run_group_tests_name("adaptor-records", tests, NULL, NULL);
 }

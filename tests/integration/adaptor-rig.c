@@ -18,6 +18,21 @@ extern char **environ;
 const char *adaptor_program, *providerd_program, *module_directory, *fakes_program;
 const char *const *adaptor_options, *const *provider_options;
 
+bool take_arguments(int argc, char *argv[], int n) {
+        const char *filter = getenv("CMOCKA_TEST_FILTER");
+
+        if (argc != 1 + n)
+                return false;
+
+        adaptor_program = argv[1];
+        providerd_program = argv[2];
+        module_directory = argv[3];
+        fakes_program = argv[4];
+        if (filter)
+                cmocka_set_test_filter(filter);
+        return true;
+}
+
 /* ---- processes and files ---------------------------------------------------------------------------------------------------------- */
 
 char* path_of(const Test *t, const char *name) {
@@ -230,6 +245,13 @@ int setup(void **state) {
         return 0;
 }
 
+int setup_curious(void **state) {
+        static const char *const options[] = { "--reconcile-interval=300ms", NULL };
+
+        adaptor_options = options;
+        return setup(state);
+}
+
 int teardown(void **state) {
         Test *t = *state;
         int status = end_process(&t->adaptor, SIGTERM);
@@ -241,6 +263,7 @@ int teardown(void **state) {
         sd_event_unref(t->event);
         (void) remove_tree(t->dir);
         free(t);
+        adaptor_options = provider_options = NULL;
         return status == 0 ? 0 : -1;            /* a crash, a sanitizer's report */
 }
 

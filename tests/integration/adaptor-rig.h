@@ -60,11 +60,15 @@ typedef struct Annotation {
         const char *key, *value;
 } Annotation;
 
-/* What the next start of a program gets in addition; NULL for nothing. */
+/* What the next start of a program gets in addition; NULL for nothing, as after each test. */
 extern const char *const *adaptor_options, *const *provider_options;
+
+/* Takes the four programs, which stand first, and $CMOCKA_TEST_FILTER, for tests of one at a time. False if there are not @n arguments. */
+bool take_arguments(int argc, char *argv[], int n);
 
 /* ---- fixture: all of it started, in a directory of its own ---- */
 int setup(void **state);
+int setup_curious(void **state);        /* with an adaptor that looks for orphans several times a second */
 int teardown(void **state);             /* fails if the adaptor did not end with 0: a crash, a sanitizer's report */
 
 /* ---- processes ---- */

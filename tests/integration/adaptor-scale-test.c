@@ -54,11 +54,6 @@ static int setup_scale(void **state) {
         return setup(state);
 }
 
-static int teardown_scale(void **state) {
-        adaptor_options = provider_options = NULL;
-        return teardown(state);
-}
-
 /* Processor time of all threads of a process. */
 static uint64_t cpu_nsec(pid_t pid) {
         struct timespec ts;
@@ -286,21 +281,15 @@ static void five_hundred_at_once(void **state) {
 }
 
 int main(int argc, char *argv[]) {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup_scale, teardown_scale)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup_scale, teardown)
         const struct CMUnitTest tests[] = {
                 TEST(a_thousand_sandboxes_cost_a_thousand_times_one),
                 TEST(five_hundred_at_once),
                 TEST(a_call_that_hangs_delays_nobody_else),
         };
 
-        if (argc != 5)
+        if (!take_arguments(argc, argv, 4))
                 return 2;
-        adaptor_program = argv[1];
-        providerd_program = argv[2];
-        module_directory = argv[3];
-        fakes_program = argv[4];
-        if (getenv("CMOCKA_TEST_FILTER"))
-                cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
         return cmocka_run_group_tests_name("adaptor-scale", tests, NULL, NULL);
 }

@@ -24,11 +24,6 @@ static int setup_impatient(void **state) {
         return setup(state);
 }
 
-static int teardown_impatient(void **state) {
-        adaptor_options = NULL;
-        return teardown(state);
-}
-
 /* A process of its own that asks for CreateVM and StartVM, says when that was done, and stays until it is killed. */
 static pid_t start_shim(Test *t, const char *id, const char *netns, const char *pod) {
         int ends[2];
@@ -199,7 +194,7 @@ static void a_shim_is_known_again_after_a_restart(void **state) {
 }
 
 int main(int argc, char *argv[]) {
-#define TEST(f) cmocka_unit_test_setup_teardown(f, setup_impatient, teardown_impatient)
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup_impatient, teardown)
         const struct CMUnitTest tests[] = {
                 TEST(a_sandbox_without_network_namespace_is_reaped),
                 TEST(a_planned_sandbox_without_network_namespace_is_reaped),
@@ -211,14 +206,8 @@ int main(int argc, char *argv[]) {
                 TEST(a_shim_is_known_again_after_a_restart),
         };
 
-        if (argc != 5)
+        if (!take_arguments(argc, argv, 4))
                 return 2;
-        adaptor_program = argv[1];
-        providerd_program = argv[2];
-        module_directory = argv[3];
-        fakes_program = argv[4];
-        if (getenv("CMOCKA_TEST_FILTER"))
-                cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
         return cmocka_run_group_tests_name("adaptor-shim", tests, NULL, NULL);
 }

@@ -402,18 +402,6 @@ static void an_instance_without_a_record_is_reaped(void **state) {
         assert_true(called(t, "Teardown " ID));
 }
 
-static int setup_curious(void **state) {
-        static const char *const options[] = { "--reconcile-interval=300ms", NULL };
-
-        adaptor_options = options;
-        return setup(state);
-}
-
-static int teardown_curious(void **state) {
-        adaptor_options = NULL;
-        return teardown(state);
-}
-
 static void orphans_are_found_while_it_runs(void **state) {
         Test *t = *state;
 
@@ -896,7 +884,7 @@ static void bad_configuration_ends_with_status_78(void **state) {
 
 int main(int argc, char *argv[]) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-#define TEST_CURIOUS(f) cmocka_unit_test_setup_teardown(f, setup_curious, teardown_curious)
+#define TEST_CURIOUS(f) cmocka_unit_test_setup_teardown(f, setup_curious, teardown)
         const struct CMUnitTest tests[] = {
                 TEST(a_pod_vm_lives_and_leaves_nothing),
                 TEST(bad_requests_are_refused_with_their_reason),
@@ -935,16 +923,9 @@ int main(int argc, char *argv[]) {
                 TEST(bad_configuration_ends_with_status_78),
         };
 
-        if (argc != 6)
+        if (!take_arguments(argc, argv, 5))
                 return 2;
-        adaptor_program = argv[1];
-        providerd_program = argv[2];
-        module_directory = argv[3];
-        fakes_program = argv[4];
         xml_directory = argv[5];
-        /* tests of one at a time: test-adaptor … with CMOCKA_TEST_FILTER= */
-        if (getenv("CMOCKA_TEST_FILTER"))
-                cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
         return cmocka_run_group_tests_name("adaptor", tests, NULL, NULL);
 }
