@@ -266,6 +266,42 @@ static void a_call_that_hangs_delays_nobody_else(void **state) {
         ttrpc_client_free(client);
 }
 
+/* All of them are looked after at once, which must not be more than systemd's bus and the services take. */
+static void a_restart_adopts_a_thousand(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        const unsigned n = BATCH * N_BATCHES;
+        uint64_t begin, ready;
+
+        for (unsigned b = 0; b < N_BATCHES; b++) {
+                all_at_once(t, client, begin_create_of, b * BATCH, (b + 1) * BATCH);
+                all_at_once(t, client, begin_start_of, b * BATCH, (b + 1) * BATCH);
+        }
+        ttrpc_client_free(client);
+        end_adaptor(t, SIGKILL);
+        assert_int_equal(unlink(path_of(t, "calls")), 0);
+
+        begin = now_usec(CLOCK_MONOTONIC);
+        start_adaptor(t);
+        ready = now_usec(CLOCK_MONOTONIC);
+        wait_until(t, count(path_of(t, "calls"), "StartUnit ") == 2 * n);       /* socket and proxy of each */
+        print_message("%u sandboxes read in %.2f s, and looked after in %.2f s\n", n, (ready - begin) / 1e6,
+                      (now_usec(CLOCK_MONOTONIC) - begin) / 1e6);
+        assert_int_equal(n_podvms(t), n);
+        for (unsigned i = 0; i < n; i += BATCH / 4) {
+                assert_string_equal(property_of(t, names[i].id, "State"), "running");
+                assert_string_equal(property_of(t, names[i].id, "LastError"), "");
+        }
+        assert_false(called(t, "StopUnit"));
+
+        client = connect_shim(t);
+        for (unsigned b = 0; b < N_BATCHES; b++)
+                all_at_once(t, client, begin_stop_of, b * BATCH, (b + 1) * BATCH);
+        wait_until(t, n_podvms(t) == 0);
+        assert_int_equal(n_instances(t), 0);
+        ttrpc_client_free(client);
+}
+
 static void five_hundred_at_once(void **state) {
         Test *t = *state;
         TtrpcClient *client = connect_shim(t);
@@ -284,6 +320,7 @@ int main(int argc, char *argv[]) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup_scale, teardown)
         const struct CMUnitTest tests[] = {
                 TEST(a_thousand_sandboxes_cost_a_thousand_times_one),
+                TEST(a_restart_adopts_a_thousand),
                 TEST(five_hundred_at_once),
                 TEST(a_call_that_hangs_delays_nobody_else),
         };
