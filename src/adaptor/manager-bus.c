@@ -3,8 +3,10 @@
 
 #include "adaptor/error.h"
 #include "adaptor/explain.h"
+#include "adaptor/hold.h"
 #include "adaptor/manager.h"
 #include "adaptor/metrics.h"
+#include "adaptor/orphans.h"
 #include "adaptor/polkit.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox.h"
@@ -119,6 +121,31 @@ static int method_explain(sd_bus_message *call, void *userdata, sd_bus_error *er
         return r < 0 ? r : 1;
 }
 
+/* Asks the cloud, which may count and charge for questions. */
+static int orphans(Manager *m, sd_bus_message *call, bool reap, sd_bus_error *error) {
+        const char *const details[] = { "verb", reap ? "reap" : "find-orphans", NULL };
+        int r;
+
+        r = polkit_check_async(m->polkit, call, POLKIT_ACTION_MANAGE, details, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;   /* refused, or asked */
+
+        return orphans_begin(m, call, reap, error);
+}
+
+static int method_find_orphans(sd_bus_message *call, void *userdata, sd_bus_error *error) {
+        return orphans(userdata, call, /* reap= */ false, error);
+}
+
+static int method_reap_orphans(sd_bus_message *call, void *userdata, sd_bus_error *error) {
+        return orphans(userdata, call, /* reap= */ true, error);
+}
+
+static int property_get_n_held(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+                               void *userdata, sd_bus_error *error) {
+        return sd_bus_message_append(reply, "u", (uint32_t) hold_count(userdata));
+}
+
 static int property_get_version(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
                                 void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "s", PEERPOD_VERSION);
@@ -149,6 +176,7 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_PROPERTY("Version", "s", property_get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("NPodVMs", "u", property_get_n, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("NHeldPodVMs", "u", property_get_n_held, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Provider", "s", property_get_provider, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Node", "s", property_get_node, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_METHOD_WITH_ARGS("ListPodVMs", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(sssso)", podvms), method_list,
@@ -161,6 +189,10 @@ static const sd_bus_vtable manager_vtable[] = {
                                 SD_BUS_VTABLE_UNPRIVILEGED /* reading is for everybody */),
         SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_ARGS("s", what), SD_BUS_RESULT("a{sv}", story), method_explain,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* reading is for everybody */),
+        SD_BUS_METHOD_WITH_ARGS("FindOrphans", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ssssss)", found), method_find_orphans,
+                                SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
+        SD_BUS_METHOD_WITH_ARGS("ReapOrphans", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ssssss)", found), method_reap_orphans,
+                                SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_SIGNAL_WITH_ARGS("PodVMNew", SD_BUS_ARGS("s", sandbox_id, "o", path), 0),
         SD_BUS_SIGNAL_WITH_ARGS("PodVMRemoved", SD_BUS_ARGS("s", sandbox_id, "o", path), 0),
         SD_BUS_VTABLE_END

@@ -13,6 +13,7 @@
 #include "adaptor/hypervisor-service.h"
 #include "adaptor/service-link.h"
 #include "adaptor/manager-bus.h"
+#include "adaptor/orphans.h"
 #include "adaptor/pod.h"
 #include "adaptor/polkit.h"
 #include "adaptor/provider-client.h"
@@ -39,7 +40,7 @@ struct GoneSandbox {
         char id[];
 };
 
-static bool is_gone_meanwhile(const Manager *m, const char *id) {
+bool manager_is_gone_meanwhile(const Manager *m, const char *id) {
         GoneSandbox *g;
 
         HASH_FIND_STR(m->gone_meanwhile, id, g);
@@ -49,7 +50,7 @@ static bool is_gone_meanwhile(const Manager *m, const char *id) {
 static void remember_gone(Manager *m, const char *id) {
         GoneSandbox *g;
 
-        if ((!m->find_call && !m->list_call) || is_gone_meanwhile(m, id))
+        if ((!m->find_call && !m->list_call && m->n_orphan_queries == 0) || manager_is_gone_meanwhile(m, id))
                 return;
 
         g = calloc(1, sizeof(GoneSandbox) + strlen(id) + 1);
@@ -61,10 +62,10 @@ static void remember_gone(Manager *m, const char *id) {
                 free(g);
 }
 
-static void forget_gone(Manager *m) {
+void manager_forget_gone(Manager *m) {
         GoneSandbox *g, *next;
 
-        if (m->find_call || m->list_call)
+        if (m->find_call || m->list_call || m->n_orphan_queries > 0)
                 return;
 
         HASH_ITER(hh, m->gone_meanwhile, g, next) {
@@ -123,6 +124,7 @@ Manager* manager_free(Manager *m) {
 
         /* The shim's calls first: they are waiters of the sandboxes, and are answered here. */
         hypervisor_service_free(m->hypervisor);
+        orphans_forget(m);
         sandbox_stories_flush(m);
         sd_event_source_disable_unref(m->tell);
         while ((s = TAILQ_FIRST(&m->sandboxes)))
@@ -139,7 +141,7 @@ Manager* manager_free(Manager *m) {
         service_call_free(m->name_call);
         m->find_call = service_call_free(m->find_call);
         m->list_call = service_call_free(m->list_call);
-        forget_gone(m);
+        manager_forget_gone(m);
         unit_client_free(m->units);
         polkit_free(m->polkit);
         service_link_free(m->tunnel);
@@ -283,7 +285,7 @@ static void on_description(ServiceCall *call, sd_bus_message *reply, const sd_bu
 }
 
 /* An instance that carries our node's tag, and that no record knows: made by a start that was cut off, whose record was lost. */
-static void reap(Manager *m, const char *id, const char *name, const char *instance_id) {
+void manager_reap_instance(Manager *m, const char *id, const char *name, const char *instance_id) {
         _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
         Sandbox *s;
         int r;
@@ -357,8 +359,8 @@ static int read_instances(Manager *m, sd_bus_message *reply) {
                         sandbox_fail_made(s);
                 else if (s)
                         s->listed = m->n_lists;
-                else if (m->n_sandboxes < SANDBOXES_MAX && !is_gone_meanwhile(m, id))
-                        reap(m, id, name, instance_id);
+                else if (m->n_sandboxes < SANDBOXES_MAX && !manager_is_gone_meanwhile(m, id))
+                        manager_reap_instance(m, id, name, instance_id);
         }
         if (r < 0)
                 return r;
@@ -399,7 +401,29 @@ static void on_instances(ServiceCall *call, sd_bus_message *reply, const sd_bus_
                 reconcile_later(m);
         }
         m->find_call = service_call_free(m->find_call);
-        forget_gone(m);
+        manager_forget_gone(m);
+}
+
+void manager_reap_tunnel(Manager *m, const char *id) {
+        _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
+        Sandbox *s;
+        int r;
+
+        record.id = strdup(id);
+        record.node = strdup(m->settings->node);
+        record.last_error = strdup("tunnel found without a record");
+        if (!record.id || !record.node || !record.last_error) {
+                (void) log_oom();
+                return;
+        }
+        r = sandbox_new_from_record(m, &record, &s);
+        if (r < 0) {
+                log_error_errno(r, "Failed to take up the tunnel of sandbox '%s', ignoring: %m", id);
+                return;
+        }
+        log_sandbox(s, LOG_NOTICE, NULL, "Tunnel of sandbox '%s' has no record, taking it down.", id);
+        m->metrics.orphans[ORPHAN_TUNNEL]++;
+        sandbox_recover(s);
 }
 
 static int read_tunnels(Manager *m, sd_bus_message *reply) {
@@ -410,24 +434,9 @@ static int read_tunnels(Manager *m, sd_bus_message *reply) {
         if (r < 0)
                 return r;
         while ((r = sd_bus_message_read(reply, "s", &id)) > 0) {
-                _cleanup_(sandbox_record_done) SandboxRecord record = { .state = SANDBOX_DELETING };
-                Sandbox *s;
-
-                if (!sandbox_id_is_valid(id) || manager_find_sandbox(m, id) || is_gone_meanwhile(m, id) ||
-                    sandbox_store_holds(m->store, id))
-                        continue;
-
-                record.id = strdup(id);
-                record.node = strdup(m->settings->node);
-                record.last_error = strdup("tunnel found without a record");
-                if (!record.id || !record.node)
-                        return -ENOMEM;
-                r = sandbox_new_from_record(m, &record, &s);
-                if (r < 0)
-                        return r;
-                log_sandbox(s, LOG_NOTICE, NULL, "Tunnel of sandbox '%s' has no record, taking it down.", id);
-                m->metrics.orphans[ORPHAN_TUNNEL]++;
-                sandbox_recover(s);
+                if (sandbox_id_is_valid(id) && !manager_find_sandbox(m, id) && !manager_is_gone_meanwhile(m, id) &&
+                    !sandbox_store_holds(m->store, id))
+                        manager_reap_tunnel(m, id);
         }
 
         return r;
@@ -445,7 +454,7 @@ static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_er
                 reconcile_later(m);
         }
         m->list_call = service_call_free(m->list_call);
-        forget_gone(m);
+        manager_forget_gone(m);
 }
 
 static void reconcile(Manager *m) {

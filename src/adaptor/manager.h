@@ -18,6 +18,7 @@ typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
+typedef struct OrphanQuery OrphanQuery;
 typedef struct Pod Pod;
 typedef struct Polkit Polkit;
 typedef struct Sandbox Sandbox;
@@ -53,10 +54,12 @@ struct Manager {
         ServiceCall *name_call, *find_call, *list_call;
         uint64_t find_usec;             /* CLOCK_REALTIME when find_call began */
         unsigned n_lists;               /* of the cloud's instances that were read */
-        GoneSandbox *gone_meanwhile;    /* while one of the last two is under way */
+        GoneSandbox *gone_meanwhile;    /* while a list is under way */
         sd_event_source *reconcile_again, *reconcile_timer;
         sd_event_source *shim_timer;
         CertificateWatch *certificates;
+        LIST_HEAD(, OrphanQuery) orphan_queries;
+        unsigned n_orphan_queries;
         bool notify;                    /* tell systemd our status */
 
         Metrics metrics;
@@ -95,6 +98,15 @@ int manager_forget_unreadable(Manager *m, const char *id, Sandbox **ret);
 
 /* manager_retire_older() - kata's shim has made a new sandbox for a pod: older ones of the same pod have lost theirs */
 void manager_retire_older(Manager *m, const Sandbox *newest);
+
+/* manager_reap_instance() - one that carries our node's tag, and that no record knows: a sandbox is made up for it, and deleted. The
+ * other for a tunnel. Failures are logged. */
+void manager_reap_instance(Manager *m, const char *id, const char *name, const char *instance_id);
+void manager_reap_tunnel(Manager *m, const char *id);
+
+/* manager_is_gone_meanwhile() - a list that began before the sandbox went may still have it; to be forgotten when no list is under way */
+bool manager_is_gone_meanwhile(const Manager *m, const char *id);
+void manager_forget_gone(Manager *m);
 
 /* For sandboxes. */
 int manager_add_sandbox(Manager *m, Sandbox *s);       /* -ENOMEM: it is in no table */

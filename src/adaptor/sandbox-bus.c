@@ -2,6 +2,7 @@
 #include "adaptor/sandbox-bus.h"
 
 #include "adaptor/error.h"
+#include "adaptor/hold.h"
 #include "adaptor/manager.h"
 #include "adaptor/polkit.h"
 #include "adaptor/sandbox.h"
@@ -75,6 +76,8 @@ int sandbox_bus_stop(Sandbox *s, sd_bus_message *call, sd_bus_error *error) {
 
         /* Not on disk? Then the answer, which waits for the end, is all that is promised. */
         (void) sandbox_stop(s, "asked for on the bus");
+        if (sandbox_is_held(s))
+                sandbox_advance(s);             /* which says so */
         return 1;
 }
 
@@ -99,6 +102,23 @@ static int method_check_tunnel(sd_bus_message *m, void *userdata, sd_bus_error *
         if (r > 0)
                 r = tunnel_check_begin(s, m, error);
         return r < 0 ? r : 1;   /* asked polkit, or tunneld */
+}
+
+static int method_hold(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        Sandbox *s = userdata;
+        const char *const details[] = { "sandbox", s->record.id, "verb", "hold", NULL };
+        uint64_t usec;
+        int r;
+
+        r = polkit_check_async(s->manager->polkit, m, POLKIT_ACTION_MANAGE, details, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;   /* refused, or asked */
+
+        r = sd_bus_message_read(m, "t", &usec);
+        if (r < 0)
+                return r;
+        r = sandbox_hold(s, usec, error);
+        return r < 0 ? r : sd_bus_reply_method_return(m, NULL);
 }
 
 static int property_get_text(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
@@ -161,6 +181,9 @@ static const sd_bus_vtable podvm_vtable[] = {
         USEC("StartedTimestamp", SANDBOX_CREATING, CHANGES),
         USEC("RunningTimestamp", SANDBOX_RUNNING, CHANGES),
         USEC("DeletingTimestamp", SANDBOX_DELETING, CHANGES),
+        SD_BUS_PROPERTY("HeldUntilTimestamp", "t", property_get_usec, offsetof(Sandbox, record.hold_until_usec), CHANGES),
+        SD_BUS_METHOD_WITH_ARGS("Hold", SD_BUS_ARGS("t", usec), SD_BUS_NO_RESULT, method_hold,
+                                SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_METHOD_WITH_ARGS("Stop", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_stop, SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_METHOD_WITH_ARGS("CheckTunnel", SD_BUS_NO_ARGS, SD_BUS_RESULT("b", ok, "s", report), method_check_tunnel,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),

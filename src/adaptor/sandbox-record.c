@@ -156,6 +156,9 @@ static int parse_numbers(json_object *o, SandboxRecord *record, char **ret_error
         r = json_get_u64(o, "memory-mib", REQUEST_MEMORY_MIB_MAX, &record->memory_mib, ret_error);
         if (r < 0)
                 return r;
+        r = json_get_u64(o, "hold-until-usec", INT64_MAX, &record->hold_until_usec, ret_error);
+        if (r < 0)
+                return r;
 
         record->vcpus = vcpus;
         record->gpus = gpus;
@@ -305,6 +308,10 @@ int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
         if (r < 0)
                 return r;
         r = json_set_u64(o, "memory-mib", record->memory_mib);
+        if (r < 0)
+                return r;
+        if (record->hold_until_usec > 0)
+                r = json_set_u64(o, "hold-until-usec", record->hold_until_usec);
         if (r < 0)
                 return r;
         r = json_set_strv(o, "addresses", record->addresses);

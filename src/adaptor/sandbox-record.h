@@ -54,6 +54,7 @@ typedef struct SandboxRecord {
         char **tls_cipher_suites;
 
         char *last_error;
+        uint64_t hold_until_usec;       /* CLOCK_REALTIME: not deleted before; 0: no hold. Records from before it had none. */
         uint64_t state_usec[_SANDBOX_STATE_MAX];        /* CLOCK_REALTIME of each state's begin, 0 = not yet */
 } SandboxRecord;
 

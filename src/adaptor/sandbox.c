@@ -23,6 +23,7 @@
 
 #include "adaptor/error.h"
 #include "adaptor/service-link.h"
+#include "adaptor/hold.h"
 #include "adaptor/manager.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
@@ -267,6 +268,7 @@ Sandbox* sandbox_free(Sandbox *s) {
         sd_event_source_disable_unref(s->deadline);
         sd_event_source_disable_unref(s->retry);
         sd_event_source_disable_unref(s->patience);
+        sd_event_source_disable_unref(s->hold);
         while ((w = TAILQ_FIRST(&s->waiters))) {
                 TAILQ_REMOVE(&s->waiters, w, waiters);
                 w->sandbox = NULL;
@@ -291,7 +293,7 @@ Sandbox* sandbox_free(Sandbox *s) {
         return NULL;
 }
 
-static int sandbox_save(Sandbox *s) {
+int sandbox_save(Sandbox *s) {
         _cleanup_(freep) char *text = NULL;
         int r;
 
@@ -450,6 +452,7 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error) {
         (void) sd_bus_error_copy(&s->failure, error);
 
         sandbox_story_failed(s, error);
+        sandbox_hold_failed(s);
         begin_delete(s);
         if (arm_timer(s, &s->patience, PATIENCE_USEC, on_patience_over) < 0)
                 waiters_fail(s);
@@ -970,6 +973,16 @@ static SandboxStep next_step(const Sandbox *s) {
         return left == 0 ? _SANDBOX_STEP_INVALID : (SandboxStep) __builtin_ctz(left);
 }
 
+/* It stays as it is: nobody is to wait for its end. */
+static void stay_held(Sandbox *s) {
+        static const sd_bus_error held = SD_BUS_ERROR_MAKE_CONST(PEERPOD_ERROR_FAILED_PRECONDITION,
+                                                                 "it is held, and will be deleted when the hold is over or released");
+
+        s->patience = sd_event_source_disable_unref(s->patience);
+        waiters_fail(s);
+        waiters_notify(s, GOAL_GONE, &held);
+}
+
 void sandbox_advance(Sandbox *s) {
         while (s->step < 0 && !s->retry && s->record.state != SANDBOX_GONE) {
                 _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -977,6 +990,10 @@ void sandbox_advance(Sandbox *s) {
                 SandboxStep step = next_step(s);
                 int r;
 
+                if (sandbox_is_held(s)) {
+                        stay_held(s);
+                        return;
+                }
                 if (step < 0) {
                         state_done(s);
                         if (s->record.state == state)
@@ -1028,6 +1045,7 @@ void sandbox_recover(Sandbox *s) {
 
         (void) arm_state_deadline(s);
         shim_watch_recover(s);
+        sandbox_hold_recover(s);
 
         switch (s->record.state) {
 

@@ -85,6 +85,7 @@ struct Sandbox {
         sd_event_source *deadline;      /* of the state */
         sd_event_source *retry;         /* pause between two passes */
         sd_event_source *patience;      /* of those who wait for a failed start to be undone */
+        sd_event_source *hold;          /* the end of a hold */
         unsigned n_retries;
 
         sd_bus_error failure;           /* why the start has failed */
@@ -143,6 +144,9 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error);
 
 /* sandbox_fail_made() - an instance of a sandbox that is only planned has been found: its disk has forgotten the start */
 void sandbox_fail_made(Sandbox *s);
+
+/* sandbox_save() - write the record as it is. Returns 0 or -errno. */
+int sandbox_save(Sandbox *s);
 
 /* sandbox_set_last_error() - show it on the bus; nothing else changes */
 void sandbox_set_last_error(Sandbox *s, const char *text);

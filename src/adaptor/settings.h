@@ -21,6 +21,7 @@ typedef struct Settings {
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
         uint32_t history_max;
+        uint64_t hold_max_usec, hold_failed_usec;
 
         char **environment_files;       /* where the variables of these come from again at a reload */
         uint64_t certificate_check_usec, certificate_warning_usec;

@@ -330,7 +330,7 @@ void command_table_print_help(const CommandTable *t, const Command *command, FIL
                 fprintf(f, "Usage of %s %s:\n", t->program, command->name);
 
         for (size_t i = 0; i < t->n_commands; i++)
-                if (!command || command == t->commands + i)
+                if (command ? command == t->commands + i : !t->commands[i].hidden)
                         print_command(t, t->commands + i, f);
 
         fprintf(f, "\nOptions:\n");

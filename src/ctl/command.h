@@ -51,6 +51,7 @@ struct Command {
         const char *options;    /* names of those it takes, between blanks; --help goes with every command */
         const char *help;
         const char *alias;      /* an older name of one word, which is not shown; NULL */
+        bool hidden;            /* for programs: no word of it in any help */
         bool rest_verbatim;     /* whatever follows the required words belongs to another program, options included */
         uint64_t timeout_usec;  /* what --timeout= replaces; UINT64_MAX: none */
         int (*run)(const CommandLine *line);

@@ -9,11 +9,11 @@
 #include "ctl/command.h"
 
 typedef struct Arguments {
-        bool all, full, interactive, json, no_ask_password, raw, read_only, tty, wait;
-        const char *bundle_config, *cwd, *exec_id, *file, *gpu_model, *hex, *hostname, *image, *initdata, *machine_type,
-                *netns, *pod_name, *pod_namespace, *rootfs, *socket, *user;
+        bool all, dry_run, full, interactive, json, no_ask_password, raw, read_only, release, tty, wait;
+        const char *bundle_config, *cwd, *exec_id, *file, *gpu_model, *hex, *hostname, *image, *initdata, *kata_config, *machine_type,
+                *netns, *pod_name, *pod_namespace, *rootfs, *sandbox, *socket, *user;
         TextList annotations, dns, env, mounts;
-        OptionalNumber cpus, gpus, length, memory, timeout;
+        OptionalNumber cpus, gpus, length, memory, span, timeout;
 } Arguments;
 
 extern const CommandTable command_table;
@@ -75,6 +75,10 @@ int command_list(const CommandLine *line);
 int command_status(const CommandLine *line);
 int command_stop(const CommandLine *line);
 int command_why(const CommandLine *line);
+int command_hold(const CommandLine *line);
+int command_reap(const CommandLine *line);
+int command_monitor(const CommandLine *line);
+int command_complete(const CommandLine *line);
 int command_logs(const CommandLine *line);
 int command_info(const CommandLine *line);
 int command_hypervisor_version(const CommandLine *line);

@@ -74,15 +74,17 @@ int command_list(const CommandLine *line) {
         r = table_new(headers, ELEMENTSOF(headers), &table);
         for (size_t i = 0; r >= 0 && i < json_object_array_length(podvms); i++) {
                 json_object *p = json_object_array_get_idx(podvms, i);
-                char id[256], age[24];
+                char id[256], age[24], shown[64];
 
                 if (arguments(line)->full)
                         (void) snprintf(id, sizeof(id), "%s", podvm_text(p, "SandboxId"));
                 else
                         shorten_id(podvms, podvm_text(p, "SandboxId"), id, sizeof(id));
 
+                (void) snprintf(shown, sizeof(shown), "%s%s", podvm_text(p, "State"),
+                                podvm_number(p, "HeldUntilTimestamp") > now ? ",held" : "");
                 r = table_add(table, (const char *const[]) {
-                                id, podvm_text(p, "PodNamespace"), podvm_text(p, "PodName"), podvm_text(p, "State"),
+                                id, podvm_text(p, "PodNamespace"), podvm_text(p, "PodName"), shown,
                                 podvm_text(p, "InstanceId"), first_address(p),
                                 age_of(podvm_number(p, "CreatedTimestamp"), now, age) });
         }
@@ -113,6 +115,16 @@ static void print_timestamp(const char *name, uint64_t usec, uint64_t before, ui
         print_field(name, text);
 }
 
+/* "in 12m" */
+static void print_until(const char *name, uint64_t usec, uint64_t now) {
+        char text[64], span[24];
+
+        if (usec <= now)
+                return;
+        (void) snprintf(text, sizeof(text), "%s from now", age_of(now, usec, span));
+        print_field(name, text);
+}
+
 static void print_property(const char *name, json_object *value) {
         if (json_object_is_type(value, json_type_array))
                 for (size_t i = 0; i < json_object_array_length(value); i++)
@@ -127,7 +139,7 @@ int command_status(const CommandLine *line) {
                 { "InstanceId", "Instance" }, { "InstanceName", "Instance name" }, { "InstanceType", "Instance type" },
                 { "Addresses", "Addresses" }, { "TunnelType", "Tunnel" }, { "TunnelId", "Tunnel id" },
                 { "NetworkNamespace", "Network namespace" }, { "AgentSocket", "Agent socket" },
-                { "ProxyUnit", "Proxy unit" },
+                { "ProxyUnit", "Proxy unit" }, { "HeldUntilTimestamp", "Held until" },
                 { "CreatedTimestamp", "Created" }, { "StartedTimestamp", "Started" },
                 { "RunningTimestamp", "Running" }, { "DeletingTimestamp", "Deleting" }, { "LastError", "Last error" },
         };
@@ -156,7 +168,9 @@ int command_status(const CommandLine *line) {
 
                 if (!json_object_object_get_ex(podvm, rows[i].property, &value))
                         continue;
-                if (strstr(rows[i].property, "Timestamp")) {
+                if (streq(rows[i].property, "HeldUntilTimestamp"))
+                        print_until(rows[i].shown, podvm_number(podvm, rows[i].property), now);
+                else if (strstr(rows[i].property, "Timestamp")) {
                         uint64_t usec = podvm_number(podvm, rows[i].property);
 
                         print_timestamp(rows[i].shown, usec, before, now);

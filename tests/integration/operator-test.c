@@ -16,7 +16,7 @@
 #define OTHER_ID "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
 
 extern char **environ;
-static const char *ctl_program;
+static const char *ctl_program, *completion_script;
 static const char *options[4];          /* of the adaptor, from its next start on */
 
 typedef struct Output {
@@ -310,6 +310,323 @@ static void no_secret_is_in_the_story(void **state) {
         ttrpc_client_free(client);
 }
 
+/* ---- hold -------------------------------------------------------------------------------------------------------------------------- */
+
+static void a_held_pod_vm_stays_until_it_is_released(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        _cleanup_(output_done) Output o = {};
+
+        create_ok(t, client);
+        start_ok(t, client);
+        CTL(t, &o, "hold", "0123");
+        assert_succeeds(&o);
+        CTL(t, &o, "list");
+        assert_says(o.out, "running,held");
+        stop_ok(t, client);                     /* answered at once, as always */
+        assert_string_equal(property(t, "State"), "deleting");
+        CTL(t, &o, "status", ID);
+        assert_succeeds(&o);
+        assert_says(o.out, "Held until: ");
+        CTL(t, &o, "stop", ID);                 /* nobody is kept waiting for what a hold puts off */
+        assert_int_equal(o.status, 1);
+        assert_says(o.err, "it is held");
+        assert_true(instance_exists(t));
+        assert_false(called(t, "StopUnit"));
+        assert_false(called(t, "Teardown"));
+
+        restart_adaptor(t, SIGKILL);            /* it is in the record */
+        CTL(t, &o, "list");
+        assert_says(o.out, "deleting,held");
+        assert_true(instance_exists(t));
+        CTL(t, &o, "hold", ID, "--release");
+        assert_succeeds(&o);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_hold_ends_by_itself(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        _cleanup_(output_done) Output o = {};
+
+        create_ok(t, client);
+        start_ok(t, client);
+        CTL(t, &o, "hold", ID, "--for=300ms");
+        assert_succeeds(&o);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_hold_is_no_longer_than_the_setting_says(void **state) {
+        Test *t = *state;
+        TtrpcClient *client;
+        _cleanup_(output_done) Output o = {};
+
+        options[0] = "--hold-max=1h";
+        restart_adaptor(t, SIGTERM);
+        client = connect_shim(t);
+        create_ok(t, client);
+        CTL(t, &o, "hold", ID, "--for=2h");
+        assert_int_equal(o.status, 1);
+        assert_says(o.err, "PEERPOD_HOLD_MAX");
+        CTL(t, &o, "hold", ID, "--for=0");
+        assert_int_equal(o.status, 2);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void a_failed_start_is_held_where_the_setting_says_so(void **state) {
+        Test *t = *state;
+        TtrpcClient *client;
+        _cleanup_(output_done) Output o = {};
+        Call c;
+
+        options[0] = "--hold-failed=1h";
+        restart_adaptor(t, SIGTERM);
+        client = connect_shim(t);
+        control_fakes(t, "start-proxy=fail\n");
+        create_ok(t, client);
+        begin_start(client, &c, ID, 0);
+        finish(t, &c, TTRPC_UNAVAILABLE);       /* told at once: there is nothing to wait for */
+        assert_true(instance_exists(t));
+
+        /* The next sandbox of the same pod is not held, too: a pod that fails again and again fills no quota. */
+        begin_create(client, &c, OTHER_ID, NETNS, "web", NULL);
+        finish(t, &c, TTRPC_OK);
+        begin_start(client, &c, OTHER_ID, 0);
+        finish(t, &c, TTRPC_UNAVAILABLE);
+        wait_until(t, streq(property_of(t, OTHER_ID, "State"), ""));
+        assert_string_equal(property(t, "State"), "deleting");
+
+        CTL(t, &o, "hold", "--release", ID);
+        assert_succeeds(&o);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void an_instance_that_is_being_deleted_cannot_be_held(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        _cleanup_(output_done) Output o = {};
+
+        create_ok(t, client);
+        start_ok(t, client);
+        control_provider(t, "delete=delay:2000\n");
+        stop_ok(t, client);
+        wait_until(t, count(path_of(t, "provider/calls"), "delete ") == 1);
+        CTL(t, &o, "hold", ID);
+        assert_int_equal(o.status, 1);
+        assert_says(o.err, "is being deleted already");
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+/* ---- reap -------------------------------------------------------------------------------------------------------------------------- */
+
+static void reap_compares_the_cloud_with_the_records(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        _cleanup_(output_done) Output o = {};
+        const char *file = "sandbox=" OTHER_ID "\nnode=node-1\nid=fake-podvm-lost-fedcba98\n";
+
+        create_ok(t, client);
+        start_ok(t, client);
+        write_text(path_of(t, "provider/podvm-lost-fedcba98"), file);
+
+        CTL(t, &o, "reap", "--dry-run");
+        assert_succeeds(&o);
+        assert_says(o.out, "instance  " ID "  fake-" INSTANCE "   " INSTANCE "   keep    running\n");
+        assert_says(o.out, "instance  " OTHER_ID "  fake-podvm-lost-fedcba98  podvm-lost-fedcba98  delete  no record knows it\n");
+        assert_says(o.out, "tunnel    " ID);
+        assert_true(exists(path_of(t, "provider/podvm-lost-fedcba98")));
+        assert_string_equal(property_of(t, OTHER_ID, "State"), "");
+
+        CTL(t, &o, "reap");
+        assert_succeeds(&o);
+        assert_says(o.out, "delete  no record knows it\n");
+        wait_until(t, !exists(path_of(t, "provider/podvm-lost-fedcba98")));
+        wait_until(t, streq(property_of(t, OTHER_ID, "State"), ""));
+        assert_string_equal(property(t, "State"), "running");
+        CTL(t, &o, "reap", "--dry-run", "--json");
+        assert_succeeds(&o);
+        assert_null(strstr(o.out, "delete"));
+
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void reap_shows_a_running_sandbox_without_an_instance(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        _cleanup_(output_done) Output o = {};
+
+        create_ok(t, client);
+        start_ok(t, client);
+        assert_int_equal(rename(path_of(t, "provider/" INSTANCE), path_of(t, "provider/.hidden")), 0);
+        CTL(t, &o, "reap");
+        assert_succeeds(&o);
+        assert_says(o.out, "runs, but its instance is not in the cloud's list\n");
+        assert_string_equal(property(t, "State"), "running");
+        assert_int_equal(rename(path_of(t, "provider/.hidden"), path_of(t, "provider/" INSTANCE)), 0);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void reap_tells_that_the_cloud_does_not_answer(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        control_provider(t, "find=fail:Unauthenticated:the key has expired\n");
+        CTL(t, &o, "reap", "--dry-run");
+        assert_int_equal(o.status, 1);
+        assert_says(o.err, "the key has expired");
+}
+
+/* As nobody, whom polkit is asked about. */
+static void changing_methods_ask_polkit(void **state) {
+        static const struct {
+                const char *path, *interface, *member, *types;
+        } methods[] = {
+                { ROOT, NAME ".Manager", "StopPodVM", "s" },
+                { ROOT, NAME ".Manager", "FindOrphans", "" },
+                { ROOT, NAME ".Manager", "ReapOrphans", "" },
+                { ROOT "/podvm/_30123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NAME ".PodVM", "Hold", "t" },
+                { ROOT "/podvm/_30123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NAME ".PodVM", "Stop", "" },
+        };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        control_fakes(t, "polkit=no\n");
+        create_ok(t, client);
+        for (size_t i = 0; i < ELEMENTSOF(methods); i++) {
+                int status = 0;
+                pid_t pid = fork();
+
+                assert_true(pid >= 0);
+                if (pid == 0) {
+                        sd_bus_error error = SD_BUS_ERROR_NULL;
+                        sd_bus_message *m;
+                        sd_bus *bus;
+
+                        if (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0 || sd_bus_open_system(&bus) < 0 ||
+                            sd_bus_message_new_method_call(bus, &m, NAME, methods[i].path, methods[i].interface, methods[i].member) < 0)
+                                _exit(2);
+                        if (streq(methods[i].types, "s") && sd_bus_message_append(m, "s", ID) < 0)
+                                _exit(2);
+                        if (streq(methods[i].types, "t") && sd_bus_message_append(m, "t", USEC_PER_SEC) < 0)
+                                _exit(2);
+                        _exit(sd_bus_call(bus, m, 0, &error, NULL) < 0 && sd_bus_error_has_name(&error, SD_BUS_ERROR_ACCESS_DENIED) ? 0 : 1);
+                }
+                wait_until(t, waitpid(pid, &status, WNOHANG) == pid);
+                if (status != 0)
+                        fail_msg("%s was not refused", methods[i].member);
+                assert_int_equal(count(path_of(t, "calls"), "CheckAuthorization org.confidentialcontainers.peerpod.manage"), i + 1);
+        }
+        assert_string_equal(property(t, "State"), "planned");
+        control_fakes(t, "");
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+/* ---- monitor ----------------------------------------------------------------------------------------------------------------------- */
+
+static void monitor_shows_a_life_as_it_happens(void **state) {
+        static const char *const argvs[][4] = { { "peerpodctl", "monitor" }, { "peerpodctl", "monitor", "--json" } };
+        static const char *const expected[][5] = {
+                { ID " new\n", ID " changed State=creating", " InstanceId=fake-" INSTANCE, ID " changed State=running", ID " removed\n" },
+                { "\"event\":\"new\",\"sandbox\":\"" ID "\"}\n", "\"State\":\"creating\"", "\"InstanceId\":\"fake-" INSTANCE "\"",
+                  "\"State\":\"running\"", "\"event\":\"removed\"" },
+        };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        for (size_t i = 0; i < ELEMENTSOF(argvs); i++) {
+                _cleanup_(freep) char *out = NULL;
+                const char *p;
+                pid_t pid;
+
+                pid = start_ctl(t, argvs[i]);
+                wait_until(t, count(path_of(t, "out"), "watching") == 1);
+                create_ok(t, client);
+                start_ok(t, client);
+                stop_ok(t, client);
+                wait_until(t, all_gone(t));
+                wait_until(t, count(path_of(t, "out"), "removed") == 1);
+                (void) end_process(&pid, SIGTERM);
+
+                p = out = read_text(path_of(t, "out"));
+                for (size_t j = 0; j < ELEMENTSOF(expected[i]); j++) {
+                        const char *found = strstr(p, expected[i][j]);
+
+                        if (!found)
+                                fail_msg("'%s' is not in its place in:\n%s", expected[i][j], out);
+                        p = found;
+                }
+        }
+        ttrpc_client_free(client);
+}
+
+/* ---- completion -------------------------------------------------------------------------------------------------------------------- */
+
+/* What bash's own function makes of a command line; the last word is the begun one. */
+static void complete(Test *t, char *ret, size_t size, const char *line) {
+        static const char script[] =
+                "set -eu; PATH=$(dirname -- \"$1\"):$PATH; . \"$2\"; read -ra COMP_WORDS <<<\"$3\"; "
+                "[[ $3 == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _peerpodctl; "
+                "printf '%s\\n' \"${COMPREPLY[@]-}\" >\"$4\"";
+        const char *const args[] = { "-c", script, "bash", ctl_program, completion_script, line, path_of(t, "completions"), NULL };
+        _cleanup_(freep) char *text = NULL;
+        int status = 0;
+        pid_t pid;
+
+        pid = spawn("bash", args);
+        wait_until(t, waitpid(pid, &status, WNOHANG) == pid);
+        assert_int_equal(status, 0);
+        text = read_text(path_of(t, "completions"));
+        (void) snprintf(ret, size, "%s", text);
+}
+
+static void bash_completes_commands_options_and_sandboxes(void **state) {
+        static const struct {
+                const char *line, *expected;
+        } cases[] = {
+                { "peerpodctl st", "status\nstop\n" },
+                { "peerpodctl comp", "\n" },                            /* not for people */
+                { "peerpodctl hypervisor s", "start-vm\nstop-vm\n" },
+                { "peerpodctl stop --", "--timeout\n--wait\n--no-ask-password\n--help\n" },
+                { "peerpodctl status ", ID "\n" },
+                { "peerpodctl status 01", ID "\n" },
+                { "peerpodctl status f", "\n" },
+                { "peerpodctl why default/", "default/web\n" },
+                { "peerpodctl agent 0", ID "\n" },
+                { "peerpodctl agent 0123 che", "check\n" },
+                { "peerpodctl agent --socket /x che", "check\n" },
+                { "peerpodctl hold --for ", "\n" },
+                { "peerpodctl hold --for 5m 0", ID "\n" },
+                { "peerpodctl nonsense x", "\n" },
+        };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                char found[1024];
+
+                complete(t, found, sizeof(found), cases[i].line);
+                if (!streq(found, cases[i].expected))
+                        fail_msg("'%s' is completed to:\n%s", cases[i].line, found);
+        }
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 int main(int argc, char *argv[]) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, teardown)
         const struct CMUnitTest tests[] = {
@@ -321,15 +638,27 @@ int main(int argc, char *argv[]) {
                 TEST(the_story_survives_a_restart_of_the_adaptor),
                 TEST(the_history_is_bounded_and_the_oldest_goes_first),
                 TEST(no_secret_is_in_the_story),
+                TEST(a_held_pod_vm_stays_until_it_is_released),
+                TEST(a_hold_ends_by_itself),
+                TEST(a_hold_is_no_longer_than_the_setting_says),
+                TEST(a_failed_start_is_held_where_the_setting_says_so),
+                TEST(an_instance_that_is_being_deleted_cannot_be_held),
+                TEST(reap_compares_the_cloud_with_the_records),
+                TEST(reap_shows_a_running_sandbox_without_an_instance),
+                TEST(reap_tells_that_the_cloud_does_not_answer),
+                TEST(changing_methods_ask_polkit),
+                TEST(monitor_shows_a_life_as_it_happens),
+                TEST(bash_completes_commands_options_and_sandboxes),
         };
 
-        if (argc != 6)
+        if (argc != 7)
                 return 2;
         adaptor_program = argv[1];
         providerd_program = argv[2];
         module_directory = argv[3];
         fakes_program = argv[4];
         ctl_program = argv[5];
+        completion_script = argv[6];
         if (getenv("CMOCKA_TEST_FILTER"))
                 cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
