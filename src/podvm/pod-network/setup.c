@@ -110,7 +110,7 @@ static int wait_for_underlay(Netlink *host, const PodNetwork *n, const PodVM *vm
         bool said = false;
         int r;
 
-        fd = netlink_subscribe(-EBADF, groups);
+        fd = netlink_subscribe(-EBADF, NETLINK_ROUTE, groups);
         if (fd < 0)
                 return net_error_set(e, fd, "subscribe to network events: %s", strerror(-fd));
 
