@@ -110,7 +110,7 @@ static int on_listed_link(const struct nlmsghdr *h, void *userdata) {
         if (h->nlmsg_type != RTM_NEWLINK)
                 return 0;
         r = parse_link(h, &l);
-        if (r < 0 || !streq(l.kind, list->kind))
+        if (r < 0 || (list->kind && !streq(l.kind, list->kind)))
                 return r;
         if (list->n >= LINKS_MAX)
                 return -E2BIG;
@@ -262,6 +262,23 @@ int link_set_master(Netlink *nl, int ifindex, int master) {
         if (nla_put_u32(m, IFLA_MASTER, (uint32_t) master) < 0)
                 return -ENOMEM;
         return netlink_request(nl, m, NULL, NULL);
+}
+
+static int move_link(Netlink *nl, int ifindex, int netns_fd, const char *name) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+        int r = change_message(ifindex, 0, 0, &m);
+
+        if (r < 0)
+                return r;
+        if (nla_put_u32(m, IFLA_NET_NS_FD, (uint32_t) netns_fd) < 0 || (name && nla_put_string(m, IFLA_IFNAME, name) < 0))
+                return -ENOMEM;
+        return netlink_request(nl, m, NULL, NULL);
+}
+
+int link_move(Netlink *nl, int ifindex, int netns_fd, const char *spare) {
+        int r = move_link(nl, ifindex, netns_fd, NULL);
+
+        return r == -EEXIST ? move_link(nl, ifindex, netns_fd, spare) : r;
 }
 
 int bridge_create(Netlink *nl, const char *name) {

@@ -11,7 +11,9 @@
 /* Outer IPv4, UDP and VXLAN headers and the inner Ethernet header (RFC 7348, section 5). */
 #define VXLAN_OVERHEAD_IPV4 50U
 
-typedef struct Link {
+typedef struct Link Link;
+
+struct Link {
         int ifindex, master;            /* 0: none */
         char name[IFNAMSIZ];
         char kind[16];                  /* "vxlan", "veth", … or "" */
@@ -23,12 +25,12 @@ typedef struct Link {
         uint16_t port;
         IPAddress group, local;         /* the remote end, and the address of ours; "none" where not set */
         bool collect_metadata;          /* it takes the port's frames whatever their VNI */
-} Link;
+};
 
 /* All return 0 or -errno, with the kernel's words kept in the socket (netlink_text()). */
 int link_get(Netlink *nl, const char *name, Link *ret);                 /* -ENODEV */
 int link_get_by_index(Netlink *nl, int ifindex, Link *ret);             /* -ENODEV */
-/* All of one kind, newly allocated; -E2BIG for more than some thousand. */
+/* All, or those of one kind, newly allocated; -E2BIG for more than some thousand. */
 int link_list(Netlink *nl, const char *kind, Link **ret, size_t *ret_n);
 bool link_name_is_valid(const char *name);
 bool link_is_vxlan(const Link *l);
@@ -39,6 +41,8 @@ int link_set_mac(Netlink *nl, int ifindex, const MACAddress *mac);
 int link_set_no_address_generation(Netlink *nl, int ifindex);
 /* Each change of link or address state is announced by gratuitous ARP (the sysctl arp_notify, without the need to write to /proc). */
 int link_set_arp_notify(Netlink *nl, int ifindex);
+/* Into another namespace, under @spare if its name is taken there. It loses its addresses and is down. */
+int link_move(Netlink *nl, int ifindex, int netns_fd, const char *spare);
 /* Make @ifindex a port of the bridge @master. */
 int link_set_master(Netlink *nl, int ifindex, int master);
 int link_delete(Netlink *nl, int ifindex);                              /* -ENODEV */

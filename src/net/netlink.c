@@ -341,11 +341,11 @@ int netlink_fail(const Netlink *nl, NetError *e, int r, const char *format, ...)
         return r;
 }
 
-int netlink_subscribe(int netns_fd, const int *groups) {
+int netlink_subscribe(int netns_fd, int protocol, const int *groups) {
         static const struct sockaddr_nl any = { .nl_family = AF_NETLINK };
         _cleanup_(close_fdp) int fd = -EBADF;
 
-        fd = netns_socket(netns_fd, AF_NETLINK, SOCK_RAW|SOCK_NONBLOCK, NETLINK_ROUTE);
+        fd = netns_socket(netns_fd, AF_NETLINK, SOCK_RAW|SOCK_NONBLOCK, protocol);
         if (fd < 0)
                 return fd;
         if (bind(fd, (const struct sockaddr*) &any, sizeof(any)) < 0)

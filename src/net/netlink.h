@@ -91,7 +91,7 @@ const char* netlink_text(const Netlink *nl);
 /* netlink_fail() - put "@format: error (kernel's words)" into @e; returns @r */
 int netlink_fail(const Netlink *nl, NetError *e, int r, const char *format, ...) PRINTF(4, 5);
 
-/* netlink_subscribe() - a NETLINK_ROUTE socket that is readable when one of @groups (RTNLGRP_*, ends with 0) has news. The news
+/* netlink_subscribe() - a socket that is readable when one of @groups (RTNLGRP_*, NFNLGRP_*, ends with 0) has news. The news
  * themselves are to be thrown away by netlink_drain(): one looks at the state again. Returns the descriptor or -errno. */
-int netlink_subscribe(int netns_fd, const int *groups);
+int netlink_subscribe(int netns_fd, int protocol, const int *groups);
 void netlink_drain(int fd);

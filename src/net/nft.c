@@ -173,33 +173,32 @@ static size_t write_key(const NftTunnel *t, uint32_t set, uint8_t *key) {
         return 12;
 }
 
-static void add_elements(Batch *b, uint16_t type, const SetType *t, const NftTunnel *tunnels, size_t n) {
-        _cleanup_(nl_msg_freep) struct nl_msg *m = table_message(type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
-                                                                 NFTA_SET_ELEM_LIST_TABLE);
-        struct nlattr *list = NULL;
-        int r = 0;
+static int put_elements(struct nl_msg *m, const SetType *t, const NftTunnel *tunnels, size_t n) {
+        struct nlattr *list, *element, *data;
 
-        if (!m || nla_put_string(m, NFTA_SET_ELEM_LIST_SET, t->name) < 0 ||
-            put_be32(m, NFTA_SET_ELEM_LIST_SET_ID, t->id) < 0 ||
+        if (nla_put_string(m, NFTA_SET_ELEM_LIST_SET, t->name) < 0 ||
             !(list = nla_nest_start(m, NFTA_SET_ELEM_LIST_ELEMENTS)))
-                r = -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < n; i++) {
-                struct nlattr *element, *data;
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
                 uint8_t key[12];
                 size_t size = write_key(tunnels + i, t->id, key);
 
                 if (!(element = nla_nest_start(m, NFTA_LIST_ELEM)) ||
                     !(data = nla_nest_start(m, NFTA_SET_ELEM_KEY)) ||
                     nla_put(m, NFTA_DATA_VALUE, (int) size, key) < 0)
-                        r = -ENOMEM;
-                else {
-                        nla_nest_end(m, data);
-                        nla_nest_end(m, element);
-                }
+                        return -ENOMEM;
+                nla_nest_end(m, data);
+                nla_nest_end(m, element);
         }
-        if (r >= 0)
-                nla_nest_end(m, list);
-        batch_add(b, m, r);
+        nla_nest_end(m, list);
+        return 0;
+}
+
+static void add_elements(Batch *b, uint16_t type, const SetType *t, const NftTunnel *tunnels, size_t n) {
+        _cleanup_(nl_msg_freep) struct nl_msg *m = table_message(type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
+                                                                 NFTA_SET_ELEM_LIST_TABLE);
+
+        batch_add(b, m, !m || put_be32(m, NFTA_SET_ELEM_LIST_SET_ID, t->id) < 0 || put_elements(m, t, tunnels, n) < 0 ? -ENOMEM : 0);
 }
 
 static void add_chain(Batch *b, const char *name, uint32_t hook) {
@@ -407,4 +406,115 @@ int nft_remove_tunnel(Netlink *nl, const NftTunnel *t, bool keep_peer) {
                 if (!keep_peer || set_types[i].id != SET_PEERS)
                         add_elements(&b, NFT_MSG_DELSETELEM, set_types + i, t, 1);
         return batch_send(&b, nl);
+}
+
+static int on_element(const struct nlmsghdr *h, void *userdata) {
+        if (h->nlmsg_type == (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM))
+                ++*(unsigned*) userdata;
+        return 0;
+}
+
+int nft_has_tunnel(Netlink *nl, const NftTunnel *t) {
+        if (!tunnel_is_valid(t))
+                return -EINVAL;
+        for (size_t i = 0; i < ELEMENTSOF(set_types); i++) {
+                _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
+                unsigned found = 0;
+                int r;
+
+                m = table_message(NFT_MSG_GETSETELEM, 0, NFTA_SET_ELEM_LIST_TABLE);
+                if (!m || put_elements(m, set_types + i, t, 1) < 0)
+                        return -ENOMEM;
+                r = netlink_request(nl, m, on_element, &found);
+                if (r == -ENOENT)
+                        return 0;
+                if (r < 0)
+                        return r;
+                if (found == 0)
+                        return 0;
+        }
+        return 1;
+}
+
+static void reset_table(void *userdata) {
+        ((NftTable*) userdata)->n_rules = 0;
+}
+
+static int on_table_rule(const struct nlmsghdr *h, void *userdata) {
+        struct nlattr *a[NFTA_RULE_MAX + 1];
+        NftTable *t = userdata;
+        uint64_t handle = 0;
+
+        if (h->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE))
+                return 0;
+        if (nlmsg_parse((struct nlmsghdr*) h, sizeof(struct nfgenmsg), a, NFTA_RULE_MAX, NULL) < 0)
+                return -EBADMSG;
+        if (!a[NFTA_RULE_TABLE] || nla_strcmp(a[NFTA_RULE_TABLE], TABLE) != 0)
+                return 0;
+        if (a[NFTA_RULE_HANDLE] && nla_len(a[NFTA_RULE_HANDLE]) >= (int) sizeof(handle))
+                memcpy(&handle, nla_data(a[NFTA_RULE_HANDLE]), sizeof(handle));
+        if (t->n_rules < NFT_TABLE_RULES)
+                t->rules[t->n_rules] = handle;
+        t->n_rules++;
+        return 0;
+}
+
+static int on_table(const struct nlmsghdr *h, void *userdata) {
+        struct nlattr *a[NFTA_TABLE_MAX + 1];
+        NftTable *t = userdata;
+
+        if (h->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE))
+                return 0;
+        if (nlmsg_parse((struct nlmsghdr*) h, sizeof(struct nfgenmsg), a, NFTA_TABLE_MAX, NULL) < 0)
+                return -EBADMSG;
+        t->dormant = a[NFTA_TABLE_FLAGS] && nla_len(a[NFTA_TABLE_FLAGS]) >= (int) sizeof(uint32_t) &&
+                (ntohl(nla_get_u32(a[NFTA_TABLE_FLAGS])) & NFT_TABLE_F_DORMANT);
+        return 0;
+}
+
+static int on_chain(const struct nlmsghdr *h, void *userdata) {
+        struct nlattr *a[NFTA_CHAIN_MAX + 1];
+        NftTable *t = userdata;
+
+        if (h->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN))
+                return 0;
+        if (nlmsg_parse((struct nlmsghdr*) h, sizeof(struct nfgenmsg), a, NFTA_CHAIN_MAX, NULL) < 0)
+                return -EBADMSG;
+        if (a[NFTA_CHAIN_POLICY] && nla_len(a[NFTA_CHAIN_POLICY]) >= (int) sizeof(uint32_t) &&
+            ntohl(nla_get_u32(a[NFTA_CHAIN_POLICY])) == NF_ACCEPT)
+                t->n_chains++;
+        return 0;
+}
+
+int nft_look(Netlink *nl, NftTable *ret) {
+        static const char *const chains[] = { "prerouting", "output", "input" };
+        _cleanup_(nl_msg_freep) struct nl_msg *table = NULL, *rules = NULL;
+        NftTable t = {};
+        int r;
+
+        table = table_message(NFT_MSG_GETTABLE, 0, NFTA_TABLE_NAME);
+        rules = table_message(NFT_MSG_GETRULE, 0, NFTA_RULE_TABLE);
+        if (!table || !rules)
+                return -ENOMEM;
+        r = netlink_request(nl, table, on_table, &t);
+        if (r >= 0)
+                r = netlink_dump(nl, rules, reset_table, on_table_rule, &t);
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(chains); i++) {
+                _cleanup_(nl_msg_freep) struct nl_msg *m = table_message(NFT_MSG_GETCHAIN, 0, NFTA_CHAIN_TABLE);
+
+                if (!m || nla_put_string(m, NFTA_CHAIN_NAME, chains[i]) < 0)
+                        return -ENOMEM;
+                r = netlink_request(nl, m, on_chain, &t);
+                if (r == -ENOENT)       /* this chain: a difference like another */
+                        r = 0;
+        }
+        if (r < 0)
+                return r;
+        *ret = t;
+        return 0;
+}
+
+bool nft_table_equal(const NftTable *a, const NftTable *b) {
+        return a->n_rules == b->n_rules && a->n_chains == b->n_chains && a->dormant == b->dormant &&
+                memcmp(a->rules, b->rules, sizeof(a->rules)) == 0;
 }

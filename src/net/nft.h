@@ -25,3 +25,20 @@ int nft_set_tunnels(Netlink *nl, const NftTunnel *tunnels, size_t n_tunnels);
  * added again. @keep_peer: another tunnel has the same peer and port. -ENOENT: the table, or this tunnel in it, is not there. */
 int nft_add_tunnel(Netlink *nl, const NftTunnel *t);
 int nft_remove_tunnel(Netlink *nl, const NftTunnel *t, bool keep_peer);
+
+/* nft_has_tunnel() - is all there that nft_add_tunnel() adds? 1, 0, -errno */
+int nft_has_tunnel(Netlink *nl, const NftTunnel *t);
+
+/* What there is of the table besides its sets' elements. Each rule has a number of its own that no other of the table ever gets, so a rule
+ * with the number it had is the rule it was. */
+#define NFT_TABLE_RULES 3U
+typedef struct NftTable {
+        uint64_t rules[NFT_TABLE_RULES];
+        size_t n_rules;                 /* more than there is place for: somebody has added some */
+        size_t n_chains;                /* that let pass what no rule decides */
+        bool dormant;
+} NftTable;
+
+/* nft_look() - the table as it is now; -ENOENT */
+int nft_look(Netlink *nl, NftTable *ret);
+bool nft_table_equal(const NftTable *a, const NftTable *b);

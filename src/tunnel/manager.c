@@ -54,7 +54,7 @@ int manager_new(const Settings *settings, sd_event *event, Manager **ret) {
 
         if (!m)
                 return log_oom();
-        *m = (Manager) { .settings = settings, .event = event, .host_netns_fd = -EBADF, .runtime_dir_fd = -EBADF };
+        *m = (Manager) { .settings = settings, .event = event, .host_netns_fd = -EBADF, .runtime_dir_fd = -EBADF, .firewall_fd = -EBADF };
 
         r = check_settings(settings);
         if (r < 0)
@@ -85,6 +85,10 @@ Manager* manager_free(Manager *m) {
                 tunnel_free(m->tunnels[i]);
         free(m->tunnels);
         free(m->pod_subnets);
+        sd_event_source_disable_unref(m->firewall_io);
+        sd_event_source_disable_unref(m->firewall_timer);
+        sd_event_source_disable_unref(m->verify_timer);
+        close_fd(m->firewall_fd);
         netlink_free(m->host);
         netlink_free(m->nft);
         close_fd(m->host_netns_fd);
@@ -143,7 +147,13 @@ int manager_sync_nft(Manager *m, NetError *e) {
                 if (ip_address_is_set(&m->tunnels[i]->peer))
                         l[n++] = nft_tunnel(m->tunnels[i]);
         r = nft_set_tunnels(m->nft, l, n);
-        return r < 0 ? netlink_fail(m->nft, e, r, "write the firewall's table 'peerpod'") : 0;
+        if (r < 0)
+                return netlink_fail(m->nft, e, r, "write the firewall's table 'peerpod'");
+
+        m->nft_table = (NftTable) {};
+        if (n > 0 && nft_look(m->nft, &m->nft_table) < 0)
+                m->nft_table = (NftTable) { .n_rules = SIZE_MAX };      /* equal to nothing: written again when it is verified */
+        return 0;
 }
 
 int manager_guard(Manager *m, const Tunnel *t, NetError *e) {

@@ -6,6 +6,7 @@
 
 #include "net/address.h"
 #include "net/netlink.h"
+#include "net/nft.h"
 #include "net/pod-network.h"
 
 typedef struct Manager Manager;
@@ -17,7 +18,7 @@ typedef struct Settings {
         uint32_t vxlan_min_id;
         bool external_network_via_podvm;
         char **pod_subnet_cidrs;
-        uint64_t probe_timeout_usec;
+        uint64_t probe_timeout_usec, verify_interval_usec;
         char *user, *runtime_dir, *listen;
 } Settings;
 
@@ -33,6 +34,12 @@ struct Manager {
         Tunnel **tunnels;
         size_t n_tunnels;
         bool defer_nft;                 /* manager_sync_nft() is done once, at the end */
+        NftTable nft_table;             /* the firewall's table as we wrote it; no rules: there is none */
+
+        /* verify.c */
+        int firewall_fd;                /* news of the firewall */
+        sd_event_source *firewall_io, *firewall_timer, *verify_timer;
+        size_t verify_next;             /* index of the tunnel whose turn it is */
 };
 
 /* manager_new() - open the sockets in the calling thread's network namespace, check settings. Returns 0, -EINVAL (logged), -errno

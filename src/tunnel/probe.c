@@ -6,6 +6,9 @@
  *      echo    ICMP echo requests with "don't fragment", a small one and one that fills the tunnel, in the name of the pod's gateway,
  *              since whoever the VM does not know already it would look for in the cluster
  *
+ * A pod with IPv6 addresses only is asked by neighbour solicitation (RFC 4861) and ICMPv6 echo instead, from the link-local address that
+ * belongs to vxlan1's MAC address: answers to it come to us, and no gateway is needed.
+ *
  * Frames go into vxlan1 from an AF_PACKET socket, so what is tried is all that lies between it and the VM's kernel, and back. Answers
  * are seen on their way in, before the redirect, and for the probe's time excepted from it: the cluster gets none of them, and the
  * gateway need not wonder. While a socket is open it keeps the pod's namespace from vanishing, which is another reason for an end.
@@ -17,7 +20,9 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
+#include <netinet/icmp6.h>
 #include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <netinet/ip_icmp.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -46,7 +51,7 @@ struct Probe {
         int ifindex;
         IngressHook hook;
         MACAddress own_mac, pod_mac;
-        IPAddress pod_ip, source;
+        IPAddress pod_ip, source;       /* of one family */
         uint32_t magic;                 /* identifier and first sequence number of our echo requests */
         uint64_t timeout_usec, began, answered;
         ProbeReport report;
@@ -108,9 +113,59 @@ static void send_arp(const Probe *p) {
         send_frame(p, frame, sizeof(frame));
 }
 
+/* The header of a packet to the pod or to @to, and the checksum of what is behind it, which is there already. */
+static void write_ipv6(const Probe *p, const uint8_t *to, uint8_t hops, uint8_t *ip, size_t size) {
+        uint8_t *icmp = ip + sizeof(struct ip6_hdr);
+        size_t payload = size - sizeof(struct ip6_hdr);
+
+        /* RFC 8200, section 8.1: the pseudo-header's addresses are where the real one has them; length and protocol go before them */
+        memset(ip, 0, 8);
+        put_be16(ip + 4, (unsigned) payload);
+        ip[7] = IPPROTO_ICMPV6;
+        memcpy(ip + 8, p->source.bytes, 16);
+        memcpy(ip + 24, to, 16);
+        put_be16(icmp + 2, 0);
+        put_be16(icmp + 2, checksum(ip, size));
+        ip[0] = 0x60;
+        ip[6] = IPPROTO_ICMPV6;
+        ip[7] = hops;
+}
+
+static void send_solicitation(const Probe *p) {
+        /* RFC 4291, section 2.7.1: solicited-node address; RFC 2464, section 7: its MAC address */
+        uint8_t group[16] = { 0xff, 2, [11] = 1, [12] = 0xff }, mac[ETH_ALEN] = { 0x33, 0x33 };
+        uint8_t frame[ETH_HLEN + sizeof(struct ip6_hdr) + sizeof(struct nd_neighbor_solicit) + 8] = {}, *ip = frame + ETH_HLEN,
+                *icmp = ip + sizeof(struct ip6_hdr);
+
+        memcpy(group + 13, p->pod_ip.bytes + 13, 3);
+        memcpy(mac + 2, group + 12, 4);
+        write_ethernet(p, mac, ETH_P_IPV6, frame);
+        icmp[0] = ND_NEIGHBOR_SOLICIT;
+        memcpy(icmp + 8, p->pod_ip.bytes, 16);
+        icmp[24] = ND_OPT_SOURCE_LINKADDR;
+        icmp[25] = 1;
+        memcpy(icmp + 26, p->own_mac.bytes, ETH_ALEN);
+        write_ipv6(p, group, 255, ip, sizeof(frame) - ETH_HLEN);
+        send_frame(p, frame, sizeof(frame));
+}
+
+static void send_echo6(const Probe *p, uint32_t size) {
+        uint8_t frame[ETH_HLEN + SIZE_MAX_PROBED] = {}, *ip = frame + ETH_HLEN, *icmp = ip + sizeof(struct ip6_hdr);
+
+        write_ethernet(p, p->pod_mac.bytes, ETH_P_IPV6, frame);
+        icmp[0] = ICMP6_ECHO_REQUEST;
+        write_be32(icmp + 4, p->magic);
+        write_ipv6(p, p->pod_ip.bytes, IPDEFTTL, ip, size);
+        send_frame(p, frame, ETH_HLEN + size);
+}
+
 static void send_echo(const Probe *p, uint32_t size) {
         uint8_t frame[ETH_HLEN + SIZE_MAX_PROBED] = {}, *ip = frame + ETH_HLEN, *icmp = ip + sizeof(struct iphdr);
 
+        if (p->pod_ip.family == AF_INET6) {
+                send_echo6(p, size);
+                return;
+        }
         write_ethernet(p, p->pod_mac.bytes, ETH_P_IP, frame);
         ip[0] = 0x45;
         put_be16(ip + 2, size);
@@ -137,6 +192,20 @@ static void take_frame(Probe *p, const uint8_t *frame, size_t size) {
                         p->report.arp = true;
                 return;
         }
+        if (frame[12] == ETH_P_IPV6 >> 8 && frame[13] == (ETH_P_IPV6 & 0xff)) {
+                uint32_t length = ((uint32_t) payload[4] << 8 | payload[5]) + (uint32_t) sizeof(struct ip6_hdr);
+                const uint8_t *icmp = payload + sizeof(struct ip6_hdr);
+
+                if (p->pod_ip.family != AF_INET6 || payload[6] != IPPROTO_ICMPV6 || length > size - ETH_HLEN ||
+                    length < sizeof(struct ip6_hdr) + 8)
+                        return;
+                if (icmp[0] == ND_NEIGHBOR_ADVERT && length >= sizeof(struct ip6_hdr) + sizeof(struct nd_neighbor_advert) &&
+                    memcmp(icmp + 8, p->pod_ip.bytes, 16) == 0)
+                        p->report.arp = true;
+                else if (icmp[0] == ICMP6_ECHO_REPLY && memcmp(payload + 8, p->pod_ip.bytes, 16) == 0 && read_be32(icmp + 4) == p->magic)
+                        p->report.carried = MAX(p->report.carried, MIN(length, p->report.mtu));
+                return;
+        }
         if (frame[12] == ETH_P_IP >> 8 && frame[13] == (ETH_P_IP & 0xff)) {
                 uint32_t length = (uint32_t) payload[2] << 8 | payload[3];
 
@@ -158,7 +227,10 @@ static void finish(Probe *p) {
 
 static void send_next(Probe *p, uint64_t now) {
         if (!p->report.arp) {
-                send_arp(p);
+                if (p->pod_ip.family == AF_INET6)
+                        send_solicitation(p);
+                else
+                        send_arp(p);
                 return;
         }
         send_echo(p, p->report.mtu);
@@ -218,12 +290,16 @@ static int set_filter(int fd) {
                 BPF_STMT(BPF_LD|BPF_H|BPF_ABS, 12),
                 BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ETH_P_ARP, 0, 2),
                 BPF_STMT(BPF_LD|BPF_H|BPF_ABS, 20),
-                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ARPOP_REPLY, 5, 6),
-                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ETH_P_IP, 0, 5),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ARPOP_REPLY, 9, 10),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ETH_P_IP, 0, 4),
                 BPF_STMT(BPF_LD|BPF_B|BPF_ABS, ETH_HLEN + 9),
-                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, IPPROTO_ICMP, 0, 3),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, IPPROTO_ICMP, 0, 7),
                 BPF_STMT(BPF_LD|BPF_B|BPF_ABS, ETH_HLEN + 20),
-                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ICMP_ECHOREPLY, 0, 1),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ICMP_ECHOREPLY, 4, 5),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ETH_P_IPV6, 0, 4),
+                BPF_STMT(BPF_LD|BPF_B|BPF_ABS, ETH_HLEN + sizeof(struct ip6_hdr)),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ICMP6_ECHO_REPLY, 1, 0),
+                BPF_JUMP(BPF_JMP|BPF_JEQ|BPF_K, ND_NEIGHBOR_ADVERT, 0, 1),
                 BPF_STMT(BPF_RET|BPF_K, UINT32_MAX),
                 BPF_STMT(BPF_RET|BPF_K, 0),
         };
@@ -254,13 +330,27 @@ static int read_pod(const Tunnel *t, Probe *p, NetError *e) {
         if (r < 0)
                 return r;
 
-        p->pod_ip = n.pod_ip.address;
         p->pod_mac = n.mac;
+        if (!ip_address_is_set(&n.pod_ip.address)) {
+                if (n.n_addresses6 == 0)
+                        return net_error_set(e, -EADDRNOTAVAIL, "pod has no address");
+                p->pod_ip = n.addresses6[0].address;
+                return 0;               /* the source is vxlan1's */
+        }
+        p->pod_ip = n.pod_ip.address;
         p->source = n.worker_ip.address;
         FOREACH_ELEMENT(const PodRoute, v, n.routes, n.n_routes)
                 if (v->dst.length == 0 && v->gateway.family == AF_INET && ip_address_is_host(&v->gateway))
                         p->source = v->gateway;
         return 0;
+}
+
+/* RFC 4291, appendix A */
+static IPAddress link_local(const MACAddress *mac) {
+        IPAddress a = { .family = AF_INET6, .bytes = { 0xfe, 0x80, [8] = mac->bytes[0] ^ 2, mac->bytes[1], mac->bytes[2], 0xff, 0xfe,
+                                                       mac->bytes[3], mac->bytes[4], mac->bytes[5] } };
+
+        return a;
 }
 
 static int except_answers(Probe *p, NetError *e) {
@@ -311,6 +401,8 @@ int probe_new(Manager *m, Tunnel *t, ProbeDone done, void *userdata, Probe **ret
                 return net_error_set(e, -ENOTCONN, "tunnel is not set up");
         p->ifindex = l.ifindex;
         p->own_mac = l.mac;
+        if (p->pod_ip.family == AF_INET6)
+                p->source = link_local(&l.mac);
         p->report.mtu = MIN(l.mtu, SIZE_MAX_PROBED);
 
         r = open_socket(p, netns_fd);

@@ -8,7 +8,7 @@ typedef struct Probe Probe;
 
 typedef struct ProbeReport {
         bool ok;                        /* nothing that was tried speaks against it */
-        bool arp;                       /* the VM has answered at all */
+        bool arp;                       /* the VM has answered at all, to ARP or its like */
         uint32_t mtu;                   /* that was tried, */
         uint32_t carried;               /* and the largest packet that came back; 0 if none did */
         uint64_t usec;                  /* how long the first answer took */

@@ -7,6 +7,7 @@
 #include "tunnel/diagnose.h"
 #include "tunnel/probe.h"
 #include "tunnel/tunnel.h"
+#include "tunnel/verify.h"
 
 #define TUNNEL_PATH "/org/confidentialcontainers/PeerPod1/Tunnel"
 /* Callers that wait for one probe. */
@@ -229,6 +230,35 @@ static int method_has_netns(sd_bus_message *msg, void *userdata, sd_bus_error *e
         return sd_bus_reply_method_return(msg, "b", r);
 }
 
+/* Sandbox "": all of them, and what they share. */
+static int method_verify(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        _cleanup_(strv_freep) char **findings = NULL;
+        Manager *m = userdata;
+        const char *id;
+        int r = 0;
+
+        if (sd_bus_message_read(msg, "s", &id) < 0)
+                return -EBADMSG;
+        if (isempty(id))
+                r = verify_and_mend(m, NULL, &findings);
+        else if (!manager_find(m, id))
+                return sd_bus_error_set(error, PEERPOD_ERROR_NOT_FOUND, "sandbox has no tunnel");
+        for (size_t i = 0; r >= 0 && i < m->n_tunnels; i++)
+                if (isempty(id) || streq(m->tunnels[i]->sandbox_id, id)) {
+                        r = verify_and_mend(m, m->tunnels[i], &findings);
+                        if (r == -ENOENT || r == -EMEDIUMTYPE || r == -ESTALE)
+                                r = isempty(id) ? 0 : sd_bus_error_set(error, PEERPOD_ERROR_NOT_FOUND, "network namespace is gone");
+                }
+        if (r < 0 && !sd_bus_error_is_set(error))
+                return sd_bus_error_setf(error, error_name(r), "a tunnel cannot be mended: %s", strerror(-r));
+        if (r >= 0)
+                r = sd_bus_message_new_method_return(msg, &reply);
+        if (r >= 0)
+                r = sd_bus_message_append_strv(reply, findings);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static int method_list(sd_bus_message *msg, void *userdata, sd_bus_error *error) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         Manager *m = userdata;
@@ -259,6 +289,8 @@ static const sd_bus_vtable tunnel_vtable[] = {
                                 method_diagnose, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("HasNetworkNamespace", SD_BUS_ARGS("s", sandbox_id, "s", netns_path), SD_BUS_RESULT("b", there),
                                 method_has_netns, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Verify", SD_BUS_ARGS("s", sandbox_id), SD_BUS_RESULT("as", mended),
+                                method_verify, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("List", SD_BUS_NO_ARGS, SD_BUS_RESULT("as", sandbox_ids),
                                 method_list, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END

@@ -9,6 +9,7 @@
 #include "basic/options.h"
 #include "basic/paths.h"
 #include "tunnel/manager.h"
+#include "tunnel/verify.h"
 
 static const Option options[] = {
         { "tunnel-type", "TUNNEL_TYPE", OPTION_STRING, offsetof(Settings, tunnel_type), "vxlan", "Type of tunnel; only vxlan", "TYPE" },
@@ -23,6 +24,8 @@ static const Option options[] = {
           "Further subnets to reach through the tunnel", "CIDR,…" },
         { "probe-timeout", NULL, OPTION_DURATION, offsetof(Settings, probe_timeout_usec), "10s",
           "How long a pod VM may take to answer the first probe through its tunnel", "TIME" },
+        { "verify-interval", NULL, OPTION_DURATION, offsetof(Settings, verify_interval_usec), "1m",
+          "How often tunnels are compared with what they should be, and mended; 0: never", "TIME" },
         { "user", "PEERPOD_TUNNEL_USER", OPTION_STRING, offsetof(Settings, user), "peerpod",
           "The user that may connect, besides root", "USER" },
         { "runtime-dir", NULL, OPTION_STRING, offsetof(Settings, runtime_dir), PEERPOD_TUNNEL_RUNTIME_DIR,
@@ -93,6 +96,9 @@ static int run(int argc, char *argv[]) {
         crash_point("load");
         r = manager_load(manager);
         crash_point("loaded");
+        if (r < 0)
+                return r;
+        r = verify_start(manager);
         if (r < 0)
                 return r;
         r = bus_server_new(event, fd, user, manager_setup_bus, manager, &server);

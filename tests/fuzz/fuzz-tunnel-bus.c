@@ -50,7 +50,7 @@ int __wrap_diagnose(Manager *m, const Tunnel *t, char ***ret) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        static const char *const members[] = { "Inspect", "Setup", "Teardown", "List", "Probe", "Diagnose", NULL };
+        static const char *const members[] = { "Inspect", "Setup", "Teardown", "List", "Probe", "Diagnose", "Verify", NULL };
         static Manager manager;
         static BusFuzz f = {
                 .path = "/org/confidentialcontainers/PeerPod1/Tunnel",

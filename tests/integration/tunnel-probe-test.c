@@ -128,6 +128,18 @@ static void vm_that_answers_no_ping_is_no_failure(void **state) {
         expect_probe(true, "answers ARP through the tunnel", "not proven");
 }
 
+static void pod_with_ipv6_only_is_probed_by_its_means(void **state) {
+        lab_sh("ip -n worker addr add fd00:128::1/64 dev cni0 nodad && ip -n wpod addr flush dev eth0 && "
+               "ip -n wpod addr add fd00:128::2/64 dev eth0 nodad && ip -n wpod -6 route add default via fd00:128::1 && "
+               "ip -n peer addr add fd00:128::9/64 dev eth0 nodad");
+        start_daemon(NULL);
+        connect_pod();
+        assert_true(lab_udp("peer", "podns", "fd00:128::2", 1000, true, LAB_PATIENCE_MSEC));
+        expect_probe(true, "carries packets of 1450 bytes both ways", "UDP port 4789");
+        lab_sh("ip -n fab link set f-vm mtu 1420");
+        expect_probe(false, "carries packets of 1350 bytes and not those of 1450", "at most 1350");
+}
+
 static void teardown_ends_a_probe(void **state) {
         _cleanup_(freep) char *pn = NULL;
         sd_bus_message *m = NULL;
@@ -273,6 +285,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(silent_vm_is_told_from_a_slow_one, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(hole_for_large_packets_is_measured, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(vm_that_answers_no_ping_is_no_failure, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(pod_with_ipv6_only_is_probed_by_its_means, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(teardown_ends_a_probe, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(rules_that_drop_the_tunnel_are_named, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(failed_probe_names_the_rule, lab_setup, lab_teardown),

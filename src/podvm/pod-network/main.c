@@ -11,7 +11,7 @@
 #define CONFIG_SIZE_MAX (4U * 1024U * 1024U)
 
 typedef struct Settings {
-        char *config, *pod_namespace, *host_interface;
+        char *config, *pod_namespace, *host_interface, *external_interface;
         uint64_t timeout_usec;
 } Settings;
 
@@ -21,6 +21,8 @@ static const Option options[] = {
           "Network namespace of the pod", "PATH" },
         { "host-interface", NULL, OPTION_STRING, offsetof(Settings, host_interface), "",
           "Interface of the tunnel's own, where the configuration says 'dedicated'", "IF" },
+        { "external-interface", NULL, OPTION_STRING, offsetof(Settings, external_interface), "",
+          "Interface for the pod's external traffic, where the configuration asks for one", "IF|MAC" },
         { "timeout", NULL, OPTION_DURATION, offsetof(Settings, timeout_usec), "3m",
           "How long to wait for an interface with an address", "TIME" },
         {},
@@ -90,6 +92,7 @@ static int run(int argc, char *argv[]) {
         vm = (PodVM) {
                 .netns_path = settings.pod_namespace,
                 .host_interface = settings.host_interface,
+                .external_interface = settings.external_interface,
                 .timeout_usec = settings.timeout_usec,
         };
 

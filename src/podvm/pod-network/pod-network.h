@@ -8,8 +8,14 @@
 typedef struct PodVM {
         const char *netns_path;         /* where the pod lives */
         const char *host_interface;     /* the tunnel's own NIC; "" if it shares the primary one */
+        const char *external_interface; /* name or MAC address of the one for external traffic; "" if any will do */
         uint64_t timeout_usec;          /* for interface and address to come up */
 } PodVM;
+
+typedef struct Link Link;
+
+/* podvm_set_route() - one of the configuration's, on the tunnel's device @l */
+int podvm_set_route(Netlink *pod, const PodRoute *p, const Link *l, uint32_t table, NetError *e);
 
 /* podvm_check() - can this be set up at all? Returns 0 or -EINVAL with @e. */
 int podvm_check(const PodNetwork *n, const PodVM *vm, NetError *e);

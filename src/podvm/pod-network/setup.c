@@ -8,6 +8,7 @@
 #include "net/link.h"
 #include "net/nft.h"
 #include "net/route.h"
+#include "podvm/pod-network/external.h"
 #include "podvm/pod-network/pod-network.h"
 
 #define VXLAN_PORT_DEFAULT 4789         /* cloud-api-adaptor: src/cloud-api-adaptor/pkg/podnetwork/tunneler/vxlan */
@@ -65,9 +66,20 @@ int podvm_check(const PodNetwork *n, const PodVM *vm, NetError *e) {
                 return net_error_set(e, -EINVAL, "'podip' is missing");
         if (!n->has_mac)
                 return net_error_set(e, -EINVAL, "'pod-hw-addr' is missing");
-        if (n->dedicated && isempty(vm->host_interface))
-                return net_error_set(e, -EINVAL, "'dedicated' asks for an interface of the tunnel's own: use --host-interface");
         return 0;
+}
+
+static int is_primary(Netlink *host, int ifindex) {
+        _cleanup_(freep) Route *routes = NULL;
+        const Route *primary;
+        size_t n;
+        int r;
+
+        r = route_list_main(host, AF_INET, &routes, &n);
+        if (r < 0)
+                return r;
+        primary = route_primary(routes, n, AF_INET);
+        return primary && primary->ifindex == ifindex;
 }
 
 /* Has the VM an address to reach the worker from? 1, 0 (not yet), -errno. */
@@ -84,7 +96,16 @@ static int underlay_is_ready(Netlink *host, const PodNetwork *n, const PodVM *vm
         if (r < 0)
                 return netlink_fail(host, e, r, "look up the route to the worker");
 
-        r = n->dedicated ? link_get(host, vm->host_interface, &l) : link_get_by_index(host, route.ifindex, &l);
+        if (n->dedicated && isempty(vm->host_interface)) {
+                r = is_primary(host, route.ifindex);
+                if (r < 0)
+                        return netlink_fail(host, e, r, "list the VM's routes");
+                if (r > 0)
+                        return 0;       /* the way to the worker is not yet the tunnel's own */
+        }
+
+        r = n->dedicated && !isempty(vm->host_interface) ? link_get(host, vm->host_interface, &l)
+                                                         : link_get_by_index(host, route.ifindex, &l);
         if (r == -ENODEV)
                 return 0;
         if (r >= 0)
@@ -110,7 +131,7 @@ static int wait_for_underlay(Netlink *host, const PodNetwork *n, const PodVM *vm
         bool said = false;
         int r;
 
-        fd = netlink_subscribe(-EBADF, groups);
+        fd = netlink_subscribe(-EBADF, NETLINK_ROUTE, groups);
         if (fd < 0)
                 return net_error_set(e, fd, "subscribe to network events: %s", strerror(-fd));
 
@@ -127,7 +148,7 @@ static int wait_for_underlay(Netlink *host, const PodNetwork *n, const PodVM *vm
                 now = now_usec(CLOCK_MONOTONIC);
                 if (now >= deadline)
                         return net_error_set(e, -ETIMEDOUT, "no interface%s%s with an address and a route to the worker %s came up in %s",
-                                             n->dedicated ? " " : "", n->dedicated ? vm->host_interface : "",
+                                             n->dedicated ? " of the tunnel's own " : "", n->dedicated ? vm->host_interface : "",
                                              FORMAT_IP_ADDRESS(&n->worker_ip.address), FORMAT_USEC(vm->timeout_usec));
                 if (poll(&p, 1, (int) MIN((deadline - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC, UINT64_C(600000))) < 0 && errno != EINTR)
                         return net_error_set(e, -errno, "wait for network events: %m");
@@ -247,10 +268,12 @@ static Route make_route(const PodRoute *p, const Link *l) {
         };
 }
 
-static int set_route(Netlink *pod, const PodRoute *p, const Link *l, NetError *e) {
+int podvm_set_route(Netlink *pod, const PodRoute *p, const Link *l, uint32_t table, NetError *e) {
         Route v = make_route(p, l);
-        int r = route_replace(pod, &v);
+        int r;
 
+        v.table = table;
+        r = route_replace(pod, &v);
         return r < 0 ? netlink_fail(pod, e, r, "add route to %s%s%s", FORMAT_IP_PREFIX(&v.dst), ip_address_is_set(&v.gateway) ? " via " : "",
                                     FORMAT_IP_ADDRESS(&v.gateway)) : 0;
 }
@@ -296,7 +319,11 @@ static int set_routes(Netlink *pod, const PodNetwork *n, const Link *l, NetError
                                             FORMAT_IP_PREFIX(&p->dst), p->device);
                                 continue;
                         }
-                        r = set_route(pod, p, l, e);
+                        /* It goes elsewhere: external.c */
+                        if (n->external_net_via_pod_vm && p->dst.address.family == AF_INET && p->dst.length == 0 &&
+                            p->table == RT_TABLE_MAIN)
+                                continue;
+                        r = podvm_set_route(pod, p, l, p->table, e);
                         if (r < 0)
                                 return r;
                 }
@@ -341,7 +368,7 @@ static uint32_t inner_mtu(const PodNetwork *n, const Link *underlay) {
         return n->mtu == 0 ? fits : MIN(n->mtu, fits);
 }
 
-static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool *ret_undo, NetError *e) {
+static int configure(Sockets *s, const PodNetwork *n, const PodVM *vm, const Link *underlay, bool *ret_undo, NetError *e) {
         uint16_t port = n->vxlan_port ?: VXLAN_PORT_DEFAULT;
         NftTunnel tunnel = { .peer = n->worker_ip.address, .port = port, .vni = n->vxlan_id };
         Link l;
@@ -366,7 +393,10 @@ static int configure(Sockets *s, const PodNetwork *n, const Link *underlay, bool
             (r = set_rules(s->pod, n, e)) < 0 ||
             (r = announce(s->pod, n, &l, e)) < 0)
                 return r;
-        return set_neighbours(s->pod, n, &l, e);
+        r = set_neighbours(s->pod, n, &l, e);
+        if (r < 0 || !n->external_net_via_pod_vm)
+                return r;
+        return external_setup(s->host, s->pod, s->pod_netns_fd, n, vm, underlay, e);
 }
 
 static int remove_all(Sockets *s, const PodNetwork *n, NetError *e) {
@@ -374,12 +404,14 @@ static int remove_all(Sockets *s, const PodNetwork *n, NetError *e) {
         int r, result = 0;
         Link l;
 
+        if (s->pod && n->external_net_via_pod_vm)
+                result = external_teardown(s->pod, n, e);
         if (s->pod && !isempty(interface)) {
                 remove_policy(s->pod, n);
                 r = link_get(s->pod, interface, &l);
                 if (r >= 0 && link_is_vxlan(&l))
                         r = link_delete(s->pod, l.ifindex);
-                if (r < 0 && r != -ENODEV)
+                if (r < 0 && r != -ENODEV && result >= 0)
                         result = netlink_fail(s->pod, e, r, "delete '%s'", interface);
         }
         r = nft_set_tunnels(s->nft, NULL, 0);
@@ -397,8 +429,6 @@ int podvm_setup(const PodNetwork *n, const PodVM *vm, NetError *e) {
         r = podvm_check(n, vm, e);
         if (r < 0)
                 return r;
-        if (n->external_net_via_pod_vm)
-                log_warning("'external-net-via-pod-vm' is not implemented: external traffic goes through the tunnel too.");
         r = sockets_open(vm, &s, e);
         if (r < 0)
                 return r;
@@ -406,7 +436,7 @@ int podvm_setup(const PodNetwork *n, const PodVM *vm, NetError *e) {
         if (r < 0)
                 return r;
 
-        r = configure(&s, n, &underlay, &undo, e);
+        r = configure(&s, n, vm, &underlay, &undo, e);
         if (r < 0) {
                 /* An adopted device serves containers that run: it stays, and the firewall with it. */
                 if (undo)
