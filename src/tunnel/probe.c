@@ -254,11 +254,13 @@ static int read_pod(const Tunnel *t, Probe *p, NetError *e) {
         if (r < 0)
                 return r;
 
+        if (!ip_address_is_set(&n.pod_ip.address))
+                return net_error_set(e, -EAFNOSUPPORT, "The pod has no IPv4 address, and tunnels are only tried with IPv4.");
         p->pod_ip = n.pod_ip.address;
         p->pod_mac = n.mac;
         p->source = n.worker_ip.address;
         FOREACH_ELEMENT(const PodRoute, v, n.routes, n.n_routes)
-                if (v->dst.length == 0 && v->gateway.family == AF_INET && ip_address_is_host(&v->gateway))
+                if (v->table == RT_TABLE_MAIN && v->dst.length == 0 && v->gateway.family == AF_INET && ip_address_is_host(&v->gateway))
                         p->source = v->gateway;
         return 0;
 }

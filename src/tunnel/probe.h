@@ -22,7 +22,7 @@ typedef void (*ProbeDone)(Tunnel *t, const ProbeReport *report, void *userdata);
  * @t:    has a peer; borrowed, and free the probe before it
  * @done: not called before this returns
  *
- * Returns 0 or -errno with @e.
+ * Returns 0 or -errno with @e; -EAFNOSUPPORT for a pod that has no IPv4 address to be asked for.
  */
 int probe_new(Manager *m, Tunnel *t, ProbeDone done, void *userdata, Probe **ret, NetError *e);
 /* @done is not called. */

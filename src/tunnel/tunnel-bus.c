@@ -180,6 +180,8 @@ static int method_probe(sd_bus_message *msg, void *userdata, sd_bus_error *error
                         return -ENOMEM;
                 *p = (TunnelProbe) { .manager = userdata };
                 r = probe_new(userdata, t, on_probed, NULL, &p->probe, &e);
+                if (r == -EAFNOSUPPORT)         /* nothing speaks against it, and it must not end the pod's start */
+                        return sd_bus_reply_method_return(msg, "bs", true, net_error_text(&e, r));
                 if (r < 0)
                         return fail(id, "probe the tunnel", r, &e, error);
                 t->probe = TAKE_PTR(p);
