@@ -340,7 +340,7 @@ static int read_pod(const Tunnel *t, Probe *p, NetError *e) {
         p->pod_ip = n.pod_ip.address;
         p->source = n.worker_ip.address;
         FOREACH_ELEMENT(const PodRoute, v, n.routes, n.n_routes)
-                if (v->dst.length == 0 && v->gateway.family == AF_INET && ip_address_is_host(&v->gateway))
+                if (v->table == RT_TABLE_MAIN && v->dst.length == 0 && v->gateway.family == AF_INET && ip_address_is_host(&v->gateway))
                         p->source = v->gateway;
         return 0;
 }

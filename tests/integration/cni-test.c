@@ -90,6 +90,20 @@ static void expect_udp_both_ways(const char *host, const char *host_address, con
         assert_true(lab_udp_passes("podns", host, host_address, size));
 }
 
+/* The daemon's own look at the tunnel, before StartVM is answered: no CNI's network is in its way, nor it in theirs. */
+static void expect_probe_passes(const char *id) {
+        sd_bus_message *reply;
+        const char *report;
+        int ok;
+
+        expect_success(call("Probe", &reply, "s", id));
+        assert_true(sd_bus_message_read(reply, "bs", &ok, &report) >= 0);
+        if (!ok)
+                print_error("%s\n", report);
+        assert_true(ok);
+        sd_bus_message_unref(reply);
+}
+
 static void pod_vm_stands_in_for_the_pod(void **state) {
         static const char *const one_id[] = { "--vxlan-min-id", "16777215", NULL };
         const Fixture *f = *state;
@@ -111,6 +125,7 @@ static void pod_vm_stands_in_for_the_pod(void **state) {
         (void) snprintf(expected, sizeof(expected), "mtu %" PRIu64 "\n", value);
         assert_string_equal(mtu, expected);
 
+        expect_probe_passes("s1");
         /* with the node, a second pod, and somebody beyond the node; the smallest MTU on any way is 1400 */
         if (f->pod) {
                 largest = 1400 - 28;
