@@ -225,6 +225,8 @@ static int format_proxy(const Settings *settings, const SandboxRecord *record, c
                 r = json_set_strv(o, "tls-cipher-suites", settings->tls_cipher_suites);
         if (r >= 0)
                 r = json_set_u64(o, "connect-timeout-usec", settings->proxy_timeout_usec);
+        if (r >= 0)
+                r = json_set_u64(o, "grace-time-usec", settings->proxy_grace_time_usec);
         if (r < 0)
                 return r;
 

@@ -6,6 +6,7 @@
 
 #include "adaptor/initdata.h"
 #include "adaptor/request.h"
+#include "agent-proxy/proxy-config.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
@@ -46,6 +47,8 @@ static const Option options[] = {
           "IANA names, for TLS 1.2", "NAMES" },
         { "proxy-timeout", "PROXY_TIMEOUT", OPTION_DURATION, offsetof(Settings, proxy_timeout_usec), "5m",
           "How long the agent proxy tries to reach the agent", "TIME" },
+        { "proxy-grace-time", "PROXY_GRACE_TIME", OPTION_DURATION, offsetof(Settings, proxy_grace_time_usec), "1m",
+          "How long a lost link to the pod VM is hidden from Kata", "TIME" },
         { "start-timeout", "START_TIMEOUT", OPTION_DURATION, offsetof(Settings, start_timeout_usec), "570s",
           "How long a StartVM may take in all", "TIME" },
         { "initdata", "INITDATA", OPTION_STRING, offsetof(Settings, initdata), NULL,
@@ -100,6 +103,14 @@ static int check_paths(const Settings *s, int *ret_exit) {
         }
 
         return 0;
+}
+
+static int check_grace_time(const Settings *s, int *ret_exit) {
+        if (s->proxy_grace_time_usec <= PROXY_GRACE_TIME_USEC_MAX)
+                return 0;
+
+        log_error("Value of 'proxy-grace-time' is longer than %s.", FORMAT_USEC(PROXY_GRACE_TIME_USEC_MAX));
+        return configuration_error(ret_exit);
 }
 
 static int check_tls_profile(Settings *s, int *ret_exit) {
@@ -229,6 +240,9 @@ static int load(int argc, char *argv[], Settings *s, int *ret_exit) {
         if (r != 0)
                 return r;
         r = check_paths(s, ret_exit);
+        if (r != 0)
+                return r;
+        r = check_grace_time(s, ret_exit);
         if (r != 0)
                 return r;
         r = check_tls_profile(s, ret_exit);

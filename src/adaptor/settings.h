@@ -14,7 +14,7 @@ typedef struct Settings {
         char *node;                     /* owner tag */
 
         uint16_t forwarder_port;
-        uint64_t proxy_timeout_usec, start_timeout_usec;
+        uint64_t proxy_timeout_usec, proxy_grace_time_usec, start_timeout_usec;
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
 

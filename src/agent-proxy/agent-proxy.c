@@ -23,6 +23,7 @@
 #define CONNECTIONS_MAX 64U                     /* of the shim and of tools; more wait in the backlog */
 #define CHECK_TIMEOUT_USEC (5 * USEC_PER_SEC)
 #define PAUSE_USEC LINK_PAUSE_USEC
+#define SESSION_KEEP_MORE_USEC (30 * USEC_PER_SEC)      /* the other end may notice a loss so much earlier than we do */
 #define FINISH_USEC (500 * USEC_PER_MSEC)
 #define PEM_SIZE_MAX (256U << 10)
 
@@ -33,6 +34,8 @@ typedef enum SandboxLife {
         SANDBOX_DESTROYED,              /* or about to be: the agent ends when it has answered, or even before */
 } SandboxLife;
 
+enum { CALL_CHECK = 1 };                /* kinds of calls */
+
 typedef struct Proxy {
         sd_event *event;
         LogContext log;
@@ -41,8 +44,12 @@ typedef struct Proxy {
         Link *link;
         Acceptor *acceptor;
         sd_event_source *timer;         /* before the next Check or try */
-        uint64_t deadline;              /* CLOCK_MONOTONIC, to be ready by */
-        bool ready;
+        uint64_t deadline;              /* CLOCK_MONOTONIC, for the agent to answer by */
+        bool ready;                     /* the agent has answered once: the shim is let in, and stays in when the link is lost */
+        uint64_t lost_usec;             /* CLOCK_MONOTONIC, when the link was lost; 0: it is not */
+        uint64_t up_usec;               /* CLOCK_MONOTONIC, when it was found well */
+        bool resuming;                  /* connected, and the session's WELCOME is awaited */
+        unsigned n_resumed;
         SandboxLife sandbox;
         char trouble[320];              /* the last one, for the log */
 
@@ -63,18 +70,45 @@ static void proxy_update_acceptor(Proxy *p) {
         acceptor_set_enabled(p->acceptor, p->ready && relay_get_n_connections(p->relay) < CONNECTIONS_MAX);
 }
 
+static void proxy_set_status(Proxy *p, const char *text) {
+        char since[16] = "";
+
+        if (p->lost_usec > 0) {
+                time_t t = time(NULL) - (now_usec(CLOCK_MONOTONIC) - p->lost_usec) / USEC_PER_SEC;
+                struct tm tm;
+
+                if (localtime_r(&t, &tm))
+                        (void) strftime(since, sizeof(since), "%T", &tm);
+                (void) sd_notifyf(0, "STATUS=Connecting again to the pod VM since %s: %s", since, text);
+        } else if (!p->ready)
+                (void) sd_notifyf(0, "STATUS=Waiting for the pod VM: %s", text);
+        else if (p->n_resumed > 0)
+                (void) sd_notifyf(0, "STATUS=Connected to the pod VM, session resumed %u times.", p->n_resumed);
+        else
+                (void) sd_notify(0, "STATUS=Connected to the pod VM.");
+}
+
 /* Says what is wrong once, not every half second. */
 static void proxy_trouble(Proxy *p, const char *text) {
-        (void) sd_notifyf(0, "STATUS=Waiting for the pod VM: %s", text);
+        proxy_set_status(p, text);
         if (streq(text, p->trouble))
                 return;
         (void) snprintf(p->trouble, sizeof(p->trouble), "%s", text);
         (void) log_full(&p->log, LOG_INFO, NULL, 0, "Waiting for the pod VM: %s.", p->trouble);
 }
 
+static uint64_t proxy_patience(const Proxy *p) {
+        return p->ready && p->sandbox != SANDBOX_DESTROYED ? p->config.grace_time_usec : p->config.connect_timeout_usec;
+}
+
+/* The VM is given up: the end of this process closes the shim's connections, which tells Kata. */
 static void proxy_fail(Proxy *p, const char *text) {
-        (void) log_full(&p->log, LOG_ERR, MSG_LINK_LOST, 0, "The agent in the pod VM did not answer within %s: %s.",
-                        FORMAT_USEC(p->config.connect_timeout_usec), text);
+        if (p->ready)
+                (void) log_full(&p->log, LOG_ERR, MSG_LINK_LOST, 0, "The pod VM was out of reach for %s and is given up: %s.",
+                                FORMAT_USEC(proxy_patience(p)), text);
+        else
+                (void) log_full(&p->log, LOG_ERR, MSG_LINK_LOST, 0, "The agent in the pod VM did not answer within %s: %s.",
+                                FORMAT_USEC(p->config.connect_timeout_usec), text);
         (void) sd_notifyf(0, "STATUS=No answer from the pod VM: %s", text);
         (void) sd_event_exit(p->event, -ETIMEDOUT);
 }
@@ -98,10 +132,18 @@ static void proxy_retry_later(Proxy *p, const char *text) {
 }
 
 static void proxy_is_ready(Proxy *p) {
-        p->ready = true;
         p->trouble[0] = '\0';
-        (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
-        (void) sd_notify(0, "READY=1\nSTATUS=Connected to the pod VM.");
+        p->timer = sd_event_source_disable_unref(p->timer);
+        if (p->lost_usec > 0)
+                (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers again, after %s.",
+                                FORMAT_USEC(now_usec(CLOCK_MONOTONIC) - p->lost_usec));
+        else
+                (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
+        p->lost_usec = 0;
+        p->up_usec = now_usec(CLOCK_MONOTONIC);
+        p->ready = true;
+        (void) sd_notify(0, "READY=1");
+        proxy_set_status(p, "");
         proxy_update_acceptor(p);
 }
 
@@ -166,24 +208,119 @@ static void proxy_connect(Proxy *p) {
                 proxy_fail(p, strerrordesc_np(-r) ?: "error");
 }
 
+static bool proxy_is_away(const Proxy *p) {
+        Channel *upstream = relay_get_upstream(p->relay);
+
+        return !upstream || channel_is_away(upstream);
+}
+
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Proxy *p = userdata;
 
         p->timer = sd_event_source_disable_unref(p->timer);
-        if (relay_has_upstream(p->relay))
-                proxy_check(p);
-        else
+        if (proxy_is_away(p))
                 proxy_connect(p);
+        else
+                proxy_check(p);
         return 0;
+}
+
+/* @resumable: nothing is lost with it. */
+static void proxy_lost_link(Proxy *p, const char *text, bool resumable) {
+        if (p->ready && p->lost_usec == 0) {
+                p->lost_usec = now_usec(CLOCK_MONOTONIC);
+                p->deadline = usec_add(p->lost_usec, proxy_patience(p));
+                if (p->sandbox == SANDBOX_DESTROYED)
+                        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Link to the pod VM ended after DestroySandbox: %s.", text);
+                else
+                        (void) log_full(&p->log, LOG_WARNING, MSG_LINK_LOST, 0, "Link to the pod VM lost: %s. Connecting again%s.", text,
+                                        resumable ? " to resume the session" : "");
+        }
+        link_stop(p->link);
+        proxy_trouble(p, text);
+
+        /* At once, but not as fast as it may be lost again and again. */
+        if (p->up_usec > 0 && now_usec(CLOCK_MONOTONIC) - p->up_usec >= USEC_PER_SEC) {
+                p->up_usec = 0;
+                p->timer = sd_event_source_disable_unref(p->timer);
+                proxy_connect(p);
+        } else
+                proxy_retry_later(p, text);
+}
+
+static const uint8_t serving[] = { 0x08, 0x01 };        /* kata-containers: health.proto, HealthCheckResponse */
+
+static void on_session_away(Channel *c, int error, const char *text, void *userdata) {
+        Proxy *p = userdata;
+
+        if (!p->ready) {                /* nothing on it is worth resuming */
+                relay_lose_upstream(p->relay, error, text ?: strerrordesc_np(-error) ?: "error");
+                return;
+        }
+        /* Kata gives a Check 30 seconds (90 with runtime-rs) and then ends the pod. */
+        relay_set_upstream_away(p->relay);
+        relay_answer_calls(p->relay, CALL_CHECK, serving, sizeof(serving));
+        proxy_lost_link(p, text ?: strerrordesc_np(-error) ?: "error", /* resumable= */ true);
+}
+
+static void on_session_up(Channel *c, void *userdata) {
+        Proxy *p = userdata;
+
+        if (!p->resuming)               /* a new one, whose agent is being asked */
+                return;
+        p->resuming = false;
+        p->n_resumed++;
+        p->trouble[0] = '\0';
+        (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The session with the pod VM is resumed, %s after the link was lost.",
+                        FORMAT_USEC(now_usec(CLOCK_MONOTONIC) - p->lost_usec));
+        p->lost_usec = 0;
+        p->up_usec = now_usec(CLOCK_MONOTONIC);
+        proxy_set_status(p, "");
+}
+
+static const ChannelKeeper keeper = {
+        .on_away = on_session_away,
+        .on_up = on_session_up,
+};
+
+static int proxy_start_session(Proxy *p, Channel *channel) {
+        uint64_t keep_usec = p->config.grace_time_usec + SESSION_KEEP_MORE_USEC;
+
+        return channel_start_session(channel, keep_usec / USEC_PER_SEC, &keeper, p);
 }
 
 static void on_link_up(Link *l, Channel *channel, const char *address, void *userdata) {
         Proxy *p = userdata;
+        Channel *upstream = relay_get_upstream(p->relay);
+        bool sessions = channel_has_alpn(channel);
+        int r = 0;
 
-        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Connected to the forwarder at %s (%s).", address, channel_describe(channel));
-        (void) sd_notify(0, "STATUS=Connected to the forwarder, waiting for the agent.");
-        relay_set_upstream(p->relay, channel);
-        proxy_check(p);
+        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Connected to the forwarder at %s (%s%s).", address, channel_describe(channel),
+                        sessions ? ", resumable" : "");
+
+        if (upstream && channel_session(upstream) && !sessions) {
+                channel_free(channel);
+                relay_lose_upstream(p->relay, -ESTALE, "the pod VM does not know the session any more");
+                return;
+        }
+
+        p->resuming = upstream && channel_session(upstream) && channel_session(upstream)->confirmed;
+        if (sessions && !(upstream && channel_session(upstream)))
+                r = proxy_start_session(p, upstream ?: channel);
+        if (r < 0) {
+                channel_free(channel);
+                proxy_retry_later(p, strerrordesc_np(-r) ?: "error");
+                return;
+        }
+
+        if (upstream)
+                channel_attach(upstream, channel);
+        else {
+                (void) sd_notify(0, "STATUS=Connected to the forwarder, waiting for the agent.");
+                relay_set_upstream(p->relay, channel);
+        }
+        if (!p->resuming)
+                proxy_check(p);
 }
 
 static void on_link_trouble(Link *l, const char *text, void *userdata) {
@@ -200,23 +337,32 @@ static const LinkHandlers link_handlers = {
         .on_failed = on_link_failed,
 };
 
-static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
+static void on_upstream_failing(Relay *r, void *userdata) {
         Proxy *p = userdata;
+
+        if (p->ready)
+                relay_answer_calls(p->relay, CALL_CHECK, serving, sizeof(serving));
+}
+
+static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
+        static const ChannelHandlers none = {};
+        Proxy *p = userdata;
+        Channel *away;
+        int k;
 
         if (p->sandbox == SANDBOX_BEING_CREATED)        /* nobody knows: let the shim try again */
                 p->sandbox = SANDBOX_NONE;
 
         if (p->ready) {
-                p->ready = false;
-                proxy_update_acceptor(p);
-                p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
-                if (p->sandbox == SANDBOX_DESTROYED)
-                        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Link to the pod VM ended after DestroySandbox: %s.", text);
-                else
-                        (void) log_full(&p->log, LOG_WARNING, MSG_LINK_LOST, 0, "Link to the pod VM lost: %s. Connecting again.", text);
+                /* For what the shim asks in the meantime. */
+                k = channel_new_away(p->event, &none, NULL, &away);
+                if (k < 0) {
+                        proxy_fail(p, "out of memory");
+                        return;
+                }
+                relay_set_upstream(p->relay, away);
         }
-        link_stop(p->link);
-        proxy_retry_later(p, text);
+        proxy_lost_link(p, text, /* resumable= */ false);
 }
 
 static void on_connection_closed(Relay *r, void *userdata) {
@@ -225,8 +371,11 @@ static void on_connection_closed(Relay *r, void *userdata) {
 
 static const RelayHandlers relay_handlers = {
         .on_upstream_lost = on_upstream_lost,
+        .on_upstream_failing = on_upstream_failing,
         .on_connection_closed = on_connection_closed,
         .upstream = "pod VM",
+        .whole_answers = true,
+        .keep_connections = true,
 };
 
 static void edit_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
@@ -278,7 +427,23 @@ static void note_destroy_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
         edit->on_answer = on_sandbox_destroyed;
 }
 
+/* While the link is lost, the agent is taken to be well: Kata would end the pod. For how long is limited by the grace time. */
+static void answer_check(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        Proxy *p = userdata;
+
+        edit->kind = CALL_CHECK;
+        if (!p->ready || !proxy_is_away(p))
+                return;
+        edit->payload = malloc(sizeof(serving));
+        if (!edit->payload)
+                return;
+        memcpy(edit->payload, serving, sizeof(serving));
+        edit->size = sizeof(serving);
+        edit->answered = true;
+}
+
 static const RelayRule rules[] = {
+        { "grpc.Health", "Check", answer_check },
         { "grpc.AgentService", "CreateContainer", edit_create_container },
         { "grpc.AgentService", "CreateSandbox", check_create_sandbox },
         { "grpc.AgentService", "DestroySandbox", note_destroy_sandbox },
@@ -352,6 +517,7 @@ static int proxy_load_tls(Proxy *p, int dir_fd, TlsContext **ret) {
                 .trust = trust,
                 .min_version = p->config.tls_min_version,
                 .cipher_suites = p->config.tls_cipher_suites,
+                .alpn = SESSION_ALPN,
         };
         r = tls_context_new(&settings, ret, &error);
         if (r < 0) {

@@ -11,6 +11,7 @@
 #include "basic/util.h"
 
 #define CONNECT_TIMEOUT_USEC (5 * 60 * USEC_PER_SEC)    /* cloud-api-adaptor: -proxy-timeout */
+#define GRACE_TIME_USEC (60 * USEC_PER_SEC)
 
 static void volume_done(ProxyVolume *v) {
         free(v->path);
@@ -92,6 +93,7 @@ int proxy_config_parse(const char *text, size_t size, ProxyConfig *ret, char **r
                 .tls = true,
                 .tls_min_version = TLS_VERSION_1_3,
                 .connect_timeout_usec = CONNECT_TIMEOUT_USEC,
+                .grace_time_usec = GRACE_TIME_USEC,
         };
         _cleanup_(json_object_putp) json_object *o = NULL;
         uint64_t port = PODVM_FORWARDER_PORT;
@@ -112,6 +114,7 @@ int proxy_config_parse(const char *text, size_t size, ProxyConfig *ret, char **r
             (r = json_get_strv(o, "tls-cipher-suites", &c.tls_cipher_suites, ret_error)) < 0 ||
             (r = json_get_u64(o, "port", UINT16_MAX, &port, ret_error)) < 0 ||
             (r = json_get_u64(o, "connect-timeout-usec", INT64_MAX, &c.connect_timeout_usec, ret_error)) < 0 ||
+            (r = json_get_u64(o, "grace-time-usec", PROXY_GRACE_TIME_USEC_MAX, &c.grace_time_usec, ret_error)) < 0 ||
             (r = json_get_bool(o, "tls", &c.tls, ret_error)) < 0 ||
             (r = json_get_string(o, "tls-min-version", &version, ret_error)) < 0 ||
             (r = parse_volumes(o, &c, ret_error)) < 0)

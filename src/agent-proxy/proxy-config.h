@@ -7,10 +7,12 @@
 #include <stdint.h>
 
 #include "basic/cleanup.h"
+#include "basic/util.h"
 #include "tls/session.h"
 
 #define PROXY_CONFIG_SIZE_MAX (1U << 20)
 #define PROXY_VOLUMES_MAX 256U
+#define PROXY_GRACE_TIME_USEC_MAX (25 * 60 * USEC_PER_SEC)      /* the pod VM keeps a session for half an hour */
 
 /* One of Kata's direct volumes that a disk was attached to the pod VM for (kata-containers: docs/design/direct-blk-device-assignment.md). */
 typedef struct ProxyVolume {
@@ -29,7 +31,7 @@ typedef struct ProxyConfig {
         bool tls;
         TlsVersion tls_min_version;
         char **tls_cipher_suites;
-        uint64_t connect_timeout_usec;
+        uint64_t connect_timeout_usec, grace_time_usec;
         ProxyVolume *volumes;
         size_t n_volumes;
 } ProxyConfig;

@@ -66,7 +66,8 @@ static int on_conn_timer(sd_event_source *source, uint64_t usec, void *userdata)
                 return 0;
         }
 
-        if (c->blocking && r->n_calls - r->n_abandoned > c->n_calls) {
+        /* One whose connection is lost is given its time by whoever keeps its session. */
+        if (c->blocking && !channel_is_away(c->channel) && r->n_calls - r->n_abandoned > c->n_calls) {
                 log_warning("A client does not read its answers and holds up the others, closing its connection.");
                 conn_drop(c);
                 return 0;
@@ -139,8 +140,7 @@ void conn_close(Conn *c) {
         conn_arm_drained(c);
 }
 
-void conn_send(Conn *c, const uint8_t *data, size_t size) {
-        (void) channel_write(c->channel, data, size);           /* a failure comes back as on_closed() */
+static void conn_sent(Conn *c) {
         if (conn_answers(c) > RELAY_ANSWERS_MAX && !c->closing) {
                 conn_set_blocking(c, true);
                 conn_arm_drained(c);
@@ -149,38 +149,62 @@ void conn_send(Conn *c, const uint8_t *data, size_t size) {
                 conn_arm_drained(c);
 }
 
+/* A failure comes back as on_closed(). */
+void conn_send(Conn *c, const uint8_t *data, size_t size) {
+        (void) channel_write(c->channel, data, size);
+        conn_sent(c);
+}
+
+void conn_send_take(Conn *c, uint8_t *data, size_t size) {
+        (void) channel_write_take(c->channel, data, size);
+        conn_sent(c);
+}
+
+/* An answer of our own. */
+static void conn_send_own(Conn *c, const uint8_t *frame, size_t size) {
+        uint8_t *held;
+
+        if (!c->cut) {
+                conn_send(c, frame, size);
+                return;
+        }
+
+        held = realloc(c->held, c->held_size + size);
+        if (!held) {
+                conn_close(c);
+                return;
+        }
+        memcpy(held + c->held_size, frame, size);
+        c->held = held;
+        c->held_size += size;
+}
+
+void conn_answer(Conn *c, uint32_t peer_id, const TtrpcResponse *response) {
+        size_t size = ttrpc_response_size(response);
+        uint8_t small[TTRPC_HEADER_SIZE + REPLY_TEXT_MAX + 64];
+        _cleanup_(freep) uint8_t *big = NULL;
+        uint8_t *frame = small;
+
+        if (TTRPC_HEADER_SIZE + size > sizeof(small)) {
+                frame = big = malloc(TTRPC_HEADER_SIZE + size);
+                if (!big) {
+                        conn_close(c);
+                        return;
+                }
+        }
+        ttrpc_header_write(&(TtrpcHeader) { .length = size, .stream_id = peer_id, .type = TTRPC_TYPE_RESPONSE }, frame);
+        ttrpc_response_write(response, frame + TTRPC_HEADER_SIZE);
+        conn_send_own(c, frame, TTRPC_HEADER_SIZE + size);
+}
+
 void conn_reply(Conn *c, uint32_t peer_id, int code, const char *format, ...) {
-        uint8_t frame[TTRPC_HEADER_SIZE + REPLY_TEXT_MAX + 64];
         char text[REPLY_TEXT_MAX];
-        TtrpcResponse response = { .code = code };
-        size_t size;
         va_list ap;
 
         va_start(ap, format);
         (void) vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
-
-        response.message = ttrpc_slice(text);
-        size = ttrpc_response_size(&response);
-        assert(TTRPC_HEADER_SIZE + size <= sizeof(frame));
-        ttrpc_header_write(&(TtrpcHeader) { .length = size, .stream_id = peer_id, .type = TTRPC_TYPE_RESPONSE }, frame);
-        ttrpc_response_write(&response, frame + TTRPC_HEADER_SIZE);
-        size += TTRPC_HEADER_SIZE;
-
-        if (c->cut) {
-                uint8_t *held = realloc(c->held, c->held_size + size);
-
-                if (!held) {
-                        conn_close(c);
-                        return;
-                }
-                memcpy(held + c->held_size, frame, size);
-                c->held = held;
-                c->held_size += size;
-                return;
-        }
-
-        conn_send(c, frame, size);
+        conn_answer(c, peer_id, &(TtrpcResponse) { .code = code, .message = ttrpc_slice(text) });
 }
 
 static const RelayRule* find_rule(const Relay *r, const TtrpcRequest *request) {
@@ -283,6 +307,11 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
                 rule = find_rule(r, &request);
                 if (rule) {
                         rule->handler(&request, &edit, r->userdata);
+                        if (edit.code == TTRPC_OK && edit.answered) {
+                                conn_answer(c, h->stream_id, &(TtrpcResponse) { .payload = { edit.payload, edit.size } });
+                                free(edit.payload);
+                                return 0;
+                        }
                         if (edit.code == TTRPC_OK && edit.payload) {
                                 edit.code = edited_frame(c, &request, &edit, h->flags, &out, &size);
                                 *ret_new_size = size;
@@ -303,6 +332,7 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
                 return 0;
         }
         call->streaming = h->flags & (TTRPC_FLAG_REMOTE_OPEN|TTRPC_FLAG_REMOTE_CLOSED);
+        call->kind = edit.kind;
         call->on_answer = edit.on_answer;
         call->userdata = r->userdata;
 
@@ -394,7 +424,7 @@ void conn_process(Conn *c) {
                         }
                 }
 
-                if (!r->refusing && (!r->upstream || channel_queued(r->upstream) + (used - run) >= RELAY_UPSTREAM_HIGH)) {
+                if (!r->refusing && (!r->upstream || channel_queued(r->upstream) + (used - run) >= upstream_high(r))) {
                         FLUSH();
                         if (!upstream_has_room(r)) {
                                 conn_set_waiting(c, true);

@@ -15,6 +15,7 @@ struct Call {
         Conn *conn;                     /* borrowed; NULL: a call of our own, or its caller is gone */
         bool streaming;                 /* Data frames may follow */
         bool abandoned;
+        unsigned kind;
         RelayAnswerHandler on_answer;
         void *userdata;
         sd_event_source *timer;
@@ -63,6 +64,9 @@ struct Relay {
         size_t body_left;               /* bytes of an answer that is handed on in pieces */
         Conn *body_conn;                /* … to this one; NULL: to nobody */
 
+        uint8_t *whole;                 /* an answer that is handed on when it is there */
+        size_t whole_size, whole_done;
+
         Call **by_id, **by_peer;
         size_t n_buckets, n_calls, n_abandoned;
         Call *spare_calls;
@@ -90,11 +94,14 @@ void conn_arm_drained(Conn *c);                 /* asks for the next turn of the
 void conn_set_waiting(Conn *c, bool b);
 void conn_process(Conn *c);                     /* forwards what has been read */
 void conn_send(Conn *c, const uint8_t *data, size_t size);
+void conn_send_take(Conn *c, uint8_t *data, size_t size);       /* malloc()ed, taken */
 void conn_reply(Conn *c, uint32_t peer_id, int code, const char *format, ...) PRINTF(4, 5);
+void conn_answer(Conn *c, uint32_t peer_id, const TtrpcResponse *response);
 void conn_close(Conn *c);                       /* in good order: it is freed from the loop, not from here */
 void conn_free(Conn *c);
 
 /* The upstream, as the connections see it. */
+size_t upstream_high(const Relay *r);
 bool upstream_has_room(const Relay *r);
 void upstream_want(Relay *r);
 void upstream_end_abandoned(Relay *r);

@@ -14,8 +14,13 @@ static const char* upstream_name(const Relay *r) {
         return r->handlers->upstream ?: "other end";
 }
 
+/* While it is away, requests behind those that wait may be ones that can be answered here. */
+size_t upstream_high(const Relay *r) {
+        return channel_is_away(r->upstream) ? RELAY_AWAY_HIGH : RELAY_UPSTREAM_HIGH;
+}
+
 bool upstream_has_room(const Relay *r) {
-        return r->upstream && channel_queued(r->upstream) < RELAY_UPSTREAM_HIGH;
+        return r->upstream && channel_queued(r->upstream) < upstream_high(r);
 }
 
 void upstream_want(Relay *r) {
@@ -29,6 +34,8 @@ void upstream_want(Relay *r) {
 static void upstream_lost(Relay *r, int error, const char *text) {
         r->body_left = 0;
         r->body_conn = NULL;
+        free(r->whole);
+        r->whole = NULL;
 
         for (size_t i = 0; i < r->n_buckets; i++)
                 while (r->by_id[i]) {
@@ -48,7 +55,7 @@ static void upstream_lost(Relay *r, int error, const char *text) {
 /* Long polls of callers that are gone stay open at the other end: only closing the connection ends them. That is done as
  * soon as nobody else has a call or half an answer on it. */
 void upstream_end_abandoned(Relay *r) {
-        if (!r->upstream || r->n_abandoned < RELAY_ABANDONED_MAX || r->n_abandoned != r->n_calls || r->body_conn)
+        if (!r->upstream || r->n_abandoned < RELAY_ABANDONED_MAX || r->n_abandoned != r->n_calls || r->body_conn || r->whole)
                 return;
         r->upstream = channel_free(r->upstream);
         upstream_lost(r, -ESTALE, "too many calls of clients that are gone");
@@ -57,6 +64,8 @@ void upstream_end_abandoned(Relay *r) {
 static void upstream_failed(Relay *r, int error, const char *text) {
         _cleanup_(channel_freep) Channel *upstream = TAKE_PTR(r->upstream);
 
+        if (r->handlers->on_upstream_failing)
+                r->handlers->on_upstream_failing(r, r->userdata);
         for (Conn *c = r->conns; c; c = c->next) {
                 while (c->calls) {
                         Call *call = c->calls;
@@ -66,9 +75,16 @@ static void upstream_failed(Relay *r, int error, const char *text) {
                                            text);
                         call_abandon(call);
                 }
-                conn_close(c);
+                if (c->cut || !r->handlers->keep_connections)
+                        conn_close(c);
         }
         upstream_lost(r, error, text);
+}
+
+void relay_lose_upstream(Relay *r, int error, const char *text) {
+        assert(r->upstream);
+
+        upstream_failed(r, error, text);
 }
 
 static void upstream_closed(Relay *r, int error, const char *reason) {
@@ -85,18 +101,24 @@ static void on_upstream_closed(Channel *channel, int error, void *userdata) {
         upstream_closed(userdata, error, channel_error(channel));
 }
 
-static void on_upstream_drained(Channel *channel, void *userdata) {
-        Relay *r = userdata;
-
-        /* Each in its turn: whoever has more than one turn's worth is put at the end again. */
+/* Each in its turn: whoever has more than one turn's worth is put at the end again. */
+static void serve_waiters(Relay *r) {
         while (r->waiters && upstream_has_room(r)) {
                 Conn *c = r->waiters;
 
                 conn_set_waiting(c, false);
                 conn_process(c);
         }
-        if (r->waiters)
-                channel_notify_drained(channel, RELAY_UPSTREAM_LOW);
+        if (r->waiters && r->upstream)
+                channel_notify_drained(r->upstream, RELAY_UPSTREAM_LOW);
+}
+
+static void on_upstream_drained(Channel *channel, void *userdata) {
+        serve_waiters(userdata);
+}
+
+void relay_set_upstream_away(Relay *r) {
+        serve_waiters(r);
 }
 
 static void call_answered(Call *call, const uint8_t *data, size_t size, bool whole) {
@@ -128,6 +150,43 @@ static void body_done(Relay *r) {
                 conn_arm_drained(c);
 }
 
+/* Keeps the beginning of a frame until the rest is there. False: no memory. */
+static bool whole_begin(Relay *r, const uint8_t *data, size_t done, size_t size) {
+        r->whole = malloc(size);        /* pages come with the bytes */
+        if (!r->whole)
+                return false;
+        memcpy(r->whole, data, done);
+        r->whole_done = done;
+        r->whole_size = size;
+        return true;
+}
+
+static void whole_done(Relay *r) {
+        uint8_t *frame = TAKE_PTR(r->whole);
+        bool ends;
+        TtrpcHeader h;
+        Call *call;
+        int k;
+
+        k = ttrpc_header_parse(frame, r->whole_size, &h);
+        assert(k > 0);
+        ends = h.type == TTRPC_TYPE_RESPONSE || (h.type == TTRPC_TYPE_DATA && h.flags & TTRPC_FLAG_REMOTE_CLOSED);
+        call = h.type == TTRPC_TYPE_RESPONSE || h.type == TTRPC_TYPE_DATA ? call_find(r, h.stream_id) : NULL;
+
+        if (call && call->conn && !call->conn->closing) {
+                Conn *c = call->conn;
+
+                write_be32(frame + 4, call->peer_id);
+                if (ends)
+                        call_answered(call, frame + TTRPC_HEADER_SIZE, h.length, h.type == TTRPC_TYPE_RESPONSE);
+                conn_send_take(c, frame, r->whole_size);
+                return;
+        }
+        if (call && ends)
+                call_answered(call, frame + TTRPC_HEADER_SIZE, h.length, h.type == TTRPC_TYPE_RESPONSE);
+        free(frame);
+}
+
 static void on_upstream_input(Channel *channel, void *userdata) {
         Relay *r = userdata;
         size_t used = 0, run = 0, size;         /* [run, used) goes to @to */
@@ -135,6 +194,21 @@ static void on_upstream_input(Channel *channel, void *userdata) {
         Conn *to = NULL;
         ssize_t n;
         int bad = 0;
+
+        if (r->whole) {
+                n = channel_read_direct(channel, r->whole + r->whole_done, r->whole_size - r->whole_done);
+                if (n == 0) {
+                        upstream_closed(r, -ECONNRESET, /* reason= */ NULL);
+                        return;
+                }
+                if (n < 0)
+                        return;
+                r->whole_done += n;
+                if (r->whole_done < r->whole_size)
+                        return;
+                whole_done(r);
+                goto finish;
+        }
 
         n = channel_fill(channel);
         if (n < 0 && n != -EAGAIN && n != -ENOBUFS)
@@ -197,6 +271,12 @@ static void on_upstream_input(Channel *channel, void *userdata) {
                         continue;
                 }
 
+                if (size - used < whole && r->handlers->whole_answers && whole_begin(r, data + used, size - used, whole)) {
+                        FLUSH(NULL);
+                        used = run = size;
+                        break;
+                }
+
                 if (!call || !call->conn || call->conn->closing) {
                         FLUSH(NULL);
                 } else if (call->conn != to)
@@ -229,6 +309,7 @@ static void on_upstream_input(Channel *channel, void *userdata) {
         if (used > 0)
                 channel_consume(channel, used);
 
+finish:
         if (bad < 0)
                 upstream_closed(r, bad, "it does not speak ttrpc");
         else if (n == 0 && r->n_blocking == 0)
@@ -259,8 +340,19 @@ void relay_set_upstream(Relay *r, Channel *channel) {
         channel_notify_drained(channel, RELAY_UPSTREAM_LOW);
 }
 
-bool relay_has_upstream(const Relay *r) {
+Channel* relay_get_upstream(const Relay *r) {
         return r->upstream;
+}
+
+void relay_answer_calls(Relay *r, unsigned kind, const void *payload, size_t size) {
+        for (Conn *c = r->conns; c; c = c->next)
+                for (Call *call = c->calls, *next; call; call = next) {
+                        next = call->next;
+                        if (call->kind != kind)
+                                continue;
+                        conn_answer(c, call->peer_id, &(TtrpcResponse) { .payload = { payload, size } });
+                        call_abandon(call);
+                }
 }
 
 void relay_refuse_waiting(Relay *r, const char *text) {
@@ -388,6 +480,7 @@ Relay* relay_free(Relay *r) {
                 free(call);
         }
         channel_free(r->upstream);
+        free(r->whole);
         free(r->by_id);
         free(r->by_peer);
         sd_event_unref(r->event);
@@ -404,7 +497,7 @@ size_t relay_get_n_calls(const Relay *r) {
 }
 
 size_t relay_get_memory(const Relay *r) {
-        size_t sum = r->upstream ? channel_queued(r->upstream) : 0;
+        size_t sum = (r->upstream ? channel_queued(r->upstream) : 0) + (r->whole ? r->whole_done : 0);
 
         for (const Conn *c = r->conns; c; c = c->next)
                 sum += conn_answers(c) + (c->big ? c->big_done : 0);

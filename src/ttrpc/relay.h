@@ -8,7 +8,8 @@
  * up to date.
  *
  * Requests go upstream whole, for a caller that stops in the middle of one must not hold up the others on the shared
- * connection. Answers that do not fit into the read buffer are handed on as they come: they have one reader only.
+ * connection. Answers that do not fit into the read buffer are handed on as they come: they have one reader only. Where the upstream
+ * may be away for a while (.whole_answers) they go down whole, too, so that a caller can be told something else meanwhile.
  *
  * Memory and fairness: a caller whose answers pile up is not read from (RELAY_ANSWERS_SOFT), and above RELAY_ANSWERS_MAX the
  * upstream is not read from either; who holds the others up that long is dropped (RELAY_STALL_USEC). When the upstream
@@ -33,6 +34,7 @@ typedef struct Relay Relay;
 
 #define RELAY_UPSTREAM_HIGH (256U * 1024U)
 #define RELAY_UPSTREAM_LOW (64U * 1024U)
+#define RELAY_AWAY_HIGH (8U << 20)                      /* requests that wait while the upstream is away */
 #define RELAY_ANSWERS_SOFT (1U << 20)
 #define RELAY_ANSWERS_MAX (8U << 20)
 #define RELAY_STALL_USEC (30 * USEC_PER_SEC)
@@ -54,6 +56,8 @@ typedef struct RelayEdit {
         size_t size;
         TtrpcCode code;                 /* not TTRPC_OK: the request is answered with this and goes no further */
         char message[256];
+        bool answered;                  /* the request is answered with .payload and goes no further */
+        unsigned kind;                  /* of call, for relay_answer_calls(); 0: none */
         RelayAnswerHandler on_answer;   /* be told how it ends, also if the caller is gone by then */
 } RelayEdit;
 
@@ -67,7 +71,10 @@ typedef struct RelayHandlers {
         void (*on_upstream_wanted)(Relay *r, void *userdata);           /* a request waits and there is none; may be NULL */
         void (*on_upstream_lost)(Relay *r, int error, const char *text, void *userdata); /* it is freed already */
         void (*on_connection_closed)(Relay *r, void *userdata);         /* one caller less; may be NULL */
+        void (*on_upstream_failing)(Relay *r, void *userdata);          /* it is lost, its calls can still be answered; may be NULL */
         const char *upstream;           /* what to call it in texts for people; NULL: "other end" */
+        bool whole_answers;             /* see above */
+        bool keep_connections;          /* those of callers, when the upstream is lost; only one with half an answer is closed */
 } RelayHandlers;
 
 /* Rules and handlers are borrowed and outlive the relay. Returns 0, -ENOMEM, …. */
@@ -78,7 +85,16 @@ DEFINE_CLEANUP(Relay*, relay_free);
 /* @channel: open; taken, on failure too. */
 int relay_add_downstream(Relay *r, Channel *channel);
 void relay_set_upstream(Relay *r, Channel *channel);
-bool relay_has_upstream(const Relay *r);
+Channel* relay_get_upstream(const Relay *r);    /* borrowed; NULL: there is none */
+
+/* The upstream's connection is lost, but not its session: who has been waiting for it may be heard again. */
+void relay_set_upstream_away(Relay *r);
+
+/* The upstream is lost, for a reason that its channel does not know: on_upstream_lost() is called from in here. */
+void relay_lose_upstream(Relay *r, int error, const char *text);
+
+/* Answers what is in flight of this kind; what the upstream answers later is dropped. */
+void relay_answer_calls(Relay *r, unsigned kind, const void *payload, size_t size);
 
 /* There will be no upstream for now: requests that wait are answered with UNAVAILABLE and this text. Their connections live. */
 void relay_refuse_waiting(Relay *r, const char *text);

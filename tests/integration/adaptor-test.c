@@ -802,6 +802,7 @@ static void bad_configuration_ends_with_status_78(void **state) {
                 { "TLS_MIN_VERSION", "VersionTLS11", 78 },
                 { "TLS_SKIP_VERIFY", "true", 78 },
                 { "PROXY_TIMEOUT", "soon", 78 },
+                { "PROXY_GRACE_TIME", "26m", 78 },
                 { "INITDATA", "AAAA", 78 },
                 { "CACERT_FILE", "/nonexistent", 78 },
                 { "FORWARDER_PORT", "0", 78 },

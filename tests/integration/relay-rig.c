@@ -72,8 +72,10 @@ void rig_write_config(Rig *r) {
 
         (void) snprintf(text, sizeof(text), "{\"sandbox-id\":\"test\",\"pod-name\":\"web\",\"pod-namespace\":\"default\","
                         "\"instance-id\":\"i-1\",\"provider\":\"test\",\"addresses\":[\"127.0.0.1\"],\"port\":%u,"
-                        "\"server-name\":\"" RIG_SERVER_NAME "\",\"tls\":%s,\"tls-min-version\":\"%s\",\"connect-timeout-usec\":%llu}",
-                        r->port, r->tls ? "true" : "false", r->tls_min_version, (unsigned long long) r->connect_timeout_usec);
+                        "\"server-name\":\"" RIG_SERVER_NAME "\",\"tls\":%s,\"tls-min-version\":\"%s\",\"connect-timeout-usec\":%llu,"
+                        "\"grace-time-usec\":%llu}",
+                        r->port, r->tls ? "true" : "false", r->tls_min_version, (unsigned long long) r->connect_timeout_usec,
+                        (unsigned long long) r->grace_time_usec);
         write_text(r->credentials, "proxy.json", text);
         write_text(r->credentials, "client.key", r->client.key);
         write_text(r->credentials, "client.crt", r->client.cert);
@@ -86,7 +88,8 @@ void rig_make(Rig *r) {
         struct sockaddr_un un = { .sun_family = AF_UNIX };
         socklen_t size = sizeof(in);
 
-        *r = (Rig) { .tls = true, .tls_min_version = "VersionTLS13", .connect_timeout_usec = 20 * USEC_PER_SEC };
+        *r = (Rig) { .tls = true, .tls_min_version = "VersionTLS13", .connect_timeout_usec = 20 * USEC_PER_SEC,
+                     .grace_time_usec = 60 * USEC_PER_SEC };
         (void) snprintf(r->dir, sizeof(r->dir), "/tmp/peerpod-relay-XXXXXX");
         check(mkdtemp(r->dir), "mkdtemp");
         (void) snprintf(r->agent_socket, sizeof(r->agent_socket), "%s/agent.sock", r->dir);
@@ -271,6 +274,45 @@ static int method_read(TtrpcCall *call, const void *payload, size_t size, void *
         return ttrpc_call_reply(call, buffer, n);
 }
 
+void rig_stream(uint32_t seed, uint8_t *data, size_t size) {
+        uint32_t x = seed * 2654435761U | 1;
+
+        for (size_t i = 0; i < size; i++) {
+                x ^= x << 13;
+                x ^= x >> 17;
+                x ^= x << 5;
+                data[i] = x;
+        }
+}
+
+/* FNV-1a */
+uint64_t rig_sum(const uint8_t *data, size_t size) {
+        uint64_t sum = UINT64_C(0xcbf29ce484222325);
+
+        for (size_t i = 0; i < size; i++)
+                sum = (sum ^ data[i]) * UINT64_C(0x100000001b3);
+        return sum;
+}
+
+static int method_stream(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
+        static uint8_t buffer[4 << 20];
+        const uint8_t *p = payload;
+        size_t n;
+
+        if (size < 8)
+                return ttrpc_call_reply_status(call, TTRPC_INVALID_ARGUMENT, "8 bytes, please");
+        n = MIN((size_t) read_be32(p + 4), sizeof(buffer) - 64);
+        rig_stream(read_be32(p), buffer, n);
+        return ttrpc_call_reply(call, buffer, n);
+}
+
+static int method_sum(TtrpcCall *call, const void *payload, size_t size, void *userdata) {
+        uint8_t sum[8];
+
+        write_be64(sum, rig_sum(payload, size));
+        return ttrpc_call_reply(call, sum, sizeof(sum));
+}
+
 static void on_cancelled(TtrpcCall *call, int reason, void *userdata) {
         n_cancelled++;
         ttrpc_call_unref(call);
@@ -291,7 +333,7 @@ void rig_run_agent(const char *path, int ready_fd) {
         static const TtrpcMethod agent[] = {
                 { "CreateContainer", method_echo }, { "CreateSandbox", method_echo }, { "Echo", method_echo },
                 { "ReadStdout", method_read }, { "WriteStdin", method_write }, { "WaitProcess", method_wait },
-                { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled },
+                { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled }, { "Stream", method_stream }, { "Sum", method_sum },
                 { "DestroySandbox", method_destroy }, {}
         }, health[] = { { "Check", method_check }, {} };
         TtrpcServerLimits limits = TTRPC_SERVER_LIMITS_DEFAULT;

@@ -16,7 +16,7 @@ typedef struct Rig {
         char agent_socket[96], proxy_socket[96], credentials[96], notify_path[96];
         int forwarder_listen, proxy_listen;     /* held here, so that a restarted daemon gets the same ones */
         int notify_fd;
-        uint16_t port;
+        uint16_t port;                  /* that the proxy is told: the forwarder's, until changed */
         pid_t agent, forwarder, proxy;
         TestCert server, client;
         bool tls;
@@ -24,7 +24,7 @@ typedef struct Rig {
         const char *check_error;        /* the agent answers Health.Check with this, if set before it is started */
         const char *proxy_log;          /* the proxy's stderr goes there, if set before it is started */
         const char *pod_namespace;              /* of the forwarder; NULL: its default */
-        uint64_t connect_timeout_usec;
+        uint64_t connect_timeout_usec, grace_time_usec;
 } Rig;
 
 void rig_make(Rig *r);          /* directory, sockets, certificates; starts nothing */
@@ -49,8 +49,13 @@ int rig_wait(pid_t *pid, unsigned timeout_ms);  /* wait status, or -1 when it st
  *   WriteStdin                                 answers with nothing
  *   DestroySandbox                             answers with nothing, and then the agent ends
  *   WaitProcess, GetOOMEvent                   never answer
+ *   Stream                                     answers with rig_stream() of the request's first 4 bytes (seed) and next 4 (size)
+ *   Sum                                        answers with the 8 bytes of rig_sum() of the payload
  *   Cancelled                                  answers with the number of calls cancelled by disconnects, as decimal text */
 _Noreturn void rig_run_agent(const char *path, int ready_fd);
+
+void rig_stream(uint32_t seed, uint8_t *data, size_t size);
+uint64_t rig_sum(const uint8_t *data, size_t size);
 
 size_t rig_count_fds(pid_t pid);
 size_t rig_memory_kib(pid_t pid, const char *field);    /* of /proc/PID/smaps_rollup: "Pss:", "Rss:" */

@@ -20,6 +20,7 @@
 #include "basic/paths.h"
 #include "basic/strv.h"
 #include "podvm/forwarder/edits.h"
+#include "podvm/forwarder/workers.h"
 #include "ttrpc/acceptor.h"
 #include "ttrpc/link.h"
 #include "ttrpc/relay.h"
@@ -35,6 +36,7 @@ typedef struct Forwarder {
         sd_event *event;
         LogContext log;
         Relay *relay;
+        Workers *workers;
         Link *agent;
         Acceptor *acceptor;
 
@@ -48,6 +50,7 @@ static void forwarder_done(Forwarder *f) {
         acceptor_free(f->acceptor);
         link_free(f->agent);
         relay_free(f->relay);
+        workers_free(f->workers);
         log_context_done(&f->log);
         sd_event_unref(f->event);
 }
@@ -138,9 +141,7 @@ static const RelayRule rules[] = {
 static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
         Forwarder *f = userdata;
 
-        (void) log_full(&f->log, LOG_INFO, NULL, 0, "A worker connected from %s (%s).", peer, channel_describe(channel));
-        if (relay_add_downstream(f->relay, channel) < 0)
-                (void) log_oom();
+        workers_add(f->workers, channel, peer);
         forwarder_update_acceptor(f);
 }
 
@@ -294,6 +295,7 @@ static int forwarder_load_tls(Forwarder *f, ApfConfig *apf, TlsContext **ret) {
                 .trust = apf->tls_client_ca,
                 .min_version = isempty(apf->tls_min_version) ? TLS_VERSION_1_2 : tls_version_from_string(apf->tls_min_version),
                 .cipher_suites = apf->tls_cipher_suites,
+                .alpn = SESSION_ALPN,
         };
         r = tls_context_new(&settings, ret, &error);
         if (r < 0) {
@@ -360,6 +362,9 @@ static int forwarder_run(Forwarder *f) {
         if (r < 0)
                 return log_full(&f->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
         r = relay_new(f->event, rules, ELEMENTSOF(rules), &relay_handlers, f, &f->relay);
+        if (r < 0)
+                return log_oom();
+        r = workers_new(f->event, f->relay, &f->log, &f->workers);
         if (r < 0)
                 return log_oom();
 
