@@ -108,7 +108,6 @@ static Greeting* greeting_free(Greeting *g) {
         free(g);
         return NULL;
 }
-DEFINE_CLEANUP(Greeting*, greeting_free);
 
 static int make_session(Greeting *g, const SessionHello *hello) {
         Workers *ws = g->workers;
