@@ -164,6 +164,7 @@ static int parse_route(const struct nlmsghdr *h, Route *ret) {
                 .ifindex = has_u32(a[RTA_OIF]) ? (int) nla_get_u32(a[RTA_OIF]) : 0,
                 .onlink = i->rtm_flags & RTNH_F_ONLINK,
                 .multipath = a[RTA_MULTIPATH],
+                .special = i->rtm_tos != 0 || i->rtm_src_len != 0 || a[RTA_ENCAP],
                 .cached = i->rtm_flags & RTM_F_CLONED,
         };
         (void) take_address(a[RTA_DST], i->rtm_family, &v.dst.address);

@@ -27,6 +27,7 @@ typedef struct Route {
         uint32_t mtu;                   /* 0: the device's */
         bool onlink;
         bool multipath;
+        bool special;                   /* it goes by more than the destination, or wraps packets up: not for route_replace() */
         bool cached;                    /* no route, but what one said of a destination */
 } Route;
 

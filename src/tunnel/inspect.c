@@ -131,6 +131,8 @@ static bool rejects(const Route *v) {
 
 /* Can the pod VM have this route? What not is for the log. */
 static const char* reason_to_leave_out(const Route *v, const Link *l) {
+        if (v->special)
+                return "it goes by more than the destination, or wraps packets up";
         if (rejects(v))
                 return NULL;
         if (v->type != RTN_UNICAST)

@@ -39,7 +39,7 @@ static const Fixture fixtures[] = {
         { "flannel",           "10.244.1.5",    "10.244.1.6",    "10.244.2.0",   NULL, NULL },
         { "multus",            "10.244.1.5",    "10.244.1.6",    "10.244.2.0",   NULL, NULL },
         { "policy-routing",    "10.244.1.5",    "10.244.1.6",    "10.244.2.0",   NULL, NULL, "10.244.1.50",
-          "^100:|^140:" },
+          "^100:|^140:|tos" },
 };
 
 static int fixture_setup(void **state) {

@@ -371,6 +371,7 @@ policy_routing() {
         ip -n wpod rule add to 192.0.2.0/24 priority 130 prohibit
         ip -n wpod rule add ipproto udp dport 53 priority 140 lookup 200
         ip -n wpod route add blackhole 203.0.113.0/24
+        ip -n wpod route add 198.51.100.0/24 via 10.244.1.1 dev eth0 tos 0x10
 }
 
 cloud
