@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 
+#include "adaptor/volumes.h"
 #include "basic/io.h"
+#include "basic/strv.h"
 #include "basic/util.h"
 #include "userdata/cloud-config.h"
 
@@ -25,6 +27,25 @@ static int append_text(sd_bus_message *m, const char *key, const char *value) {
 
 static int append_number(sd_bus_message *m, const char *key, uint32_t value) {
         return value == 0 ? 0 : sd_bus_message_append(m, "{sv}", key, "u", value);
+}
+
+static int append_volumes(sd_bus_message *m, const SandboxRecord *record) {
+        _cleanup_(strv_freep) char **disks = NULL;
+        int r;
+
+        r = volumes_get_disks(record, &disks);
+        if (r < 0 || !disks)
+                return r;
+        r = sd_bus_message_open_container(m, 'e', "sv");
+        if (r >= 0)
+                r = sd_bus_message_append(m, "s", "volumes");
+        if (r >= 0)
+                r = sd_bus_message_open_container(m, 'v', "as");
+        if (r >= 0)
+                r = sd_bus_message_append_strv(m, disks);
+        if (r >= 0)
+                r = sd_bus_message_close_container(m);
+        return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
 static int append_spec(sd_bus_message *m, const SandboxRecord *record) {
@@ -56,6 +77,10 @@ static int append_spec(sd_bus_message *m, const SandboxRecord *record) {
                 if (r < 0)
                         return r;
         }
+
+        r = append_volumes(m, record);
+        if (r < 0)
+                return r;
 
         return sd_bus_message_close_container(m);
 }

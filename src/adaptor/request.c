@@ -62,6 +62,20 @@ static int parse_number(const char *key, const char *value, uint64_t max, uint64
         return 0;
 }
 
+/* Whose volumes are attached hangs on it. */
+static int set_pod_uid(CreateRequest *request, const char *key, const char *value, char **ret_error) {
+        char *copy;
+
+        if (!sandbox_id_is_valid(value))
+                return refuse(ret_error, "value of annotation '%s' is no UID", key);
+        copy = strdup(value);
+        if (!copy)
+                return -ENOMEM;
+        free(request->pod_uid);
+        request->pod_uid = copy;
+        return 0;
+}
+
 static int set_u32(uint32_t *field, const char *key, const char *value, uint64_t max, char **ret_error) {
         uint64_t v;
         int r;
@@ -100,7 +114,7 @@ static int set_pod_name(CreateRequest *request, const char *key, const char *val
         name = strndup(uid, strchrnul(uid, '_') - uid);
         if (!name)
                 return -ENOMEM;
-        return set_text(&request->pod_uid, key, name, POD_NAME_MAX, ret_error);
+        return set_pod_uid(request, key, name, ret_error);
 }
 
 /* Only size and coding are checked here: what the text means is between the pod's author and the pod VM. */
@@ -129,6 +143,8 @@ int create_request_add(CreateRequest *request, const char *key, const char *valu
 
         if (streq(key, CRI "sandbox-name"))
                 return set_pod_name(request, key, value, ret_error);
+        if (streq(key, CRI "sandbox-uid"))
+                return set_pod_uid(request, key, value, ret_error);
         if (streq(key, CRI "sandbox-namespace"))
                 return set_text(&request->pod_namespace, key, value, POD_NAME_MAX, ret_error);
         if (streq(key, HYPERVISOR "machine_type"))

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <json-c/json_tokener.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -294,6 +295,13 @@ static int format_proxy(const Settings *settings, const SandboxRecord *record, c
                 r = json_set_u64(o, "connect-timeout-usec", settings->proxy_timeout_usec);
         if (r >= 0)
                 r = json_set_u64(o, "grace-time-usec", settings->proxy_grace_time_usec);
+        if (r >= 0 && record->volumes) {
+                json_object *volumes = json_tokener_parse(record->volumes);
+
+                r = volumes ? json_set(o, "volumes", volumes) : -ENOMEM;
+        }
+        if (r >= 0 && record->volumes_elsewhere)
+                r = json_set_strv(o, "volumes-elsewhere", record->volumes_elsewhere);
         if (r < 0)
                 return r;
 

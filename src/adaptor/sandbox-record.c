@@ -2,10 +2,12 @@
 #include "adaptor/sandbox-record.h"
 
 #include <arpa/inet.h>
+#include <json-c/json_tokener.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "adaptor/request.h"
+#include "adaptor/volumes.h"
 #include "basic/json.h"
 #include "basic/parse.h"
 #include "basic/strv.h"
@@ -89,6 +91,8 @@ void sandbox_record_done(SandboxRecord *record) {
                 free(*text_field(record, i));
         strv_free(record->addresses);
         strv_free(record->tls_cipher_suites);
+        strv_free(record->volumes_elsewhere);
+        free(record->volumes);
         free(record->pod_network);
         *record = SANDBOX_RECORD_NULL;
 }
@@ -193,6 +197,24 @@ static int parse_pod_network(json_object *o, SandboxRecord *record, char **ret_e
         return r == -EBADMSG ? corrupt(ret_error, "pod-network") : r;
 }
 
+static int parse_volumes(json_object *o, SandboxRecord *record, char **ret_error) {
+        json_object *array;
+        int r;
+
+        r = json_get_strv(o, "volumes-elsewhere", &record->volumes_elsewhere, ret_error);
+        if (r < 0)
+                return r;
+        r = json_get_array(o, "volumes", &array, ret_error);
+        if (r <= 0)
+                return r;
+        r = volumes_check(array);
+        if (r < 0)
+                return r == -EBADMSG ? corrupt(ret_error, "volumes") : r;
+
+        record->volumes = strdup(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE) ?: "");
+        return isempty(record->volumes) ? -ENOMEM : 0;
+}
+
 /* A state claims what the steps before it have found out. */
 static int check_state(const SandboxRecord *record, char **ret_error) {
         if (record->state == SANDBOX_DELETING)
@@ -246,6 +268,9 @@ int sandbox_record_parse(const char *text, size_t size, SandboxRecord *ret, char
         if (r < 0)
                 return r;
         r = parse_pod_network(o, &record, ret_error);
+        if (r < 0)
+                return r;
+        r = parse_volumes(o, &record, ret_error);
         if (r < 0)
                 return r;
         r = json_get_strv(o, "tls-cipher-suites", &record.tls_cipher_suites, ret_error);
@@ -320,6 +345,18 @@ int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
         r = set_pod_network(o, record->pod_network);
         if (r < 0)
                 return r;
+        if (record->volumes) {
+                json_object *array = json_tokener_parse(record->volumes);
+
+                r = array ? json_set(o, "volumes", array) : -ENOMEM;
+                if (r < 0)
+                        return r;
+        }
+        if (record->volumes_elsewhere) {
+                r = json_set_strv(o, "volumes-elsewhere", record->volumes_elsewhere);
+                if (r < 0)
+                        return r;
+        }
         if (record->tls_cipher_suites) {
                 r = json_set_strv(o, "tls-cipher-suites", record->tls_cipher_suites);
                 if (r < 0)

@@ -48,6 +48,9 @@ typedef struct SandboxRecord {
         char **addresses;
         char *pod_network;              /* JSON text of tunneld's answer to Inspect */
 
+        char *volumes;                  /* JSON text, an array; NULL for none: see volumes.h */
+        char **volumes_elsewhere;       /* digests of paths */
+
         /* what the pod VM was told of TLS: a reload or a restart with other settings does not change it. NULL in older records */
         char *tls_profile;              /* "none", "VersionTLS12", "VersionTLS13" */
         char *tls_server_name;

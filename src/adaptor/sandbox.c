@@ -33,6 +33,7 @@
 #include "adaptor/tunnel-check.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
+#include "adaptor/volumes.h"
 #include "basic/crash-point.h"
 #include "basic/json.h"
 #include "basic/messages.h"
@@ -60,7 +61,7 @@ struct SandboxWaiter {
 };
 
 static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
-        [SANDBOX_PLANNED]  = BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
+        [SANDBOX_PLANNED]  = BIT(STEP_READ_VOLUMES) | BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
         [SANDBOX_CREATING] = BIT(STEP_CREATE_INSTANCE) | BIT(STEP_SET_UP_TUNNEL) | BIT(STEP_ALLOW_ADDRESSES) | BIT(STEP_START_SOCKET) |
                              BIT(STEP_START_PROXY) | BIT(STEP_PROBE_TUNNEL),
         [SANDBOX_DELETING] = BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_REMOVE_FILES) | BIT(STEP_DELETE_INSTANCE) |
@@ -317,6 +318,7 @@ static int arm_timer(Sandbox *s, sd_event_source **source, uint64_t usec, sd_eve
 
 static const char* step_to_string(SandboxStep step) {
         static const char *const names[_SANDBOX_STEP_MAX] = {
+                [STEP_READ_VOLUMES]     = "reading the pod's volumes",
                 [STEP_INSPECT_NETWORK]  = "failed to inspect netns",
                 [STEP_PREPARE_FILES]    = "preparing the pod VM's data",
                 [STEP_CREATE_INSTANCE]  = "creating an instance",
@@ -499,6 +501,15 @@ int sandbox_stop(Sandbox *s, const char *reason) {
 
 static void on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 static void on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata);
+
+static int start_volumes(Sandbox *s, sd_bus_error *error) {
+        return volumes_read(s->manager->tunnel, s->record.pod_uid, on_answer, s, &s->call);
+}
+
+/* The next step saves it. */
+static int finish_volumes(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        return volumes_plan(reply, &s->record, error);
+}
 
 static int start_inspect(Sandbox *s, sd_bus_error *error) {
         return tunnel_inspect(s->manager->tunnel, s->record.id, s->record.netns_path, on_answer, s, &s->call);
@@ -767,6 +778,7 @@ static const struct {
         int (*finish)(Sandbox *s, sd_bus_message *reply, sd_bus_error *error);  /* NULL: nothing to read */
         CrashPoints points;
 } steps[_SANDBOX_STEP_MAX] = {
+        [STEP_READ_VOLUMES]     = { start_volumes, finish_volumes, CRASH_POINTS_AROUND("volumes") },
         [STEP_INSPECT_NETWORK]  = { start_inspect, finish_inspect, CRASH_POINTS_AROUND("inspect") },
         [STEP_PREPARE_FILES]    = { start_prepare, NULL, CRASH_POINTS_AROUND("prepare") },
         [STEP_CREATE_INSTANCE]  = { start_create, finish_create, CRASH_POINTS_AROUND("create") },

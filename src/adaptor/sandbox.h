@@ -27,6 +27,7 @@ typedef struct UnitWatch UnitWatch;
 
 /* Steps in the order in which they are taken. Which of them a state calls for is in sandbox.c. */
 typedef enum SandboxStep {
+        STEP_READ_VOLUMES,
         STEP_INSPECT_NETWORK,
         STEP_PREPARE_FILES,
         STEP_CREATE_INSTANCE,

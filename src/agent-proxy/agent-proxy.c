@@ -408,7 +408,8 @@ static const RelayHandlers relay_handlers = {
 static void edit_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
         Proxy *p = userdata;
 
-        container_edit(p->config.volumes, p->config.n_volumes, request, edit);
+        if (container_check_volumes(p->config.volumes_elsewhere, request, edit))
+                container_edit(p->config.volumes, p->config.n_volumes, request, edit);
         if (edit->code != TTRPC_OK)
                 (void) log_full(&p->log, LOG_WARNING, NULL, 0, "Refused a request: %s.", edit->message);
 }

@@ -6,7 +6,9 @@
 
 #include "basic/json.h"
 #include "basic/parse.h"
+#include "basic/strv.h"
 #include "basic/util.h"
+#include "tls/digest.h"
 #include "ttrpc/wire.h"
 
 /* kata-containers: src/libs/protocols/protos/agent.proto and oci.proto */
@@ -242,4 +244,57 @@ void container_edit(const ProxyVolume *volumes, size_t n_volumes, const TtrpcReq
                 refuse(edit, TTRPC_RESOURCE_EXHAUSTED, "CreateContainer: out of memory");
         else if (r < 0)
                 refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: malformed request");
+}
+
+static int find_elsewhere(TtrpcSlice oci, char *const *digests, TtrpcSlice *ret_destination) {
+        WireField field;
+        size_t offset = 0;
+        int r;
+
+        while ((r = wire_next(oci, &offset, &field)) > 0) {
+                _cleanup_(freep) char *source = NULL;
+                char digest[SHA256_HEX_SIZE];
+                TtrpcSlice s;
+
+                if (field.number != OCI_MOUNTS || field.type != WIRE_BYTES)
+                        continue;
+                r = wire_get_string(field.bytes, MOUNT_SOURCE, &s);
+                if (r >= 0)
+                        r = wire_get_string(field.bytes, MOUNT_DESTINATION, ret_destination);
+                if (r < 0)
+                        return r;
+                source = clean_path(s);
+                if (!source)
+                        return -ENOMEM;
+                r = sha256_hex(source, strlen(source), digest);
+                if (r < 0)
+                        return r;
+                if (strv_contains(digests, digest))
+                        return 1;
+        }
+
+        return r;
+}
+
+bool container_check_volumes(char *const *digests, const TtrpcRequest *request, RelayEdit *edit) {
+        TtrpcSlice destination;
+        WireField oci;
+        int r;
+
+        if (strv_length(digests) == 0 || wire_find(request->payload, CREATE_CONTAINER_OCI, &oci) < 0)
+                return true;            /* what is malformed is for container_edit() to say */
+
+        r = find_elsewhere(oci.bytes, digests, &destination);
+        if (r == 0 || r == -EBADMSG)
+                return true;
+        if (r < 0) {
+                refuse(edit, TTRPC_RESOURCE_EXHAUSTED, "CreateContainer: out of memory");
+                return false;
+        }
+
+        edit->code = TTRPC_FAILED_PRECONDITION;
+        (void) snprintf(edit->message, sizeof(edit->message), "CreateContainer: the volume for '%.*s' is not attached to the pod VM: this "
+                        "container runtime does not tell the pod's UID with CreateVM", (int) MIN(destination.size, (size_t) 80),
+                        (const char*) destination.data ?: "");
+        return false;
 }

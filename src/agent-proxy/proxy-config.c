@@ -30,6 +30,7 @@ void proxy_config_done(ProxyConfig *c) {
         strv_free(c->addresses);
         free(c->server_name);
         strv_free(c->tls_cipher_suites);
+        strv_free(c->volumes_elsewhere);
         for (size_t i = 0; i < c->n_volumes; i++)
                 volume_done(c->volumes + i);
         free(c->volumes);
@@ -111,6 +112,7 @@ int proxy_config_parse(const char *text, size_t size, ProxyConfig *ret, char **r
             (r = copy_string(o, "provider", NULL, &c.provider, ret_error)) < 0 ||
             (r = copy_string(o, "server-name", NULL, &c.server_name, ret_error)) < 0 ||
             (r = json_get_strv(o, "addresses", &c.addresses, ret_error)) < 0 ||
+            (r = json_get_strv(o, "volumes-elsewhere", &c.volumes_elsewhere, ret_error)) < 0 ||
             (r = json_get_strv(o, "tls-cipher-suites", &c.tls_cipher_suites, ret_error)) < 0 ||
             (r = json_get_u64(o, "port", UINT16_MAX, &port, ret_error)) < 0 ||
             (r = json_get_u64(o, "connect-timeout-usec", INT64_MAX, &c.connect_timeout_usec, ret_error)) < 0 ||

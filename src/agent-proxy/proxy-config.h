@@ -32,6 +32,7 @@ typedef struct ProxyConfig {
         TlsVersion tls_min_version;
         char **tls_cipher_suites;
         uint64_t connect_timeout_usec, grace_time_usec;
+        char **volumes_elsewhere;       /* SHA-256 of the paths of volumes that may not be this pod's: "volumes-elsewhere" */
         ProxyVolume *volumes;
         size_t n_volumes;
 } ProxyConfig;

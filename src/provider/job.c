@@ -9,6 +9,7 @@
 #include "basic/hash.h"
 #include "basic/log.h"
 #include "basic/messages.h"
+#include "basic/strv.h"
 #include "basic/util.h"
 
 #define WAITERS_MAX 16          /* requests that wait for one job */
@@ -38,6 +39,7 @@ struct Job {
 
         char *name, *sandbox_id, *node, *id;
         char *machine_type, *image, *pod_name, *pod_namespace;
+        char **volumes;
         uint32_t vcpus, gpus;
         uint64_t memory_mib;
         char *user_data;                /* secret */
@@ -120,6 +122,7 @@ static Job* job_free(Job *j) {
         free(j->sandbox_id);
         free(j->node);
         free(j->id);
+        strv_free(j->volumes);
         free(j->machine_type);
         free(j->image);
         free(j->pod_name);
@@ -157,6 +160,7 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
         if (copy(&j->name, request->name) < 0 || copy(&j->sandbox_id, request->sandbox_id) < 0 ||
             copy(&j->node, request->node) < 0 || copy(&j->id, request->id) < 0 ||
             copy(&j->machine_type, request->machine_type) < 0 || copy(&j->image, request->image) < 0 ||
+            (request->volumes && strv_copy(request->volumes, &j->volumes) < 0) ||
             copy(&j->pod_name, request->pod_name) < 0 || copy(&j->pod_namespace, request->pod_namespace) < 0 ||
             log_context_add(&j->log, "PEERPOD_SANDBOX_ID", request->sandbox_id) < 0 ||
             log_context_add(&j->log, "PEERPOD_POD_NAME", request->pod_name) < 0 ||
@@ -335,6 +339,8 @@ static void job_work(PoolJob *pool_job) {
                         .pod_namespace = j->pod_namespace,
                         .user_data = j->user_data,
                         .user_data_size = j->user_data_size,
+                        .volumes = (const char *const*) j->volumes,
+                        .n_volumes = strv_length(j->volumes),
                 };
 
                 j->result = module->create(j->manager->provider, &call, &spec, &j->instance, &j->error);

@@ -18,6 +18,7 @@ typedef struct JobRequest {
         const char *machine_type, *image, *pod_name, *pod_namespace;
         uint32_t vcpus, gpus;
         uint64_t memory_mib;
+        char **volumes;                 /* the bus face's, as the others; NULL: none */
         char *user_data;                /* taken, also on failure; erased */
         size_t user_data_size;
 } JobRequest;

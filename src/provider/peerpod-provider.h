@@ -122,6 +122,8 @@ typedef struct PeerpodInstanceSpec {
         const char *pod_namespace;
         const void *user_data;          /* a cloud-config document; secret */
         uint64_t user_data_size;
+        const char *const *volumes;     /* the cloud's ids of disks to attach, in the order that they have at the VM */
+        uint64_t n_volumes;             /* at most what the descriptor says */
 } PeerpodInstanceSpec;
 
 #define PEERPOD_ADDRESSES_MAX 16
@@ -186,6 +188,9 @@ typedef struct PeerpodProvider {
                     PeerpodError *error);
 
         void (*close)(void *provider);
+
+        uint32_t volumes_max;           /* disks that create() attaches to one instance; 0: it knows nothing of volumes */
+        uint32_t reserved;
 } PeerpodProvider;
 
 extern PEERPOD_PROVIDER_EXPORT const PeerpodProvider peerpod_provider;

@@ -5,11 +5,13 @@
 
 #include "basic/io.h"
 #include "basic/parse.h"
+#include "basic/strv.h"
 #include "basic/util.h"
 #include "provider/instance-name.h"
 #include "provider/job.h"
 
 #define TEXT_MAX 512            /* of one string of the spec, in bytes */
+#define VOLUME_ID_MAX 1024
 #define NODE_MAX 253            /* a Kubernetes node's name is a DNS subdomain (RFC 1123) */
 
 static int refuse(sd_bus_error *error, const char *what) {
@@ -33,6 +35,47 @@ static int property_get_name(sd_bus *bus, const char *path, const char *interfac
 static int property_get_user_data_size_max(sd_bus *bus, const char *path, const char *interface, const char *property,
                                            sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "t", manager_user_data_size_max(userdata));
+}
+
+static int read_volumes(sd_bus_message *message, JobRequest *request, sd_bus_error *error) {
+        const char *contents;
+        char type;
+        int r;
+
+        if (request->volumes)
+                return sd_bus_error_set(error, PEERPOD_ERROR_INVALID_ARGUMENT, "Spec key 'volumes' comes twice.");
+        r = sd_bus_message_peek_type(message, &type, &contents);
+        if (r < 0)
+                return r;
+        if (type != 'v' || !streq(contents, "as"))
+                return sd_bus_error_set(error, PEERPOD_ERROR_INVALID_ARGUMENT, "Spec key 'volumes' is no list of strings.");
+        r = sd_bus_message_enter_container(message, 'v', "as");
+        if (r >= 0)
+                r = sd_bus_message_read_strv(message, &request->volumes);
+        if (r >= 0)
+                r = sd_bus_message_exit_container(message);
+        if (r < 0)
+                return r;
+
+        for (char **v = request->volumes; v && *v; v++)
+                if (isempty(*v) || !text_is_plain(*v, VOLUME_ID_MAX))
+                        return sd_bus_error_set(error, PEERPOD_ERROR_INVALID_ARGUMENT, "Spec key 'volumes' is not valid.");
+        return 0;
+}
+
+/* Without its disks a pod would write into its VM's memory, and nobody would notice. */
+static int check_volumes(const Manager *m, const JobRequest *request, sd_bus_error *error) {
+        size_t n = strv_length(request->volumes);
+        uint32_t max = PEERPOD_HAS(m->module, volumes_max) ? m->module->volumes_max : 0;
+
+        if (n <= max)
+                return 0;
+        return sd_bus_error_setf(error, PEERPOD_ERROR_FAILED_PRECONDITION, "The pod has %zu volumes, of which provider '%s' can attach %"
+                                 PRIu32 ".", n, m->module->name, max);
+}
+
+static void request_done(JobRequest *request) {
+        request->volumes = strv_free(request->volumes);
 }
 
 /* A key that this version does not know may be one that the caller's safety hangs on (a TEE asked for): refuse, do not drop. */
@@ -71,6 +114,9 @@ static int read_spec_entry(sd_bus_message *message, const char *key, JobRequest 
                         return sd_bus_error_setf(error, PEERPOD_ERROR_INVALID_ARGUMENT, "Spec key '%s' is not valid.", key);
                 return 0;
         }
+
+        if (streq(key, "volumes"))
+                return read_volumes(message, request, error);
 
         return sd_bus_error_setf(error, PEERPOD_ERROR_INVALID_ARGUMENT, "Unknown spec key '%.64s'.", key);
 }
@@ -121,8 +167,8 @@ static int read_user_data(const Manager *m, int fd, JobRequest *request, sd_bus_
 }
 
 static int method_create_instance(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        _cleanup_(request_done) JobRequest request = {};
         Manager *m = userdata;
-        JobRequest request = {};
         int fd, r;
 
         r = sd_bus_message_read(message, "sss", &request.sandbox_id, &request.name, &request.node);
@@ -135,6 +181,9 @@ static int method_create_instance(sd_bus_message *message, void *userdata, sd_bu
         if (!node_is_valid(request.node))
                 return refuse(error, "Node name");
         r = read_spec(message, &request, error);
+        if (r < 0)
+                return r;
+        r = check_volumes(m, &request, error);
         if (r < 0)
                 return r;
         r = sd_bus_message_read(message, "h", &fd);

@@ -20,6 +20,7 @@ typedef struct Settings {
         char **pod_subnet_cidrs;
         uint64_t probe_timeout_usec, verify_interval_usec;
         char *user, *runtime_dir, *listen;
+        char *direct_volumes_dir;       /* Kata's; nothing to do with tunnels, but root's */
 } Settings;
 
 struct Manager {

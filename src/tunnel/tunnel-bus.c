@@ -8,6 +8,7 @@
 #include "tunnel/probe.h"
 #include "tunnel/tunnel.h"
 #include "tunnel/verify.h"
+#include "tunnel/volume-bus.h"
 
 #define TUNNEL_PATH "/org/confidentialcontainers/PeerPod1/Tunnel"
 /* Callers that wait for one probe. */
@@ -297,5 +298,11 @@ static const sd_bus_vtable tunnel_vtable[] = {
 };
 
 int manager_setup_bus(sd_bus *bus, void *userdata) {
-        return sd_bus_add_object_vtable(bus, NULL, TUNNEL_PATH, TUNNEL_INTERFACE, tunnel_vtable, userdata);
+        const Manager *m = userdata;
+        int r;
+
+        r = sd_bus_add_object_vtable(bus, NULL, TUNNEL_PATH, TUNNEL_INTERFACE, tunnel_vtable, userdata);
+        if (r < 0)
+                return r;
+        return volume_bus_setup(bus, m->settings->direct_volumes_dir);
 }

@@ -8,6 +8,7 @@
 #include "basic/main-func.h"
 #include "basic/options.h"
 #include "basic/paths.h"
+#include "tunnel/direct-volume.h"
 #include "tunnel/manager.h"
 #include "tunnel/verify.h"
 
@@ -30,6 +31,8 @@ static const Option options[] = {
           "The user that may connect, besides root", "USER" },
         { "runtime-dir", NULL, OPTION_STRING, offsetof(Settings, runtime_dir), PEERPOD_TUNNEL_RUNTIME_DIR,
           "Directory of the records", "PATH" },
+        { "direct-volumes-dir", NULL, OPTION_STRING, offsetof(Settings, direct_volumes_dir), DIRECT_VOLUMES_DIR,
+          "Where Kata's records of volumes are, which the adaptor asks for", "PATH" },
         { "listen", NULL, OPTION_STRING, offsetof(Settings, listen), "", "Listen here instead of on systemd's socket 'bus'", "PATH" },
         {},
 };

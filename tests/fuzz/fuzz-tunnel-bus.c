@@ -51,7 +51,8 @@ int __wrap_diagnose(Manager *m, const Tunnel *t, char ***ret) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         static const char *const members[] = { "Inspect", "Setup", "Teardown", "List", "Probe", "Diagnose", "Verify", NULL };
-        static Manager manager;
+        static const Settings settings = { .direct_volumes_dir = (char*) "/nonexistent" };
+        static Manager manager = { .settings = &settings };
         static BusFuzz f = {
                 .path = "/org/confidentialcontainers/PeerPod1/Tunnel",
                 .interface = "org.confidentialcontainers.PeerPod1.Tunnel",

@@ -421,6 +421,49 @@ static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return sd_bus_send(NULL, reply, NULL);
 }
 
+/* DIRECTORY/volumes: a line for each, five words, '-' for an empty one. Without a UID there are the paths only. */
+static int method_volumes(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        char path[512], line[1024];
+        const char *uid;
+        FILE *f;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &uid);
+        assert(r >= 0);
+        r = tunnel_order(m, "volumes", uid, error);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_new_method_return(m, &reply);
+        assert(r >= 0);
+        r = sd_bus_message_open_container(reply, 'a', "(sssss)");
+        assert(r >= 0);
+        (void) snprintf(path, sizeof(path), "%s/volumes", directory);
+        f = fopen(path, "re");
+        while (f && fgets(line, sizeof(line), f)) {
+                char w[5][200];
+
+                if (sscanf(line, "%199s %199s %199s %199s %199s", w[0], w[1], w[2], w[3], w[4]) != 5)
+                        continue;
+                for (int i = 0; i < 5; i++)
+                        if (streq(w[i], "-") || (i > 0 && isempty(uid)))
+                                w[i][0] = '\0';
+                r = sd_bus_message_append(reply, "(sssss)", w[0], w[1], w[2], w[3], w[4]);
+                assert(r >= 0);
+        }
+        if (f)
+                fclose(f);
+        r = sd_bus_message_close_container(reply);
+        assert(r >= 0);
+        return sd_bus_send(NULL, reply, NULL);
+}
+
+static const sd_bus_vtable volumes_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD("Read", "s", "a(sssss)", method_volumes, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_VTABLE_END
+};
+
 static const sd_bus_vtable tunnel_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD("Inspect", "ss", "s", method_inspect, SD_BUS_VTABLE_UNPRIVILEGED),
@@ -433,7 +476,11 @@ static const sd_bus_vtable tunnel_vtable[] = {
 };
 
 static int set_up_link(sd_bus *bus, void *userdata) {
-        return sd_bus_add_object_vtable(bus, NULL, "/org/confidentialcontainers/PeerPod1/Tunnel",
+        int r;
+
+        r = sd_bus_add_object_vtable(bus, NULL, "/org/confidentialcontainers/PeerPod1/Volumes", "org.confidentialcontainers.PeerPod1.Volumes",
+                                     volumes_vtable, NULL);
+        return r < 0 ? r : sd_bus_add_object_vtable(bus, NULL, "/org/confidentialcontainers/PeerPod1/Tunnel",
                                         "org.confidentialcontainers.PeerPod1.Tunnel", tunnel_vtable, NULL);
 }
 

@@ -185,6 +185,9 @@ static int write_instance(const char *path, const PeerpodInstanceSpec *spec, con
         (void) fprintf(file, "sandbox=%s\nnode=%s\nid=%s\nvcpus=%u\nmemory=%" PRIu64 "\nimage=%s\npod=%s/%s\nuser-data-size=%" PRIu64 "\n",
                        spec->sandbox_id, spec->node, id, spec->vcpus, spec->memory_mib, spec->image,
                        spec->pod_namespace, spec->pod_name, spec->user_data_size);
+        if (PEERPOD_HAS(spec, n_volumes))
+                for (uint64_t i = 0; i < spec->n_volumes; i++)
+                        (void) fprintf(file, "volume-%" PRIu64 "=%s\n", i, spec->volumes[i]);
         return fclose(file) == 0 ? 0 : fail_errno(error, "write");
 }
 
@@ -363,4 +366,5 @@ const PeerpodProvider peerpod_provider = {
         .remove = fake_remove,
         .find = fake_find,
         .close = fake_close,
+        .volumes_max = 3,
 };

@@ -192,7 +192,7 @@ int rig_run_go_proxy(Rig *r) {
         check(argv[0], "$RELAY_GO");
         (void) snprintf(port, sizeof(port), "%u", r->port);
         pid = start(r, r->proxy_listen, "unused", NULL, argv);
-        return rig_wait(&pid, 30000);
+        return rig_wait(&pid, 120000);
 }
 
 void rig_wait_ready(Rig *r, int n) {
@@ -200,7 +200,7 @@ void rig_wait_ready(Rig *r, int n) {
                 char text[512];
                 ssize_t k;
 
-                check(poll(&(struct pollfd) { .fd = r->notify_fd, .events = POLLIN }, 1, 20000) == 1, "no READY=1");
+                check(poll(&(struct pollfd) { .fd = r->notify_fd, .events = POLLIN }, 1, 120000) == 1, "no READY=1");
                 k = recv(r->notify_fd, text, sizeof(text) - 1, 0);
                 check(k >= 0, "notify socket");
                 text[k] = '\0';
@@ -233,7 +233,7 @@ int rig_stop(pid_t *pid, int sig) {
         if (*pid <= 0)
                 return 0;
         (void) kill(*pid, sig);
-        status = rig_wait(pid, 10000);
+        status = rig_wait(pid, 120000);
         check(status != -1, "process does not end");
         return status;
 }

@@ -39,7 +39,7 @@ void rig_start_proxy(Rig *r);
 void rig_start_go_forwarder(Rig *r);
 int rig_run_go_proxy(Rig *r);           /* the wait status of a client that tries the forwarder */
 
-void rig_wait_ready(Rig *r, int n);             /* READY=1 of n daemons, or abort after 20 s */
+void rig_wait_ready(Rig *r, int n);             /* READY=1 of n daemons, or abort after two minutes */
 int rig_stop(pid_t *pid, int sig);              /* signal, wait; returns the wait status */
 int rig_wait(pid_t *pid, unsigned timeout_ms);  /* wait status, or -1 when it still runs */
 

@@ -281,6 +281,28 @@ static void no_gpus_no_annotation(void **state) {
         }
 }
 
+/* sha256sum (coreutils 9.1) of "/plain/volume" and of the path that is mounted at /more */
+#define DIGEST_PLAIN "c0ae2bcea6343d6cdb28caf447a5068b9354b6e3352521e6c3ad26b17388e847"
+#define DIGEST_MORE "449cae36bdc419feb5cd33c96d79ba0e067ba73329a01a0b2421e45675cb50ce"
+
+static void a_volume_that_was_not_attached_is_refused(void **state) {
+        char *const none[] = { (char*) "0000", NULL }, *const plain[] = { (char*) "0000", (char*) DIGEST_PLAIN, NULL },
+                *const more[] = { (char*) DIGEST_MORE, NULL };
+        TtrpcRequest r = request_of(CREATE_CONTAINER);
+        RelayEdit edit = {};
+
+        assert_true(container_check_volumes(NULL, &r, &edit));
+        assert_true(container_check_volumes(none, &r, &edit));
+        assert_int_equal(edit.code, TTRPC_OK);
+        assert_false(container_check_volumes(plain, &r, &edit));
+        assert_int_equal(edit.code, TTRPC_FAILED_PRECONDITION);
+        assert_non_null(strstr(edit.message, "the volume for '/plain' is not attached"));
+        edit = (RelayEdit) {};
+        assert_false(container_check_volumes(more, &r, &edit));         /* however the path is written */
+        assert_non_null(strstr(edit.message, "'/more'"));
+        assert_null(edit.payload);
+}
+
 static void bind_sources_are_made_below_their_root_only(void **state) {
         char root[] = "/tmp/peerpod-edits-XXXXXX", path[128], outside[64];
         struct stat st;
@@ -403,6 +425,7 @@ int main(void) {
                 cmocka_unit_test(requests_without_the_needed_parts_are_refused),
                 cmocka_unit_test(dns_is_taken_from_create_sandbox),
                 cmocka_unit_test(proxy_tells_of_gpus_and_volumes),
+                cmocka_unit_test(a_volume_that_was_not_attached_is_refused),
                 cmocka_unit_test(no_gpus_no_annotation),
                 cmocka_unit_test(bind_sources_are_made_below_their_root_only),
                 cmocka_unit_test(varints_and_lengths_are_checked),
