@@ -34,6 +34,8 @@ typedef struct Way {
         size_t n_small;
         double big_usec[2];                     /* one after the other; four in flight */
         size_t n_big[2];
+        pid_t pids[2];                          /* the programs in between */
+        double small_cpu_usec, big_cpu_usec[2]; /* their time */
 } Way;
 
 static void die(const char *what) {
@@ -62,6 +64,24 @@ static double now(void) {
 
         (void) clock_gettime(CLOCK_MONOTONIC, &ts);
         return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
+}
+
+/* What the programs in between have run, in µs: unlike the time that passes, it is no matter of who else runs. */
+static double cpu_usec(const Way *w) {
+        double sum = 0;
+
+        for (size_t i = 0; i < 2 && w->pids[i] > 0; i++) {
+                _cleanup_(fclosep) FILE *f = NULL;
+                unsigned long long nsec = 0;
+                char path[64];
+
+                (void) snprintf(path, sizeof(path), "/proc/%i/schedstat", (int) w->pids[i]);
+                f = fopen(path, "re");
+                if (!f || fscanf(f, "%llu", &nsec) != 1)
+                        die(path);
+                sum += nsec / 1e3;
+        }
+        return sum;
 }
 
 static void read_all(int fd, uint8_t *p, size_t size) {
@@ -100,6 +120,8 @@ static size_t read_answer(Way *w) {
 }
 
 static void run_small(Way *w, size_t n) {
+        double cpu = cpu_usec(w);
+
         for (size_t i = 0; i < n; i++) {
                 double begin = now();
 
@@ -108,11 +130,12 @@ static void run_small(Way *w, size_t n) {
                         die("answer");
                 w->small_usec[w->n_small++] = now() - begin;
         }
+        w->small_cpu_usec += cpu_usec(w) - cpu;
 }
 
 static void run_big(Way *w, unsigned depth) {
         static const uint8_t payload[] = { 0x18, 0x80, 0x80, 0x40 };    /* len: 1 MiB */
-        double begin = now();
+        double begin = now(), cpu = cpu_usec(w);
         size_t sent = 0, got = 0;
 
         while (got < N_BIG) {
@@ -126,6 +149,7 @@ static void run_big(Way *w, unsigned depth) {
         }
         w->big_usec[depth > 1] += now() - begin;
         w->n_big[depth > 1] += N_BIG;
+        w->big_cpu_usec[depth > 1] += cpu_usec(w) - cpu;
 }
 
 static pid_t start_program(const char *const argv[]) {
@@ -239,9 +263,16 @@ int main(int argc, char *argv[]) {
         for (size_t i = 0; i < N_WAYS; i++) {
                 ways[i].fd = connect_unix(i == WAY_DIRECT ? r.agent_socket : i == WAY_SOCAT ? socat_path : r.proxy_socket);
                 ways[i].id = UINT32_MAX;        /* the first one is 1 */
+                if (i == WAY_SOCAT)
+                        memcpy(ways[i].pids, socats, sizeof(socats));
+                else if (i == WAY_PROXY) {
+                        ways[i].pids[0] = r.proxy;
+                        ways[i].pids[1] = r.forwarder;
+                }
                 ways[i].small_usec = calloc(MAX(rounds, 1U) * N_SMALL + 100, sizeof(double));
                 run_small(&ways[i], 100);
                 ways[i].n_small = 0;
+                ways[i].small_cpu_usec = 0;
         }
 
         for (unsigned round = 0; round < rounds; round++)
@@ -267,7 +298,12 @@ int main(int argc, char *argv[]) {
                "  p50 %.2f, p99 %.2f, throughput %.2f, 4 deep %.2f\n",
                SMALL(WAY_PROXY, 50) / SMALL(WAY_SOCAT, 50), SMALL(WAY_PROXY, 99) / SMALL(WAY_SOCAT, 99),
                ways[WAY_SOCAT].big_usec[0] / ways[WAY_PROXY].big_usec[0], ways[WAY_SOCAT].big_usec[1] / ways[WAY_PROXY].big_usec[1]);
-        printf("added to a small call: p50 %.1f µs, p99 %.1f µs (pass-through: %.1f, %.1f)\n",
+        printf("\nCPU time of both programs in between\n");
+        for (size_t i = WAY_SOCAT; i < N_WAYS; i++)
+                printf("%-24s %10.1f µs a small call, %.0f µs a MiB, %.0f µs a MiB four deep\n", way_names[i],
+                       ways[i].small_cpu_usec / ways[i].n_small, ways[i].big_cpu_usec[0] / ways[i].n_big[0],
+                       ways[i].big_cpu_usec[1] / ways[i].n_big[1]);
+        printf("\nadded to a small call: p50 %.1f µs, p99 %.1f µs (pass-through: %.1f, %.1f)\n",
                SMALL(WAY_PROXY, 50) - SMALL(WAY_DIRECT, 50), SMALL(WAY_PROXY, 99) - SMALL(WAY_DIRECT, 99),
                SMALL(WAY_SOCAT, 50) - SMALL(WAY_DIRECT, 50), SMALL(WAY_SOCAT, 99) - SMALL(WAY_DIRECT, 99));
         printf("PSS when idle: proxy %zu KiB, forwarder %zu KiB; after the run: %zu, %zu\n", pss[0], pss[1],
