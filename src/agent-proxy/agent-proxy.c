@@ -11,6 +11,7 @@
 #include "agent-proxy/proxy-status.h"
 #include "basic/crash-point.h"
 #include "basic/daemon.h"
+#include "basic/handover.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
@@ -35,9 +36,16 @@ typedef enum SandboxLife {
         SANDBOX_BEING_CREATED,
         SANDBOX_CREATED,
         SANDBOX_DESTROYED,              /* or about to be: the agent ends when it has answered, or even before */
+        _SANDBOX_LIFE_MAX,
 } SandboxLife;
 
-enum { CALL_CHECK = 1 };                /* kinds of calls */
+/* Kinds of calls. These numbers and the order of what proxy_store() writes are the format of STATE_VERSION. */
+enum {
+        CALL_CHECK = 1,
+        CALL_CREATE_SANDBOX = 2,
+        CALL_DESTROY_SANDBOX = 3,
+};
+#define STATE_VERSION 1U
 
 typedef struct Proxy {
         sd_event *event;
@@ -52,6 +60,7 @@ typedef struct Proxy {
         bool ready;                     /* the agent has answered once: the shim is let in, and stays in when the link is lost */
         uint64_t lost_usec;             /* CLOCK_MONOTONIC, when the link was lost; 0: it is not */
         uint64_t up_usec;               /* CLOCK_MONOTONIC, when it was found well */
+        bool stopping;
         bool resuming;                  /* connected, and the session's WELCOME is awaited */
         unsigned n_resumed;
         SandboxLife sandbox;
@@ -371,35 +380,43 @@ static void on_upstream_failing(Relay *r, void *userdata) {
                 relay_answer_calls(p->relay, CALL_CHECK, serving, sizeof(serving));
 }
 
-static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
+/* Takes what the shim asks while there is no link. */
+static int proxy_set_away(Proxy *p) {
         static const ChannelHandlers none = {};
-        Proxy *p = userdata;
         Channel *away;
-        int k;
+        int r;
+
+        r = channel_new_away(p->event, &none, NULL, &away);
+        if (r >= 0)
+                relay_set_upstream(p->relay, away);
+        return r;
+}
+
+static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
+        Proxy *p = userdata;
 
         if (p->sandbox == SANDBOX_BEING_CREATED)        /* nobody knows: let the shim try again */
                 p->sandbox = SANDBOX_NONE;
+        if (p->stopping)
+                return;
 
-        if (p->ready) {
-                /* For what the shim asks in the meantime. */
-                k = channel_new_away(p->event, &none, NULL, &away);
-                if (k < 0) {
-                        proxy_fail(p, "out of memory");
-                        return;
-                }
-                relay_set_upstream(p->relay, away);
-        }
-        proxy_lost_link(p, text, /* resumable= */ false);
+        if (p->ready && proxy_set_away(p) < 0)
+                proxy_fail(p, "out of memory");
+        else
+                proxy_lost_link(p, text, /* resumable= */ false);
 }
 
 static void on_connection_closed(Relay *r, void *userdata) {
         proxy_update_acceptor(userdata);
 }
 
+static RelayAnswerHandler answer_handler(unsigned kind);
+
 static const RelayHandlers relay_handlers = {
         .on_upstream_lost = on_upstream_lost,
         .on_upstream_failing = on_upstream_failing,
         .on_connection_closed = on_connection_closed,
+        .answer_handler = answer_handler,
         .upstream = "pod VM",
         .whole_answers = true,
         .keep_connections = true,
@@ -435,6 +452,7 @@ static void check_create_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
         }
         p->sandbox = SANDBOX_BEING_CREATED;
         edit->on_answer = on_sandbox_created;
+        edit->kind = CALL_CREATE_SANDBOX;
 }
 
 static void on_sandbox_destroyed(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
@@ -453,6 +471,19 @@ static void note_destroy_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
                 return;
         p->sandbox = SANDBOX_DESTROYED;
         edit->on_answer = on_sandbox_destroyed;
+        edit->kind = CALL_DESTROY_SANDBOX;
+}
+
+static RelayAnswerHandler answer_handler(unsigned kind) {
+        switch (kind) {
+
+        case CALL_CREATE_SANDBOX:
+                return on_sandbox_created;
+        case CALL_DESTROY_SANDBOX:
+                return on_sandbox_destroyed;
+        default:
+                return NULL;
+        }
 }
 
 /* While the link is lost, the agent is taken to be well: Kata would end the pod. For how long is limited by the grace time. */
@@ -586,6 +617,72 @@ static int proxy_listen(Proxy *p) {
         return 0;
 }
 
+static int proxy_make_relay(Proxy *p) {
+        int r = relay_new(p->event, rules, ELEMENTSOF(rules), &relay_handlers, p, &p->relay);
+
+        return r < 0 ? log_oom() : 0;
+}
+
+/* Leaves the shim's connections and the session to the next process. */
+static int proxy_store(Proxy *p) {
+        _cleanup_(handover_done) Handover h = HANDOVER_NULL;
+        int r;
+
+        p->stopping = true;
+        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Handing over %zu connections with %zu calls in flight.",
+                        relay_get_n_connections(p->relay), relay_get_n_calls(p->relay));
+        handover_put(&h, STATE_VERSION);
+        handover_put(&h, p->sandbox);
+        handover_put(&h, p->n_resumed);
+        relay_store(p->relay, &h, "the agent proxy is restarting", FINISH_USEC, NULL);
+        r = handover_store(&h);
+        if (r < 0)
+                (void) log_full(&p->log, LOG_WARNING, NULL, r, "Failed to hand over connections, closing them: %m");
+        return r;
+}
+
+static int read_state(Proxy *p, Handover *h) {
+        int r;
+
+        if (handover_get(h, UINT64_MAX) != STATE_VERSION)
+                return -EPROTONOSUPPORT;
+        p->sandbox = handover_get(h, _SANDBOX_LIFE_MAX - 1);
+        p->n_resumed = handover_get(h, UINT32_MAX);
+        r = relay_restore(p->relay, h, &keeper, NULL);
+        if (r >= 0 && !relay_get_upstream(p->relay))
+                r = proxy_set_away(p);
+        return r;
+}
+
+/* 1: this goes on where the process before has stopped. */
+static int proxy_restore(Proxy *p) {
+        _cleanup_(handover_done) Handover h = HANDOVER_NULL;
+        int r;
+
+        r = handover_load(&h);
+        if (r == 0)
+                return 0;
+        if (r > 0)
+                r = read_state(p, &h);
+        if (r < 0) {
+                (void) log_full(&p->log, LOG_ERR, NULL, r, "Cannot take over the connections of the process before, closing them: %m");
+                p->relay = relay_free(p->relay);
+                p->sandbox = SANDBOX_NONE;
+                return proxy_make_relay(p);
+        }
+
+        p->ready = true;
+        p->lost_usec = now_usec(CLOCK_MONOTONIC);
+        p->deadline = usec_add(p->lost_usec, proxy_patience(p));
+        (void) log_full(&p->log, LOG_NOTICE, NULL, 0, "Took over %zu connections with %zu calls in flight.",
+                        relay_get_n_connections(p->relay), relay_get_n_calls(p->relay));
+        (void) sd_notify(0, "READY=1");
+        proxy_set_status(p, "restarted");
+        relay_set_upstream_away(p->relay);
+        proxy_update_acceptor(p);
+        return 1;
+}
+
 static const Option options[] = {
         { "listen", NULL, OPTION_STRING, offsetof(Proxy, listen), NULL,
           "Make this UNIX socket, instead of taking systemd's", "PATH", false, 0, 0 },
@@ -622,9 +719,9 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         r = daemon_event_new(&p->event);
         if (r < 0)
                 return log_full(&p->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
-        r = relay_new(p->event, rules, ELEMENTSOF(rules), &relay_handlers, p, &p->relay);
+        r = proxy_make_relay(p);
         if (r < 0)
-                return log_oom();
+                return r;
         r = proxy_listen(p);
         if (r < 0)
                 return r;
@@ -632,13 +729,18 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         if (r != 0)
                 return r;
 
-        p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
+        r = proxy_restore(p);
+        if (r < 0)
+                return r;
+        if (r == 0)
+                p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
         proxy_connect(p);
 
         r = sd_event_loop(p->event);
         crash_point("stopping");
         (void) sd_notify(0, "STOPPING=1");
-        relay_finish(p->relay, "the agent proxy is stopping", FINISH_USEC);
+        if (r < 0 || !p->ready || !handover_is_possible() || proxy_store(p) < 0)
+                relay_finish(p->relay, "the agent proxy is stopping", FINISH_USEC);
         return r;
 }
 

@@ -39,15 +39,20 @@ int daemon_event_new(sd_event **ret) {
         return 0;
 }
 
-int daemon_take_socket(const char *name) {
-        static char **names = NULL;             /* $LISTEN_FDS is read once; a taken name becomes "" */
+/* $LISTEN_FDS is read once; a taken name becomes "". Returns the number or -errno. */
+static int passed_fds(char ***ret_names) {
+        static char **names = NULL;
         static int n = -1;
 
-        if (n < 0) {
+        if (n < 0)
                 n = sd_listen_fds_with_names(/* unset_environment= */ true, &names);
-                if (n < 0)
-                        return n;
-        }
+        *ret_names = names;
+        return n;
+}
+
+int daemon_take_socket(const char *name) {
+        char **names;
+        int n = passed_fds(&names);
 
         for (int i = 0; i < n; i++) {
                 int fd = SD_LISTEN_FDS_START + i;
@@ -61,7 +66,20 @@ int daemon_take_socket(const char *name) {
                 return fd;
         }
 
-        return -ENOENT;
+        return n < 0 ? n : -ENOENT;
+}
+
+int daemon_take_fd(const char *name) {
+        char **names;
+        int n = passed_fds(&names);
+
+        for (int i = 0; i < n; i++)
+                if (streq(names[i], name)) {
+                        names[i][0] = '\0';
+                        return SD_LISTEN_FDS_START + i;
+                }
+
+        return n < 0 ? n : -ENOENT;
 }
 
 int daemon_listen_unix(const char *path) {

@@ -22,6 +22,9 @@ int daemon_event_new(sd_event **ret);
  */
 int daemon_take_socket(const char *name);
 
+/* daemon_take_fd() - the same for a descriptor of any kind, from the service manager's fd store. Returns it, -ENOENT, or another -errno. */
+int daemon_take_fd(const char *name);
+
 /* daemon_listen_unix() - listen on a path by hand, for tests and for use without systemd: mode 0600, an old *socket* there is
  * replaced, anything else is -EEXIST. Returns the descriptor or -errno. */
 int daemon_listen_unix(const char *path);

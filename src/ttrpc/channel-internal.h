@@ -52,7 +52,10 @@ int channel_fail(Channel *c, int error);
 /* The connection has failed, which is the end of the channel if there is no session. Returns the error, or -EAGAIN. */
 int channel_wire_failed(Channel *c, int error);
 
+int channel_add_io(Channel *c);                 /* watches fd for events */
+
 /* The way through a session. */
+int channel_set_session(Channel *c, const Session *s, const ChannelKeeper *keeper, void *userdata);
 int channel_session_flush(Channel *c);
 ssize_t channel_session_read(Channel *c, uint8_t *data, size_t size);
 bool channel_session_looks_ahead(const Channel *c);     /* the wire must be read although nobody wants input */

@@ -271,7 +271,7 @@ static void welcome(Channel *c, const SessionHello *hello, bool resumed) {
                 channel_defer(c);       /* there may be input in TLS's buffers */
 }
 
-static int set_session(Channel *c, const Session *s, const ChannelKeeper *keeper, void *userdata) {
+int channel_set_session(Channel *c, const Session *s, const ChannelKeeper *keeper, void *userdata) {
         int r;
 
         assert(!c->session && (c->fd < 0 || c->tls));
@@ -300,7 +300,7 @@ int channel_start_session(Channel *c, uint32_t keep_sec, const ChannelKeeper *ke
         if (getrandom(id, sizeof(id), 0) != sizeof(id))
                 return -errno;
         session_init_client(&s, id, keep_sec);
-        r = set_session(c, &s, keeper, userdata);
+        r = channel_set_session(c, &s, keeper, userdata);
         if (r < 0)
                 return r;
         if (c->fd >= 0)
@@ -313,7 +313,7 @@ int channel_accept_session(Channel *c, const SessionHello *hello, const ChannelK
         int r;
 
         session_init_server(&s, hello);
-        r = set_session(c, &s, keeper, userdata);
+        r = channel_set_session(c, &s, keeper, userdata);
         if (r < 0)
                 return r;
         welcome(c, hello, /* resumed= */ false);
@@ -370,6 +370,15 @@ void channel_resume_session(Channel *c, Channel *from, const SessionHello *hello
         take_wire(c, from);
         welcome(c, hello, /* resumed= */ true);
         channel_update(c);
+}
+
+void channel_set_keeper(Channel *c, const ChannelKeeper *keeper, void *userdata) {
+        c->keeper = keeper;
+        c->keeper_userdata = userdata;
+}
+
+void* channel_get_keeper_userdata(const Channel *c) {
+        return c->keeper_userdata;
 }
 
 const Session* channel_session(const Channel *c) {

@@ -467,6 +467,10 @@ static int on_defer(sd_event_source *source, void *userdata) {
         return 0;
 }
 
+int channel_add_io(Channel *c) {
+        return sd_event_add_io(sd_event_source_get_event(c->defer_source), &c->io_source, c->fd, c->events, on_io, c);
+}
+
 int channel_new_away(sd_event *event, const ChannelHandlers *handlers, void *userdata, Channel **ret) {
         _cleanup_(channel_freep) Channel *c = NULL;
         int r;
@@ -507,7 +511,7 @@ int channel_new(sd_event *event, int fd, TlsContext *tls, const char *server_nam
         }
 
         c->events = EPOLLIN | (tls ? EPOLLOUT : 0);     /* a client's handshake begins when the socket is writable: now */
-        r = sd_event_add_io(event, &c->io_source, fd, c->events, on_io, c);
+        r = channel_add_io(c);
         if (r < 0)
                 return r;
 

@@ -14,6 +14,7 @@
 #include <systemd/sd-event.h>
 
 #include "basic/cleanup.h"
+#include "basic/handover.h"
 #include "tls/session.h"
 #include "ttrpc/session.h"
 
@@ -115,9 +116,21 @@ int channel_accept_session(Channel *c, const SessionHello *hello, const ChannelK
  * closed. */
 void channel_resume_session(Channel *c, Channel *from, const SessionHello *hello);
 
+/* Another keeper; of a session that was accepted or restored. */
+void channel_set_keeper(Channel *c, const ChannelKeeper *keeper, void *userdata);
+void* channel_get_keeper_userdata(const Channel *c);
+
 const Session* channel_session(const Channel *c);       /* borrowed; NULL: there is none */
 void channel_lose_wire(Channel *c);                     /* of a session: closes the connection, tells nobody */
 void channel_give_up(Channel *c, int error, const char *text);  /* on_closed() follows */
+
+/* For the next process of a service: everything but TLS, so a TLS channel without a session cannot be stored. A session loses its
+ * connection. The descriptor stays the channel's. */
+bool channel_can_be_stored(const Channel *c);
+void channel_store(Channel *c, Handover *h);
+
+/* The channel comes paused, without handlers. Returns 0, -EBADMSG, -ENOMEM, …. */
+int channel_restore(sd_event *event, Handover *h, const ChannelKeeper *keeper, void *userdata, Channel **ret);
 
 bool channel_is_tls(const Channel *c);
 bool channel_has_alpn(const Channel *c);

@@ -102,7 +102,7 @@ void call_free(Call *call) {
                 free(call);
 }
 
-Call* call_new(Relay *r, Conn *c, uint32_t peer_id) {
+Call* call_restore(Relay *r, Conn *c, uint32_t id, uint32_t peer_id) {
         Call *call;
 
         if (r->n_calls >= r->n_buckets && grow_buckets(r) < 0)
@@ -118,14 +118,21 @@ Call* call_new(Relay *r, Conn *c, uint32_t peer_id) {
                         return NULL;
         }
 
-        *call = (Call) { .relay = r, .id = r->next_id, .conn = c, .peer_id = peer_id };
-        r->next_id += 2;
+        *call = (Call) { .relay = r, .id = id, .conn = c, .peer_id = peer_id };
         link_call(r, call);
         r->n_calls++;
         if (c) {
                 DL_APPEND(c->calls, call);
                 c->n_calls++;
         }
+        return call;
+}
+
+Call* call_new(Relay *r, Conn *c, uint32_t peer_id) {
+        Call *call = call_restore(r, c, r->next_id, peer_id);
+
+        if (call)
+                r->next_id += 2;
         return call;
 }
 

@@ -544,3 +544,20 @@ int relay_add_downstream(Relay *r, Channel *channel) {
         channel_resume_input(channel);
         return 0;
 }
+
+void conn_finish(Conn *c, const char *text, uint64_t timeout_usec) {
+        if (c->cut)                     /* what follows half a frame would be read as its rest */
+                return;
+        for (Call *call = c->calls; call; call = call->next)
+                conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "%s", text);
+        channel_finish(c->channel, timeout_usec);
+}
+
+void conn_restored(Conn *c) {
+        conn_update_input(c);
+        if (conn_answers(c) > RELAY_ANSWERS_MAX)
+                conn_set_blocking(c, true);
+        if (!c->eof)
+                conn_set_waiting(c, true);      /* a frame that is there already brings no input */
+        conn_arm_drained(c);
+}

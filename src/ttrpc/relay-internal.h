@@ -83,6 +83,7 @@ Call* call_find_by_peer(const Relay *r, const Conn *c, uint32_t peer_id);
 /* Takes the next id. The caller queues the frame before anything else can be queued: the Go server behind the forwarder
  * refuses ids that do not grow (containerd/ttrpc: server.go). NULL when memory is short. */
 Call* call_new(Relay *r, Conn *c, uint32_t peer_id);
+Call* call_restore(Relay *r, Conn *c, uint32_t id, uint32_t peer_id);   /* with an id that was given out before */
 void call_free(Call *call);
 
 /* The caller is gone or has broken the stream's rules; the upstream goes on. Its answer will be dropped. */
@@ -99,6 +100,8 @@ void conn_reply(Conn *c, uint32_t peer_id, int code, const char *format, ...) PR
 void conn_answer(Conn *c, uint32_t peer_id, const TtrpcResponse *response);
 void conn_close(Conn *c);                       /* in good order: it is freed from the loop, not from here */
 void conn_free(Conn *c);
+void conn_finish(Conn *c, const char *text, uint64_t timeout_usec);     /* answers what is in flight, writes all out */
+void conn_restored(Conn *c);
 
 /* The upstream, as the connections see it. */
 size_t upstream_high(const Relay *r);

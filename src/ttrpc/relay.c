@@ -428,13 +428,9 @@ void relay_finish(Relay *r, const char *text, uint64_t timeout_usec) {
         uint64_t end = usec_add(now_usec(CLOCK_MONOTONIC), timeout_usec);
 
         for (Conn *c = r->conns; c; c = c->next) {
-                for (Call *call = c->calls; call && !c->cut; call = call->next)
-                        conn_reply(c, call->peer_id, TTRPC_UNAVAILABLE, "%s", text);
-                if (!c->cut) {
-                        uint64_t now = now_usec(CLOCK_MONOTONIC);
+                uint64_t now = now_usec(CLOCK_MONOTONIC);
 
-                        channel_finish(c->channel, now < end ? end - now : 0);
-                }
+                conn_finish(c, text, now < end ? end - now : 0);
         }
 }
 

@@ -57,7 +57,7 @@ typedef struct RelayEdit {
         TtrpcCode code;                 /* not TTRPC_OK: the request is answered with this and goes no further */
         char message[256];
         bool answered;                  /* the request is answered with .payload and goes no further */
-        unsigned kind;                  /* of call, for relay_answer_calls(); 0: none */
+        unsigned kind;                  /* of call, for relay_answer_calls() and relay_restore(); 0: none */
         RelayAnswerHandler on_answer;   /* be told how it ends, also if the caller is gone by then */
 } RelayEdit;
 
@@ -72,6 +72,7 @@ typedef struct RelayHandlers {
         void (*on_upstream_lost)(Relay *r, int error, const char *text, void *userdata); /* it is freed already */
         void (*on_connection_closed)(Relay *r, void *userdata);         /* one caller less; may be NULL */
         void (*on_upstream_failing)(Relay *r, void *userdata);          /* it is lost, its calls can still be answered; may be NULL */
+        RelayAnswerHandler (*answer_handler)(unsigned kind);            /* of a restored call; may be NULL */
         const char *upstream;           /* what to call it in texts for people; NULL: "other end" */
         bool whole_answers;             /* see above */
         bool keep_connections;          /* those of callers, when the upstream is lost; only one with half an answer is closed */
@@ -109,6 +110,16 @@ int relay_call(Relay *r, const char *service, const char *method, const void *pa
 
 /* For a daemon that ends: answers all that is in flight with UNAVAILABLE and writes it out, for at most @timeout_usec. */
 void relay_finish(Relay *r, const char *text, uint64_t timeout_usec);
+
+/* For the next process: all that can be stored, the rest is finished as above. A storer adds what its restorer reads for one
+ * connection; the restorer's failure is that of the whole. */
+typedef void (*RelayConnStorer)(const Channel *channel, Handover *h, void *userdata);
+typedef int (*RelayConnRestorer)(Channel *channel, Handover *h, void *userdata);
+
+void relay_store(Relay *r, Handover *h, const char *text, uint64_t timeout_usec, RelayConnStorer storer);
+
+/* For a new relay. Returns 0, -EBADMSG, -ENOMEM, …; the relay is of no more use then. */
+int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, RelayConnRestorer restorer);
 
 size_t relay_get_n_connections(const Relay *r);
 size_t relay_get_n_calls(const Relay *r);

@@ -29,6 +29,7 @@ static Rig rig;
 static sd_event *event;
 static Load *load;
 static Middle *middle;
+static RigStore stores[2];              /* of the forwarder and of the proxy */
 static char log_path[96];
 static size_t own_fds;
 
@@ -89,12 +90,71 @@ static int setup_middle(void **state) {
         return r;
 }
 
+static void turn_until(bool (*done)(void), const char *what) {
+        uint64_t end = now_usec(CLOCK_MONOTONIC) + PATIENCE;
+
+        while (!done()) {
+                assert_true(sd_event_run(event, 20000) >= 0);
+                for (size_t i = 0; i < 2; i++)
+                        if (stores[i].path[0])
+                                rig_store_read(&stores[i]);
+                (void) read_notifications(NULL);
+                if (now_usec(CLOCK_MONOTONIC) > end)
+                        fail_msg("waited in vain for %s", what);
+        }
+}
+
+static bool both_are_ready(void) {
+        return stores[0].n_ready > 0 && stores[1].n_ready > 0;
+}
+
+static int setup_stores(void **state) {
+        int r = setup(state);
+
+        rig_store_make(&stores[0], &rig, "forwarder-notify");
+        rig_store_make(&stores[1], &rig, "proxy-notify");
+        rig.forwarder_store = &stores[0];
+        rig.proxy_store = &stores[1];
+        rig_start_forwarder(&rig);
+        rig_start_proxy(&rig);
+        turn_until(both_are_ready, "READY=1");
+        return r;
+}
+
+static pid_t *ending;
+static int ending_status;
+
+static bool has_ended(void) {
+        pid_t k = waitpid(*ending, &ending_status, WNOHANG);
+
+        if (k > 0)
+                *ending = 0;
+        return k != 0;
+}
+
+/* As "systemctl restart" does: SIGTERM, the end, and the next one with what is in the store. */
+static void stop(pid_t *pid, int sig) {
+        ending = pid;
+        assert_int_equal(kill(*pid, sig), 0);
+        turn_until(has_ended, "the end of a daemon");
+}
+
 static int teardown(void **state) {
         int status = 0;
 
         sh("nft flush ruleset");
         if (load)
                 load = load_free(load);
+        if (rig.proxy_store) {
+                stop(&rig.proxy, SIGTERM);
+                status |= ending_status;
+                stop(&rig.forwarder, SIGTERM);
+                status |= ending_status;
+                for (size_t i = 0; i < 2; i++) {
+                        rig_store_done(&stores[i]);
+                        stores[i] = (RigStore) {};
+                }
+        }
         if (rig.proxy > 0)
                 status |= rig_stop(&rig.proxy, SIGTERM);
         if (middle)
@@ -262,11 +322,121 @@ static void the_state_of_the_link_is_in_the_status(void **state) {
         finish_load();
 }
 
+static bool forwarder_is_ready(void) {
+        return stores[0].n_ready > 0;
+}
+
+static bool proxy_is_ready(void) {
+        return stores[1].n_ready > 0;
+}
+
+static void a_restarted_forwarder_costs_nothing(void **state) {
+        start_load();
+        for (unsigned i = 0; i < 5; i++) {
+                stop(&rig.forwarder, SIGTERM);
+                assert_int_equal(ending_status, 0);
+                assert_int_equal(stores[0].n_fds, 2);           /* the agent's connection, and the state */
+                stores[0].n_ready = 0;
+                rig_start_forwarder(&rig);
+                turn_until(forwarder_is_ready, "the forwarder");
+                assert_int_equal(stores[0].n_fds, 0);
+                assert_true(load_wait_calls(load, 100, PATIENCE));
+        }
+        finish_load();
+        print_counts("five restarts of the forwarder");
+}
+
+static void a_restarted_proxy_costs_nothing(void **state) {
+        start_load();
+        for (unsigned i = 0; i < 5; i++) {
+                stop(&rig.proxy, SIGTERM);
+                assert_int_equal(ending_status, 0);
+                assert_int_equal(stores[1].n_fds, 5);           /* four connections, and the state */
+                stores[1].n_ready = 0;
+                rig_start_proxy(&rig);
+                turn_until(proxy_is_ready, "the proxy");
+                assert_int_equal(stores[1].n_fds, 0);
+                assert_true(load_wait_calls(load, 100, PATIENCE));
+        }
+        finish_load();
+        print_counts("five restarts of the proxy");
+}
+
+static void both_ends_restarted_at_once_cost_nothing(void **state) {
+        start_load();
+        for (unsigned i = 0; i < 3; i++) {
+                assert_int_equal(kill(rig.proxy, SIGTERM), 0);
+                stop(&rig.forwarder, SIGTERM);
+                stop(&rig.proxy, SIGTERM);
+                stores[0].n_ready = stores[1].n_ready = 0;
+                rig_start_proxy(&rig);
+                rig_start_forwarder(&rig);
+                turn_until(both_are_ready, "READY=1");
+                assert_true(load_wait_calls(load, 100, PATIENCE));
+        }
+        finish_load();
+        print_counts("three restarts of both ends");
+}
+
+static bool all_polls_have_ended(void) {
+        return load_counts(load)->n_polls_ended == 16;
+}
+
+/* What it had in the store was from a clean stop long ago, and is gone. */
+static void a_killed_proxy_ends_its_connections_at_once_and_leaves_nothing_behind(void **state) {
+        start_load();
+        stop(&rig.proxy, SIGTERM);
+        rig_start_proxy(&rig);
+        assert_true(load_wait_calls(load, 100, PATIENCE));
+
+        stop(&rig.proxy, SIGKILL);
+        assert_true(WIFSIGNALED(ending_status));
+        turn_until(all_polls_have_ended, "the end of the connections");
+        assert_int_equal(stores[1].n_fds, 0);
+        load = load_free(load);
+
+        stores[1].n_ready = 0;
+        rig_start_proxy(&rig);
+        turn_until(proxy_is_ready, "the proxy");
+        load = load_start(event, &rig);
+        assert_true(load_wait_calls(load, 100, PATIENCE));
+        finish_load();
+}
+
+static void a_damaged_state_is_refused_and_the_next_clients_are_served(void **state) {
+        size_t i;
+        int fd;
+
+        start_load();
+        stop(&rig.proxy, SIGTERM);
+        for (i = 0; i < stores[1].n_fds && !streq(stores[1].names[i], "state"); i++)
+                ;
+        fd = memfd_new_sealed("state", "\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2", 16);
+        assert_true(fd >= 0);
+        close_fd(stores[1].fds[i]);
+        stores[1].fds[i] = fd;
+
+        stores[1].n_ready = 0;
+        rig_start_proxy(&rig);
+        turn_until(proxy_is_ready, "the proxy");
+        turn_until(all_polls_have_ended, "the end of the connections");
+        assert_int_equal(stores[1].n_fds, 0);
+        load = load_free(load);
+        load = load_start(event, &rig);
+        assert_true(load_wait_calls(load, 100, PATIENCE));
+        finish_load();
+}
+
 int main(void) {
         static const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(packets_lost_for_a_few_seconds_cost_nothing, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(packets_lost_for_half_a_minute_cost_nothing, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(resets_at_any_byte_cost_nothing, setup_middle, teardown),
+                cmocka_unit_test_setup_teardown(a_restarted_forwarder_costs_nothing, setup_stores, teardown),
+                cmocka_unit_test_setup_teardown(a_restarted_proxy_costs_nothing, setup_stores, teardown),
+                cmocka_unit_test_setup_teardown(both_ends_restarted_at_once_cost_nothing, setup_stores, teardown),
+                cmocka_unit_test_setup_teardown(a_killed_proxy_ends_its_connections_at_once_and_leaves_nothing_behind, setup_stores, teardown),
+                cmocka_unit_test_setup_teardown(a_damaged_state_is_refused_and_the_next_clients_are_served, setup_stores, teardown),
                 cmocka_unit_test_setup_teardown(the_state_of_the_link_is_in_the_status, setup_middle, teardown),
         };
 

@@ -83,9 +83,18 @@ void rig_write_config(Rig *r) {
         write_text(r->credentials, "server.key", r->server.key);
 }
 
+static int bind_notify(const char *path) {
+        struct sockaddr_un un = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC, 0);
+
+        check(fd >= 0 && strlen(path) < sizeof(un.sun_path), path);
+        memcpy(un.sun_path, path, strlen(path));
+        check(bind(fd, (struct sockaddr*) &un, sizeof(un)) == 0, "notify socket");
+        return fd;
+}
+
 void rig_make(Rig *r) {
         struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        struct sockaddr_un un = { .sun_family = AF_UNIX };
         socklen_t size = sizeof(in);
 
         *r = (Rig) { .tls = true, .tls_min_version = "VersionTLS13", .connect_timeout_usec = 20 * USEC_PER_SEC,
@@ -104,9 +113,7 @@ void rig_make(Rig *r) {
               getsockname(r->forwarder_listen, (struct sockaddr*) &in, &size) == 0, "listen");
         r->port = ntohs(in.sin_port);
 
-        r->notify_fd = socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC, 0);
-        memcpy(un.sun_path, r->notify_path, strlen(r->notify_path));
-        check(bind(r->notify_fd, (struct sockaddr*) &un, sizeof(un)) == 0, "notify socket");
+        r->notify_fd = bind_notify(r->notify_path);
 
         r->server = test_cert_make(&(TestCertSpec) { .name = RIG_SERVER_NAME, .purpose = GNUTLS_KP_TLS_WWW_SERVER });
         r->client = test_cert_make(&(TestCertSpec) { .purpose = GNUTLS_KP_TLS_WWW_CLIENT });
@@ -125,10 +132,12 @@ void rig_done(Rig *r) {
         (void) remove_tree(r->dir);
 }
 
-/* What the service manager does between fork() and exec(): descriptor 3, $LISTEN_FDS for this very process. */
-static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *log, const char *const argv[]) {
+/* What the service manager does between fork() and exec(): descriptors from 3 on, $LISTEN_FDS for this very process. */
+static pid_t start(Rig *r, RigStore *store, int listen_fd, const char *fd_name, const char *log, const char *const argv[]) {
         pid_t parent = getpid(), pid = fork();
-        char number[16];
+        char number[16], names[RIG_STORE_MAX * 33 + 64];
+        int copies[RIG_STORE_MAX + 1];
+        size_t n = 1;
 
         check(pid >= 0, "fork");
         if (pid > 0)
@@ -137,20 +146,30 @@ static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *log, 
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
                 _exit(1);
-        if (dup2(listen_fd, 3) < 0)
-                _exit(1);
+
+        copies[0] = fcntl(listen_fd, F_DUPFD_CLOEXEC, 500);
+        (void) snprintf(names, sizeof(names), "%s", fd_name);
+        for (size_t i = 0; store && i < store->n_fds; i++, n++) {
+                copies[n] = fcntl(store->fds[i], F_DUPFD_CLOEXEC, 500);
+                strcat(strcat(names, ":"), store->names[i]);
+        }
         if (log) {
                 int fd = open(log, O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC, 0600);
 
                 if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
                         _exit(1);
         }
-        (void) fcntl(3, F_SETFD, 0);
+        for (size_t i = 0; i < n; i++)
+                if (copies[i] < 0 || dup2(copies[i], 3 + i) < 0)
+                        _exit(1);
         (void) snprintf(number, sizeof(number), "%i", (int) getpid());
         (void) setenv("LISTEN_PID", number, 1);
-        (void) setenv("LISTEN_FDS", "1", 1);
-        (void) setenv("LISTEN_FDNAMES", fd_name, 1);
-        (void) setenv("NOTIFY_SOCKET", r->notify_path, 1);
+        (void) snprintf(number, sizeof(number), "%zu", n);
+        (void) setenv("LISTEN_FDS", number, 1);
+        (void) setenv("LISTEN_FDNAMES", names, 1);
+        (void) setenv("NOTIFY_SOCKET", store ? store->path : r->notify_path, 1);
+        if (store)
+                (void) setenv("FDSTORE", "80", 1);
         (void) setenv("CREDENTIALS_DIRECTORY", r->credentials, 1);
         execv(argv[0], (char* const*) argv);
         _exit(127);
@@ -167,21 +186,21 @@ void rig_start_forwarder(Rig *r) {
         if (!r->tls)
                 argv[n++] = "-disable-tls";
         check(argv[0], "$FORWARDER");
-        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", NULL, argv);
+        r->forwarder = start(r, r->forwarder_store, r->forwarder_listen, "agent-protocol", NULL, argv);
 }
 
 void rig_start_proxy(Rig *r) {
         const char *argv[] = { getenv("PROXY"), "test", NULL };
 
         check(argv[0], "$PROXY");
-        r->proxy = start(r, r->proxy_listen, "agent", r->proxy_log, argv);
+        r->proxy = start(r, r->proxy_store, r->proxy_listen, "agent", r->proxy_log, argv);
 }
 
 void rig_start_go_forwarder(Rig *r) {
         const char *argv[] = { getenv("RELAY_GO"), "forwarder", r->credentials, NULL };
 
         check(argv[0], "$RELAY_GO");
-        r->forwarder = start(r, r->forwarder_listen, "agent-protocol", NULL, argv);
+        r->forwarder = start(r, NULL, r->forwarder_listen, "agent-protocol", NULL, argv);
 }
 
 int rig_run_go_proxy(Rig *r) {
@@ -191,8 +210,78 @@ int rig_run_go_proxy(Rig *r) {
 
         check(argv[0], "$RELAY_GO");
         (void) snprintf(port, sizeof(port), "%u", r->port);
-        pid = start(r, r->proxy_listen, "unused", NULL, argv);
+        pid = start(r, NULL, r->proxy_listen, "unused", NULL, argv);
         return rig_wait(&pid, 120000);
+}
+
+void rig_store_make(RigStore *s, const Rig *r, const char *name) {
+        *s = (RigStore) {};
+        (void) snprintf(s->path, sizeof(s->path), "%s/%s", r->dir, name);
+        s->notify_fd = bind_notify(s->path);
+}
+
+void rig_store_clear(RigStore *s) {
+        while (s->n_fds > 0)
+                close_fd(s->fds[--s->n_fds]);
+}
+
+void rig_store_done(RigStore *s) {
+        rig_store_clear(s);
+        s->notify_fd = close_fd(s->notify_fd);
+}
+
+static void store_remove(RigStore *s, const char *name) {
+        for (size_t i = s->n_fds; i-- > 0;)
+                if (streq(s->names[i], name)) {
+                        close_fd(s->fds[i]);
+                        s->n_fds--;
+                        memmove(s->fds + i, s->fds + i + 1, (s->n_fds - i) * sizeof(s->fds[0]));
+                        memmove(s->names + i, s->names + i + 1, (s->n_fds - i) * sizeof(s->names[0]));
+                }
+}
+
+/* sd_notify(3): one message, assignments on lines of their own; descriptors come with it. */
+static void store_message(RigStore *s, char *text, int *fds, size_t n_fds) {
+        const char *name = "stored";
+        bool store = false, remove = false;
+
+        for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+                name = startswith(line, "FDNAME=") ?: name;
+                store = store || streq(line, "FDSTORE=1");
+                remove = remove || streq(line, "FDSTOREREMOVE=1");
+                s->n_ready += streq(line, "READY=1");
+        }
+        if (remove)
+                store_remove(s, name);
+        for (size_t i = 0; i < n_fds; i++)
+                if (store) {
+                        check(s->n_fds < RIG_STORE_MAX && strlen(name) < sizeof(s->names[0]), "fd store");
+                        strcpy(s->names[s->n_fds], name);
+                        s->fds[s->n_fds++] = fds[i];
+                        s->n_stored++;
+                } else
+                        close_fd(fds[i]);       /* BARRIER=1 waits for this */
+}
+
+void rig_store_read(RigStore *s) {
+        for (;;) {
+                char text[1024], control[CMSG_SPACE(sizeof(int) * 64)];
+                struct iovec iov = { text, sizeof(text) - 1 };
+                struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+                int fds[64];
+                size_t n_fds = 0;
+                ssize_t n = recvmsg(s->notify_fd, &mh, MSG_DONTWAIT|MSG_CMSG_CLOEXEC);
+
+                if (n < 0)
+                        return;
+                text[n] = '\0';
+                for (struct cmsghdr *c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c))
+                        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+                                n_fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                                memcpy(fds, CMSG_DATA(c), n_fds * sizeof(int));
+                        }
+                store_message(s, text, fds, n_fds);
+        }
 }
 
 void rig_wait_ready(Rig *r, int n) {

@@ -11,6 +11,18 @@
 
 #define RIG_SERVER_NAME "podvm-test-0123"
 
+/* A service manager's fd store for one service, which talks to it over a socket of its own. */
+#define RIG_STORE_MAX 128U
+typedef struct RigStore {
+        char path[96];
+        int notify_fd;
+        int fds[RIG_STORE_MAX];
+        char names[RIG_STORE_MAX][32];
+        size_t n_fds;
+        unsigned n_ready;               /* READY=1 that came */
+        unsigned n_stored;              /* FDSTORE=1 that came */
+} RigStore;
+
 typedef struct Rig {
         char dir[64];
         char agent_socket[96], proxy_socket[96], credentials[96], notify_path[96];
@@ -24,6 +36,7 @@ typedef struct Rig {
         const char *check_error;        /* the agent answers Health.Check with this, if set before it is started */
         const char *proxy_log;          /* the proxy's stderr goes there, if set before it is started */
         const char *pod_namespace;              /* of the forwarder; NULL: its default */
+        RigStore *forwarder_store, *proxy_store;        /* used from the next start on; NULL: no store, and the rig's own socket */
         uint64_t connect_timeout_usec, grace_time_usec;
 } Rig;
 
@@ -38,6 +51,11 @@ void rig_start_proxy(Rig *r);
 /* Upstream's halves in Go (relay-go/main.go). */
 void rig_start_go_forwarder(Rig *r);
 int rig_run_go_proxy(Rig *r);           /* the wait status of a client that tries the forwarder */
+
+void rig_store_make(RigStore *s, const Rig *r, const char *name);
+void rig_store_read(RigStore *s);       /* does what has been asked for; never waits */
+void rig_store_clear(RigStore *s);      /* as the manager does when a service is stopped for good */
+void rig_store_done(RigStore *s);
 
 void rig_wait_ready(Rig *r, int n);             /* READY=1 of n daemons, or abort after two minutes */
 int rig_stop(pid_t *pid, int sig);              /* signal, wait; returns the wait status */

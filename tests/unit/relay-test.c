@@ -919,6 +919,138 @@ static void finishing_answers_what_is_in_flight(void **state) {
         expect_status(f->clients[0], 1, TTRPC_UNAVAILABLE, "stopping");
 }
 
+/* What the service manager does with it: other descriptors for the same sockets, the same bytes. */
+static Handover pass_on(const Handover *written, size_t size) {
+        Handover h = { .reading = true, .size = size, .n_fds = written->n_fds };
+
+        assert_int_equal(written->error, 0);
+        h.data = malloc(MAX(size, (size_t) 1));
+        memcpy(h.data, written->data, size);
+        for (size_t i = 0; i < h.n_fds; i++)
+                h.fds[i] = fcntl(written->fds[i], F_DUPFD_CLOEXEC, 3);
+        return h;
+}
+
+static Relay* restored(Fixture *f, Handover *h, int *ret_result) {
+        Relay *r = NULL;
+
+        assert_int_equal(relay_new(f->event, rules, ELEMENTSOF(rules), &handlers, f, &r), 0);
+        *ret_result = relay_restore(r, h, NULL, NULL);
+        return r;
+}
+
+/* A call in flight, one whose caller is gone, half a big request, half a big answer, and words of our own behind that. */
+static void make_state(Fixture *f, uint8_t *big, size_t size) {
+        request(f, 0, 1, "A", "x");
+        add_client(f, 2);
+        request(f, 2, 1, "Gone", "x");
+        f->clients[2] = close_fd(f->clients[2]);
+        turn(f);
+
+        (void) make_request(big, 3, 0, "Big", "x");
+        write_be32(big, size - TTRPC_HEADER_SIZE);
+        put(f->clients[0], big, 1000);
+        turn(f);
+
+        request(f, 1, 5, "B", "y");
+        (void) make_frame(big, 5, TTRPC_TYPE_RESPONSE, 0, NULL, 0);
+        write_be32(big, size - TTRPC_HEADER_SIZE);
+        put(f->upstream, big, 5000);
+        turn(f);
+        request(f, 1, 7, "Refuse", "");
+        for (unsigned i = 0; i < 3; i++)
+                (void) take(f->upstream, NULL);
+}
+
+static void a_relay_goes_on_in_the_next_process(void **state) {
+        _cleanup_(handover_done) Handover written = HANDOVER_NULL, h = HANDOVER_NULL;
+        enum { SIZE = 140000 };
+        static uint8_t big[SIZE];
+        Fixture *f = *state;
+        const uint8_t *data;
+        TtrpcHeader head;
+        Relay *next;
+        int r;
+
+        make_state(f, big, SIZE);
+        relay_store(f->relay, &written, "restarting", 0, NULL);
+        assert_int_equal(written.n_fds, 3);
+        h = pass_on(&written, written.size);
+        f->relay = relay_free(f->relay);
+        f->relay = next = restored(f, &h, &r);
+        assert_int_equal(r, 0);
+        assert_int_equal(relay_get_n_connections(next), 2);
+        assert_int_equal(relay_get_n_calls(next), 2);
+        turn(f);
+
+        /* The half answer is finished, and then our words come. */
+        put(f->upstream, big, SIZE - 5000);
+        turn(f);
+        head = take(f->clients[1], NULL);
+        assert_int_equal(head.stream_id, 5);
+        assert_int_equal(head.length, SIZE - TTRPC_HEADER_SIZE);
+        expect_status(f->clients[1], 7, TTRPC_FAILED_PRECONDITION, "no");
+
+        /* The half request is finished, with an id that was not given out before. */
+        memset(big, 0, SIZE);
+        big[0] = 0x1a;                          /* payload, to the end of the frame */
+        for (size_t done = 1000; done < SIZE;) {
+                size_t n = MIN((size_t) 50000, SIZE - done);
+
+                put(f->clients[0], big, n);
+                done += n;
+                turn(f);
+        }
+        expect_status(f->clients[0], 3, TTRPC_INVALID_ARGUMENT, NULL);  /* zeros are no envelope, so it goes no further */
+
+        answer(f, 1, "\x12\x01x");
+        head = take(f->clients[0], &data);
+        assert_int_equal(head.stream_id, 1);
+        assert_memory_equal(data, "\x12\x01x", 3);
+
+        request(f, 0, 9, "After", "x");
+        head = take(f->upstream, NULL);
+        assert_int_equal(head.stream_id, 7);
+        answer(f, 3, "");                       /* for the one that is gone */
+        answer(f, 7, "");
+        assert_int_equal(take(f->clients[0], NULL).stream_id, 9);
+        assert_int_equal(relay_get_n_calls(next), 0);
+}
+
+static void a_cut_off_state_is_refused(void **state) {
+        _cleanup_(handover_done) Handover written = HANDOVER_NULL;
+        static uint8_t big[140000];
+        Fixture *f = *state;
+
+        make_state(f, big, sizeof(big));
+        relay_store(f->relay, &written, "restarting", 0, NULL);
+        for (size_t n = 0; n < written.size; n += n < 400 ? 1 : 97) {
+                _cleanup_(handover_done) Handover h = pass_on(&written, n);
+                int r;
+
+                relay_free(restored(f, &h, &r));
+                assert_int_equal(r, -EBADMSG);
+        }
+}
+
+static void a_state_with_flipped_bits_does_no_harm(void **state) {
+        _cleanup_(handover_done) Handover written = HANDOVER_NULL;
+        static uint8_t big[140000];
+        Fixture *f = *state;
+
+        make_state(f, big, sizeof(big));
+        relay_store(f->relay, &written, "restarting", 0, NULL);
+        for (size_t n = 0; n < written.size; n += n < 400 ? 1 : 31) {
+                _cleanup_(handover_done) Handover h = pass_on(&written, written.size);
+                Relay *next;
+                int r;
+
+                h.data[n] ^= 1 << n % 8;
+                next = restored(f, &h, &r);
+                relay_free(next);
+        }
+}
+
 static void on_connection(Acceptor *a, Channel *channel, const char *peer, void *userdata) {
         channel_free(channel);
         ((Fixture*) userdata)->n_closed++;
@@ -988,6 +1120,9 @@ int main(void) {
                 T(nobody_is_forgotten_with_abandoned_calls, setup_two),
                 T(half_an_answer_is_not_lost_with_abandoned_calls, setup_two),
                 T(finishing_answers_what_is_in_flight, setup_two),
+                T(a_relay_goes_on_in_the_next_process, setup_two),
+                T(a_cut_off_state_is_refused, setup_two),
+                T(a_state_with_flipped_bits_does_no_harm, setup_two),
                 T(an_acceptor_without_descriptors_rests, setup),
         };
 

@@ -11,6 +11,7 @@
 #include <systemd/sd-event.h>
 
 #include "basic/daemon.h"
+#include "basic/handover.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
@@ -31,6 +32,7 @@
 #define AGENT_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define FINISH_USEC (500 * USEC_PER_MSEC)
 #define PEM_SIZE_MAX (256U << 10)
+#define STATE_VERSION 1U                        /* of what forwarder_store() writes */
 
 typedef struct Forwarder {
         sd_event *event;
@@ -39,6 +41,7 @@ typedef struct Forwarder {
         Workers *workers;
         Link *agent;
         Acceptor *acceptor;
+        bool stopping;
 
         /* Options */
         char *config, *listen, *agent_socket, *pod_namespace, *host_interface, *bind_root;
@@ -97,6 +100,8 @@ static void on_upstream_wanted(Relay *r, void *userdata) {
 static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
         Forwarder *f = userdata;
 
+        if (f->stopping)
+                return;
         (void) log_full(&f->log, LOG_WARNING, NULL, 0, "Lost the agent: %s. The next request connects again.", text);
         (void) sd_notifyf(0, "STATUS=Lost the agent: %s", text);
         link_stop(f->agent);
@@ -143,6 +148,61 @@ static void on_connection(Acceptor *a, Channel *channel, const char *peer, void 
 
         workers_add(f->workers, channel, peer);
         forwarder_update_acceptor(f);
+}
+
+static int forwarder_make_relay(Forwarder *f) {
+        int r;
+
+        r = relay_new(f->event, rules, ELEMENTSOF(rules), &relay_handlers, f, &f->relay);
+        if (r >= 0)
+                r = workers_new(f->event, f->relay, &f->log, &f->workers);
+        return r < 0 ? log_oom() : 0;
+}
+
+static void store_connection(const Channel *channel, Handover *h, void *userdata) {
+        workers_store(channel, h);
+}
+
+static int restore_connection(Channel *channel, Handover *h, void *userdata) {
+        Forwarder *f = userdata;
+
+        return workers_restore(f->workers, channel, h);
+}
+
+/* Leaves the agent's connection and the workers' sessions to the next process. */
+static int forwarder_store(Forwarder *f) {
+        _cleanup_(handover_done) Handover h = HANDOVER_NULL;
+        int r;
+
+        f->stopping = true;
+        (void) log_full(&f->log, LOG_INFO, NULL, 0, "Handing over %zu connections with %zu calls in flight.",
+                        relay_get_n_connections(f->relay), relay_get_n_calls(f->relay));
+        handover_put(&h, STATE_VERSION);
+        relay_store(f->relay, &h, "agent-protocol-forwarder is restarting", FINISH_USEC, store_connection);
+        r = handover_store(&h);
+        if (r < 0)
+                (void) log_full(&f->log, LOG_WARNING, NULL, r, "Failed to hand over connections, closing them: %m");
+        return r;
+}
+
+static int forwarder_restore(Forwarder *f) {
+        _cleanup_(handover_done) Handover h = HANDOVER_NULL;
+        int r;
+
+        r = handover_load(&h);
+        if (r == 0)
+                return 0;
+        if (r > 0)
+                r = handover_get(&h, UINT64_MAX) == STATE_VERSION ? relay_restore(f->relay, &h, NULL, restore_connection) : -EPROTONOSUPPORT;
+        if (r < 0) {
+                (void) log_full(&f->log, LOG_ERR, NULL, r, "Cannot take over the connections of the process before, closing them: %m");
+                f->relay = relay_free(f->relay);
+                f->workers = workers_free(f->workers);
+                return forwarder_make_relay(f);
+        }
+        (void) log_full(&f->log, LOG_NOTICE, NULL, 0, "Took over %zu connections with %zu calls in flight.",
+                        relay_get_n_connections(f->relay), relay_get_n_calls(f->relay));
+        return 0;
 }
 
 /* "0.0.0.0:15150", "[::]:15150", ":15150", as Go's net.Listen() has it. */
@@ -361,12 +421,9 @@ static int forwarder_run(Forwarder *f) {
         r = daemon_event_new(&f->event);
         if (r < 0)
                 return log_full(&f->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
-        r = relay_new(f->event, rules, ELEMENTSOF(rules), &relay_handlers, f, &f->relay);
+        r = forwarder_make_relay(f);
         if (r < 0)
-                return log_oom();
-        r = workers_new(f->event, f->relay, &f->log, &f->workers);
-        if (r < 0)
-                return log_oom();
+                return r;
 
         r = link_add_unix(&agent, f->agent_socket);
         if (r < 0) {
@@ -380,12 +437,17 @@ static int forwarder_run(Forwarder *f) {
         if (r != 0)
                 return r;
 
+        r = forwarder_restore(f);
+        if (r < 0)
+                return r;
+
         forwarder_update_acceptor(f);
         (void) sd_notify(0, "READY=1\nSTATUS=Waiting for the worker.");
 
         r = sd_event_loop(f->event);
         (void) sd_notify(0, "STOPPING=1");
-        relay_finish(f->relay, "agent-protocol-forwarder is stopping", FINISH_USEC);
+        if (r < 0 || !handover_is_possible() || forwarder_store(f) < 0)
+                relay_finish(f->relay, "agent-protocol-forwarder is stopping", FINISH_USEC);
         return r;
 }
 

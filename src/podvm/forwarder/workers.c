@@ -98,6 +98,35 @@ static const ChannelKeeper keeper = {
         .on_gone = worker_gone,
 };
 
+void workers_store(const Channel *channel, Handover *h) {
+        const Worker *w = channel_get_keeper_userdata(channel);
+
+        if (w)
+                handover_put_bytes(h, w->fingerprint, sizeof(w->fingerprint));
+}
+
+int workers_restore(Workers *ws, Channel *channel, Handover *h) {
+        const uint8_t *fingerprint;
+        size_t size;
+        Worker *w;
+
+        if (!channel_session(channel))
+                return 0;
+        fingerprint = handover_get_bytes(h, TLS_FINGERPRINT_SIZE, &size);
+        if (size != TLS_FINGERPRINT_SIZE)
+                return -EBADMSG;
+
+        w = new(Worker);
+        if (!w)
+                return -ENOMEM;
+        *w = (Worker) { .workers = ws, .channel = channel };
+        memcpy(w->fingerprint, fingerprint, size);
+        DL_APPEND(ws->list, w);
+        channel_set_keeper(channel, &keeper, w);
+        worker_set_away(w);
+        return 0;
+}
+
 static Greeting* greeting_free(Greeting *g) {
         Workers *ws = g->workers;
 

@@ -21,5 +21,9 @@ int workers_new(sd_event *event, Relay *relay, const LogContext *log, Workers **
 Workers* workers_free(Workers *ws);
 DEFINE_CLEANUP(Workers*, workers_free);
 
+/* For relay_store() and relay_restore(): to whom a session belongs. */
+void workers_store(const Channel *channel, Handover *h);
+int workers_restore(Workers *ws, Channel *channel, Handover *h);
+
 /* @channel: open, input paused; taken. @peer: for people. */
 void workers_add(Workers *ws, Channel *channel, const char *peer);
