@@ -251,6 +251,11 @@ static int edited_frame(Conn *c, TtrpcRequest *request, RelayEdit *edit, uint8_t
         return 0;
 }
 
+static void edit_not_sent(const RelayEdit *edit) {
+        if (edit->data && edit->on_answer)
+                edit->on_answer(-ECANCELED, (TtrpcSlice) {}, (TtrpcSlice) {}, edit->data);
+}
+
 /* Judges a whole frame from a caller. 1: its id is changed, it is to go upstream as it lies there. 0: nothing to send;
  * or @ret_new is the frame to send in its place (malloc()ed). */
 static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **ret_new, size_t *ret_new_size) {
@@ -318,6 +323,7 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
                         }
                         free(edit.payload);
                         if (edit.code != TTRPC_OK) {
+                                edit_not_sent(&edit);
                                 conn_reply(c, h->stream_id, edit.code, "%s", edit.message);
                                 return 0;
                         }
@@ -328,13 +334,14 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
         if (!call) {
                 if (out != frame)
                         free(out);
+                edit_not_sent(&edit);
                 conn_reply(c, h->stream_id, TTRPC_RESOURCE_EXHAUSTED, "out of memory");
                 return 0;
         }
         call->streaming = h->flags & (TTRPC_FLAG_REMOTE_OPEN|TTRPC_FLAG_REMOTE_CLOSED);
         call->kind = edit.kind;
         call->on_answer = edit.on_answer;
-        call->userdata = r->userdata;
+        call->userdata = edit.data ?: r->userdata;
 
         write_be32(out + 4, call->id);
         if (out != frame) {

@@ -59,6 +59,7 @@ typedef struct RelayEdit {
         bool answered;                  /* the request is answered with .payload and goes no further */
         unsigned kind;                  /* of call, for relay_answer_calls() and relay_restore(); 0: none */
         RelayAnswerHandler on_answer;   /* be told how it ends, also if the caller is gone by then */
+        void *data;                     /* on_answer()'s userdata, in place of the relay's; only relay_free() comes before it */
 } RelayEdit;
 
 /* A method whose requests are looked at. The handler is called from the loop. */

@@ -494,6 +494,33 @@ static void an_agent_that_ends_after_destroy_is_no_event(void **state) {
         assert_null(strstr(strstr(log, "<4>") + 1, "<4>"));
 }
 
+/* The agent of the rig answers at once, unless it is stopped. */
+static void a_container_that_takes_long_to_create_is_told_of_at_half_time(void **state) {
+        sd_event *event = NULL;
+        Many calls = {};
+        char path[96];
+        TtrpcClient *c;
+
+        (void) snprintf(path, sizeof(path), "%s/log", rig.dir);
+        rig.proxy_log = path;
+        rig_start_forwarder(&rig);
+        rig_start_proxy(&rig);
+        rig_wait_ready(&rig, 2);
+        assert_int_equal(sd_event_new(&event), 0);
+        c = connect_client(event);
+
+        /* container_id "web", OCI { Linux {} } */
+        assert_int_equal(kill(rig.agent, SIGSTOP), 0);
+        assert_int_equal(ttrpc_client_call(c, AGENT, "CreateContainer", "\x0a\x03web\x32\x02\x42\x00", 9, 2 * USEC_PER_SEC, NULL,
+                                           on_many, &calls, NULL), 0);
+        assert_true(sd_event_run(event, 0) >= 0);
+        wait_for_log(path, "<4>CreateContainer of 'web' has taken half of its 2.000s.\n");
+        assert_int_equal(kill(rig.agent, SIGCONT), 0);
+        run_until_done(event, &calls, 1);
+        ttrpc_client_free(c);
+        sd_event_unref(event);
+}
+
 static void daemons_end_in_good_order(void **state) {
         sd_event *event = NULL;
         TtrpcClient *c;
@@ -741,6 +768,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(an_agent_that_ends_after_destroy_is_no_event, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_cannot_notify_the_service_manager, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_service_manager_is_told_of_clients, setup_all, teardown),
+                cmocka_unit_test_setup_teardown(a_container_that_takes_long_to_create_is_told_of_at_half_time, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_client_that_comes_early_waits, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
