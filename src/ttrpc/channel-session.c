@@ -20,6 +20,47 @@ static void release(Channel *c, size_t size) {
         byte_queue_release(&c->queue, size);
 }
 
+/* A small record of ours is one of TLS's, with its header; it is taken whole or not at all. */
+static int send_small(Channel *c, size_t size) {
+        uint8_t record[SESSION_ACK_SIZE + SESSION_HEADER_SIZE + SESSION_SEND_MAX];
+        size_t head = session_begin(c->session, size, record);
+        ssize_t n;
+
+        byte_queue_copy(&c->queue, record + head, size);
+        n = tls_session_write(c->tls, record, head + size);
+        if (n < 0)
+                return n;
+        assert((size_t) n == head + size);
+        session_sent(c->session, size);
+        byte_queue_sent(&c->queue, size);
+        return 0;
+}
+
+/* The bytes of a big one go out from where they lie. */
+static int send_header(Channel *c, size_t size) {
+        uint8_t record[SESSION_ACK_SIZE + SESSION_HEADER_SIZE];
+        size_t head = session_begin(c->session, size, record);
+        ssize_t n = tls_session_write(c->tls, record, head);
+
+        if (n < 0)
+                return n;
+        session_promise(c->session, size);
+        return 0;
+}
+
+static int send_promised(Channel *c) {
+        struct iovec iov;
+        ssize_t n;
+
+        (void) byte_queue_peek(&c->queue, &iov, 1);
+        n = tls_session_write(c->tls, iov.iov_base, MIN(iov.iov_len, (size_t) c->session->promised));
+        if (n < 0)
+                return n;
+        session_sent_promised(c->session, n);
+        byte_queue_sent(&c->queue, n);
+        return 0;
+}
+
 int channel_session_flush(Channel *c) {
         Session *s = c->session;
         int r = 0;
@@ -27,26 +68,17 @@ int channel_session_flush(Channel *c) {
         if (!wire_is_up(c))
                 return 0;
 
-        for (;;) {
-                uint8_t record[SESSION_ACK_SIZE + SESSION_HEADER_SIZE + SESSION_SEND_MAX];
-                size_t size = MIN(session_room(s), c->queue.n_unsent), head;
-                ssize_t n;
+        while (r >= 0) {
+                size_t size = MIN(session_room(s), c->queue.n_unsent);
 
-                size = MIN(size, (size_t) SESSION_SEND_MAX);
-                if (size == 0 && !session_owes_ack(s))
+                if (s->promised > 0)
+                        r = send_promised(c);
+                else if (size == 0 && !session_owes_ack(s))
                         break;
-
-                /* One record of TLS for both; it is taken whole or not at all. */
-                head = session_begin(s, size, record);
-                byte_queue_copy(&c->queue, record + head, size);
-                n = tls_session_write(c->tls, record, head + size);
-                if (n < 0) {
-                        r = n;
-                        break;
-                }
-                assert((size_t) n == head + size);
-                session_sent(s, size);
-                byte_queue_sent(&c->queue, size);
+                else if (size <= SESSION_SEND_MAX)
+                        r = send_small(c, size);
+                else
+                        r = send_header(c, MIN(size, (size_t) SESSION_DATA_MAX));
         }
 
         if (r >= 0 || r == -EAGAIN) {
@@ -220,6 +252,7 @@ static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata) 
         Channel *c = userdata;
 
         c->ack_armed = false;
+        byte_queue_trim(&c->queue);
         if (c->session->received != c->session->told && wire_is_up(c)) {
                 c->session->ack_wanted = true;
                 flush(c);

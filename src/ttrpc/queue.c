@@ -6,6 +6,7 @@
 #include "basic/util.h"
 
 #define CHUNK_SIZE (64U * 1024U)
+#define N_SPARE_MAX 16U
 
 struct QueueChunk {
         QueueChunk *next;
@@ -20,13 +21,37 @@ static void chunk_free(QueueChunk *k) {
         free(k);
 }
 
+static void trim(ByteQueue *q, size_t max) {
+        while (q->n_spare > max) {
+                QueueChunk *k = q->spare;
+
+                q->spare = k->next;
+                q->n_spare--;
+                chunk_free(k);
+        }
+}
+
+static QueueChunk* take_spare(ByteQueue *q) {
+        QueueChunk *k = q->spare;
+
+        if (k) {
+                q->spare = k->next;
+                q->n_spare--;
+        }
+        return k;
+}
+
 void byte_queue_done(ByteQueue *q) {
         for (QueueChunk *k; (k = q->first);) {
                 q->first = k->next;
                 chunk_free(k);
         }
-        chunk_free(q->spare);
+        trim(q, 0);
         *q = BYTE_QUEUE_NULL;
+}
+
+void byte_queue_trim(ByteQueue *q) {
+        trim(q, 1);
 }
 
 static int append_chunk(ByteQueue *q, uint8_t *data, size_t start, size_t end, size_t size, QueueChunk *k) {
@@ -60,7 +85,7 @@ int byte_queue_append(ByteQueue *q, const void *data, size_t size) {
                 size_t n, start;
 
                 if (!q->last || q->last->end == q->last->size) {
-                        QueueChunk *k = TAKE_PTR(q->spare);
+                        QueueChunk *k = take_spare(q);
                         uint8_t *memory = k ? k->data : malloc(CHUNK_SIZE);
                         int r = memory ? append_chunk(q, memory, 0, 0, CHUNK_SIZE, k) : -ENOMEM;
 
@@ -146,9 +171,11 @@ void byte_queue_release(ByteQueue *q, size_t size) {
                 q->first = k->next;
                 if (!q->first)
                         q->last = NULL;
-                if (!q->spare && k->size == CHUNK_SIZE)
+                if (q->n_spare < N_SPARE_MAX && k->size == CHUNK_SIZE) {
+                        k->next = q->spare;
                         q->spare = k;
-                else
+                        q->n_spare++;
+                } else
                         chunk_free(k);
         }
 }

@@ -10,7 +10,8 @@ typedef struct QueueChunk QueueChunk;
 
 typedef struct ByteQueue {
         QueueChunk *first, *last;
-        QueueChunk *spare;              /* one kept, so that a quiet stream allocates nothing */
+        QueueChunk *spare;              /* some are kept: the allocator would give the pages back and fault them in again */
+        size_t n_spare;
         QueueChunk *next;               /* the first with bytes not sent; NULL: all are */
         size_t next_start;              /* of those, in @next */
         size_t n_kept, n_unsent;
@@ -34,4 +35,5 @@ void byte_queue_copy(const ByteQueue *q, uint8_t *buffer, size_t size);
 
 void byte_queue_sent(ByteQueue *q, size_t size);        /* from not sent to kept */
 void byte_queue_release(ByteQueue *q, size_t size);     /* the first of those that are kept: gone */
+void byte_queue_trim(ByteQueue *q);                     /* gives memory back that a quiet stream does not need */
 void byte_queue_rewind(ByteQueue *q);                   /* nothing is sent */

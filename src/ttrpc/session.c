@@ -158,6 +158,7 @@ void session_set_over(Session *s) {
 void session_set_away(Session *s) {
         set_state(s, SESSION_AWAY);
         s->sent = s->acked;
+        s->promised = 0;
         s->head_size = 0;
         s->data_left = 0;
         s->ahead = 0;
@@ -226,13 +227,25 @@ size_t session_begin(const Session *s, size_t size, uint8_t *p) {
         return n;
 }
 
-void session_sent(Session *s, size_t size) {
-        assert(size <= session_room(s));
+void session_promise(Session *s, size_t size) {
+        assert(s->promised == 0 && size <= session_room(s));
 
         s->told = s->received;
         s->ack_wanted = false;
+        s->promised = size;
+}
+
+void session_sent_promised(Session *s, size_t size) {
+        assert(size <= s->promised);
+
+        s->promised -= size;
         s->sent += size;
         s->top = MAX(s->top, s->sent);
+}
+
+void session_sent(Session *s, size_t size) {
+        session_promise(s, size);
+        session_sent_promised(s, size);
 }
 
 size_t session_wants(const Session *s) {

@@ -81,6 +81,7 @@ typedef struct Session {
         uint64_t acked;                 /* the peer has what is before */
         uint64_t sent;                  /* what comes next */
         uint64_t top;                   /* the highest that was ever sent */
+        uint32_t promised;              /* of a DATA record whose header is out, still to be sent */
 
         /* Offsets in the peer's. */
         uint64_t received;
@@ -127,6 +128,11 @@ bool session_owes_ack(const Session *s);        /* and it shall go out without D
  * session_sent() when it is out with them; otherwise nothing has happened. */
 size_t session_begin(const Session *s, size_t size, uint8_t *p);
 void session_sent(Session *s, size_t size);
+
+/* The same in steps, for big ones that need not be copied behind their header: what session_begin() wrote is out; then some of the bytes
+ * are. Nothing else may go out until all are. */
+void session_promise(Session *s, size_t size);
+void session_sent_promised(Session *s, size_t size);
 
 /* What came of control bytes. */
 typedef struct SessionEvent {

@@ -388,6 +388,25 @@ static void a_window_is_all_that_is_sent_unacknowledged(void **state) {
         assert_int_equal(session_room(&s), 60);
 }
 
+static void a_big_record_goes_out_in_steps_and_is_forgotten_with_the_connection(void **state) {
+        uint8_t p[SESSION_ACK_SIZE + SESSION_HEADER_SIZE];
+        Session s;
+
+        make_up(&s);
+        assert_int_equal(session_begin(&s, 50000, p), sizeof(p));
+        session_promise(&s, 50000);
+        session_sent_promised(&s, 20000);
+        assert_int_equal(s.sent, 20100);
+        assert_int_equal(s.promised, 30000);
+        assert_int_equal(feed(&s, (const uint8_t*) "\x04\x00\x00\x08\x00\x00\x00\x00\x00\x00\x4e\x84", 12), 0);     /* 20100 */
+        assert_int_equal(s.acked, 20100);
+
+        session_set_away(&s);
+        assert_int_equal(s.promised, 0);
+        assert_int_equal(s.sent, 20100);
+        assert_int_equal(s.top, 20100);
+}
+
 static void a_peer_that_overruns_the_window_ends_the_session(void **state) {
         Session s;
         uint64_t n;
@@ -501,6 +520,7 @@ static void the_queue_keeps_and_repeats_what_it_was_given(void **state) {
                         break;
 
                 default:
+                        byte_queue_trim(&q);
                         byte_queue_rewind(&q);
                         sent = released;
                 }
@@ -517,6 +537,7 @@ int main(void) {
                 cmocka_unit_test(resuming_with_bytes_that_were_never_sent_ends_the_session),
                 cmocka_unit_test(a_client_believes_no_welcome_that_cannot_be),
                 cmocka_unit_test(a_window_is_all_that_is_sent_unacknowledged),
+                cmocka_unit_test(a_big_record_goes_out_in_steps_and_is_forgotten_with_the_connection),
                 cmocka_unit_test(a_peer_that_overruns_the_window_ends_the_session),
                 cmocka_unit_test(an_ack_is_owed_after_a_quarter_of_a_mebibyte_or_some_time),
                 cmocka_unit_test(an_id_is_known_by_all_its_bytes),
