@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
-#include <utlist.h>
 
 #include "agent-proxy/container-edit.h"
+#include "agent-proxy/creation.h"
 #include "agent-proxy/proxy-config.h"
 #include "agent-proxy/proxy-status.h"
 #include "basic/crash-point.h"
@@ -48,19 +48,7 @@ enum {
 };
 #define STATE_VERSION 1U
 
-typedef struct Proxy Proxy;
-
-/* A container that is being created, which may mean that its image is being pulled. */
-typedef struct Creation Creation;
-struct Creation {
-        Proxy *proxy;                   /* borrowed */
-        sd_event_source *timer;         /* at half of its time */
-        uint64_t timeout_usec;
-        char container[72];
-        Creation *prev, *next;
-};
-
-struct Proxy {
+typedef struct Proxy {
         sd_event *event;
         LogContext log;
         ProxyConfig config;
@@ -79,16 +67,10 @@ struct Proxy {
         SandboxLife sandbox;
         char trouble[320];              /* the last one, for the log */
 
-        Creation *creations;
+        Creations creations;
 
         char *listen, *credentials;     /* options */
-};
-
-static void creation_free(Creation *c) {
-        DL_DELETE(c->proxy->creations, c);
-        sd_event_source_disable_unref(c->timer);
-        free(c);
-}
+} Proxy;
 
 static void proxy_done(Proxy *p) {
         sd_event_source_disable_unref(p->timer);
@@ -96,8 +78,7 @@ static void proxy_done(Proxy *p) {
         acceptor_free(p->acceptor);
         link_free(p->link);
         relay_free(p->relay);
-        while (p->creations)
-                creation_free(p->creations);
+        creations_done(&p->creations);
         proxy_config_done(&p->config);
         log_context_done(&p->log);
         sd_event_unref(p->event);
@@ -445,43 +426,6 @@ static const RelayHandlers relay_handlers = {
         .keep_connections = true,
 };
 
-static int on_creation_slow(sd_event_source *source, uint64_t usec, void *userdata) {
-        Creation *c = userdata;
-
-        c->timer = sd_event_source_disable_unref(c->timer);
-        (void) log_full(&c->proxy->log, LOG_WARNING, MSG_CREATE_SLOW, 0, "CreateContainer of '%s' has taken half of its %s.", c->container,
-                        FORMAT_USEC(c->timeout_usec));
-        return 0;
-}
-
-static void on_container_created(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
-        creation_free(userdata);
-}
-
-/* Kata gives a container's creation a time that says nothing about how long its image takes to pull; that it runs short shall be known
- * before it has run out. */
-static void watch_creation(Proxy *p, const TtrpcRequest *request, RelayEdit *edit) {
-        TtrpcSlice id = {};
-        Creation *c;
-
-        if (request->timeout_nano <= 0 || wire_get_string(request->payload, 1, &id) < 0)
-                return;
-        c = new(Creation);
-        if (!c)
-                return;
-        *c = (Creation) { .proxy = p, .timeout_usec = request->timeout_nano / NSEC_PER_USEC };
-        (void) snprintf(c->container, sizeof(c->container), "%.*s", (int) MIN(id.size, sizeof(c->container) - 1),
-                        (const char*) id.data ?: "");
-        make_one_line(c->container);
-        DL_APPEND(p->creations, c);
-        if (sd_event_add_time_relative(p->event, &c->timer, CLOCK_MONOTONIC, c->timeout_usec / 2, 0, on_creation_slow, c) < 0) {
-                creation_free(c);
-                return;
-        }
-        edit->on_answer = on_container_created;
-        edit->data = c;
-}
-
 static void edit_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
         Proxy *p = userdata;
 
@@ -490,7 +434,7 @@ static void edit_create_container(const TtrpcRequest *request, RelayEdit *edit, 
         if (edit->code != TTRPC_OK)
                 (void) log_full(&p->log, LOG_WARNING, NULL, 0, "Refused a request: %s.", edit->message);
         else
-                watch_creation(p, request, edit);
+                creations_watch(&p->creations, request, edit);
 }
 
 static void on_sandbox_created(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
@@ -781,6 +725,7 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         r = daemon_event_new(&p->event);
         if (r < 0)
                 return log_full(&p->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
+        p->creations = (Creations) { .event = p->event, .log = &p->log };
         r = proxy_make_relay(p);
         if (r < 0)
                 return r;
