@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #include "basic/io.h"
-#include "basic/json.h"
+#include "basic/messages.h"
 #include "basic/strv.h"
 #include "net/firewall.h"
 #include "net/link.h"
@@ -187,6 +187,15 @@ int diagnose(Manager *m, const Tunnel *t, char ***ret) {
         }
         *ret = TAKE_PTR(l);
         return 0;
+}
+
+void diagnose_at_start(Manager *m) {
+        _cleanup_(strv_freep) char **findings = NULL;
+
+        if (diagnose(m, NULL, &findings) < 0)
+                return;
+        for (char **f = findings; *f; f++)
+                (void) log_full(NULL, LOG_WARNING, MSG_TUNNEL_DEAD, 0, "Tunnels may carry no packets: %s.", *f);
 }
 
 char* diagnose_probe(Manager *m, const Tunnel *t, const ProbeReport *r) {

@@ -14,6 +14,9 @@
  */
 int diagnose(Manager *m, const Tunnel *t, char ***ret);
 
+/* diagnose_at_start() - the journal is told of what will be in the way of any tunnel */
+void diagnose_at_start(Manager *m);
+
 /* diagnose_port() - why the port cannot be had: " (…)" for the end of an error text, newly allocated, or NULL */
 char* diagnose_port(Manager *m, uint16_t port);
 

@@ -316,10 +316,12 @@ int inspect_pod_network(Manager *m, Netlink *pod, const LogContext *log, PodNetw
         n.mtu = l.mtu;
         if (underlay_mtu > VXLAN_OVERHEAD_IPV4 && n.mtu > underlay_mtu - VXLAN_OVERHEAD_IPV4) {
                 n.mtu = underlay_mtu - VXLAN_OVERHEAD_IPV4;
-                (void) log_full(log, LOG_INFO, NULL, 0,
-                                "MTU of the pod's interface '%s' is %u, the tunnel carries %u without fragments: "
-                                "larger packets from the cluster to the pod will be fragmented on the cloud's network.",
-                                l.name, l.mtu, n.mtu);
+                /* A property of the node's networks: once is enough for a warning. */
+                (void) log_full(log, m->told_mtu ? LOG_INFO : LOG_WARNING, NULL, 0,
+                                "MTU of the pod's interface '%s' is %u, and the tunnel carries %u: who sends larger packets to the pod is told so, "
+                                "or they go in fragments if they may. An MTU of at most %u in the pod network avoids it.",
+                                l.name, l.mtu, n.mtu, n.mtu);
+                m->told_mtu = true;
         }
 
         if ((r = inspect_addresses(pod, &l, primary, &n, e)) < 0 ||

@@ -34,6 +34,7 @@ struct Manager {
 
         Tunnel **tunnels;
         size_t n_tunnels;
+        bool told_mtu;                  /* that the pod network's is too large for the tunnels */
         bool defer_nft;                 /* manager_sync_nft() is done once, at the end */
         NftTable nft_table;             /* the firewall's table as we wrote it; no rules: there is none */
 

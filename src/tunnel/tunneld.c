@@ -8,6 +8,7 @@
 #include "basic/main-func.h"
 #include "basic/options.h"
 #include "basic/paths.h"
+#include "tunnel/diagnose.h"
 #include "tunnel/direct-volume.h"
 #include "tunnel/manager.h"
 #include "tunnel/verify.h"
@@ -101,6 +102,7 @@ static int run(int argc, char *argv[]) {
         crash_point("loaded");
         if (r < 0)
                 return r;
+        diagnose_at_start(manager);
         r = verify_start(manager);
         if (r < 0)
                 return r;

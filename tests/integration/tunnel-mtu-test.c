@@ -53,6 +53,7 @@ static void sender_of_too_large_packets_is_told(void **state) {
         start_daemon(NULL);
         connect_pod();
 
+        expect_log("tunneld.log", "<4>MTU of the pod's interface 'eth0' is 1500, and the tunnel carries 1450");
         assert_int_equal(discover_mtu("peer", "podns", "10.128.0.2", AF_INET), 1450);
         assert_int_equal(discover_mtu("worker", "podns", "10.128.0.2", AF_INET), 1450);
         assert_int_equal(discover_mtu("peer", "podns", "fd00:128::2", AF_INET6), 1450);

@@ -241,6 +241,18 @@ static void rules_that_drop_the_tunnel_are_named(void **state) {
         assert_int_equal(n_failed, 0);
 }
 
+static void what_drops_any_tunnel_is_said_at_start(void **state) {
+        lab_sh("ip netns exec worker nft 'add table ip filter; add chain ip filter INPUT { type filter hook input priority 0; }; "
+               "add rule ip filter INPUT udp dport 4789 drop'");
+        start_daemon(NULL);
+        expect_log("tunneld.log", "<4>Tunnels may carry no packets: packets to this host's UDP port 4789: nftables: rule with handle 2 of table "
+                   "ip 'filter', chain 'INPUT' (hook input) drops them.");
+        assert_int_equal(stop_daemon(SIGTERM), 0);
+        lab_sh("ip netns exec worker nft delete table ip filter && : > /run/lab/tunneld.log");
+        start_daemon(NULL);
+        expect_empty("warnings", lab_output("grep -F '<4>' /run/lab/tunneld.log"));
+}
+
 static void failed_probe_names_the_rule(void **state) {
         start_daemon(soon);
         connect_pod();
@@ -288,6 +300,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(pod_with_ipv6_only_is_probed_by_its_means, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(teardown_ends_a_probe, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(rules_that_drop_the_tunnel_are_named, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(what_drops_any_tunnel_is_said_at_start, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(failed_probe_names_the_rule, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(foreign_users_of_the_port_are_named, lab_setup, lab_teardown),
         };
