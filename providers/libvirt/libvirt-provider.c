@@ -9,6 +9,7 @@
 #include "libvirt-accel.h"
 #include "libvirt-connection.h"
 #include "libvirt-instance.h"
+#include "libvirt-probe.h"
 #include "libvirt-storage.h"
 #include "libvirt-tap.h"
 
@@ -303,6 +304,7 @@ static int open_embedded(Libvirt *l, const PeerpodConfig *config, const PeerpodC
         r = capabilities_lower();
         if (r < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to lower capabilities: %s", strerror(-r));
+        libvirt_end_probes(l, call);
 
         r = libvirt_loop_start(l);
         if (r < 0)

@@ -111,6 +111,7 @@ class Connection:
             for answer in self.calls.values():
                 if not answer.done():
                     answer.set_exception(Lost())
+                    answer.exception()      # who has given up waiting need not hear of it
             self.calls.clear()
             self.writer.close()
 

@@ -390,6 +390,24 @@ static void killed_daemon_finds_its_vm_again(void **state) {
         assert_nothing_left(f);
 }
 
+/* What a kill leaves that comes while libvirt looks at what QEMU can do: a QEMU like any other, without a machine. */
+static void a_probe_that_its_daemon_did_not_survive_is_ended(void **state) {
+        char directory[128];
+        Fixture *f = *state;
+
+        (void) snprintf(directory, sizeof(directory), "%s/embed/lib/qemu/qmp-TEST01", f->state);
+        run("mkdir -p %s && chown -R " USER ":" USER " %s", directory, f->state);
+        run("setpriv --reuid " USER " --regid " USER " --clear-groups qemu-system-x86_64 -S -no-user-config -nodefaults -nographic "
+            "-machine none -qmp unix:%s/qmp.monitor,server=on,wait=off -pidfile %s/qmp.pid -daemonize", directory, directory);
+        assert_int_equal(find_qemu(f, NULL), 1);
+
+        start(f, NULL);
+        WAIT_UNTIL(find_qemu(f, NULL) == 0);
+        assert_int_equal(access(directory, F_OK), -1);
+        stop(f, SIGTERM);
+        assert_nothing_left(f);
+}
+
 static void daemon_killed_in_the_middle_of_a_create(void **state) {
         Fixture *f = *state;
 
@@ -455,6 +473,7 @@ int main(int argc, char *argv[]) {
                 TEST(vm_that_dies_ends_the_wait),
                 TEST(failed_create_leaves_nothing),
                 TEST(killed_daemon_finds_its_vm_again),
+                TEST(a_probe_that_its_daemon_did_not_survive_is_ended),
                 TEST(daemon_killed_in_the_middle_of_a_create),
                 TEST(stop_of_the_service_keeps_running_vms),
         };
