@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* peerpod-libvirt-generator: opens peerpod-provider.service's sandbox for QEMU where, and only where, the configuration asks for
  * libvirt's embedded driver (systemd.generator(7)). It reads what the unit's EnvironmentFile= lines read. */
-#include <ctype.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
+#include "basic/env-file.h"
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
@@ -21,46 +21,33 @@ typedef struct Setting {
         char value[VALUE_SIZE];
 } Setting;
 
-/* One assignment as systemd reads it, as far as these settings go: no line continuation, one pair of quotes. */
-static void read_line(char *line, Setting *settings, size_t n) {
-        char *value = strchr(line, '='), *end;
+typedef struct Settings {
+        Setting *settings;
+        size_t n;
+} Settings;
 
-        while (isspace((unsigned char) *line))
-                line++;
-        if (!value || *line == '#' || *line == ';')
-                return;
-        for (end = value; end > line && isspace((unsigned char) end[-1]); end--)
-                ;
-        *end = '\0';
-        value++;
-        for (end = value + strlen(value); end > value && isspace((unsigned char) end[-1]);)
-                *--end = '\0';
-        while (isspace((unsigned char) *value))
-                value++;
-        if ((*value == '"' || *value == '\'') && end - value >= 2 && end[-1] == *value) {
-                end[-1] = '\0';
-                value++;
-        }
+static int take(const char *key, const char *value, void *userdata) {
+        Settings *s = userdata;
 
-        for (size_t i = 0; i < n; i++)
-                if (streq(line, settings[i].name) && strlen(value) < VALUE_SIZE)
-                        strcpy(settings[i].value, value);
+        for (size_t i = 0; i < s->n; i++)
+                if (streq(key, s->settings[i].name) && strlen(value) < VALUE_SIZE)
+                        strcpy(s->settings[i].value, value);
+        return 0;
 }
 
 static void read_file(const char *path, Setting *settings, size_t n) {
-        _cleanup_(erase_free_stringp) char *text = NULL;        /* the secrets are in one of them */
-        char *rest;
+        Settings s = { settings, n };
+        char *text;
+        size_t size;
         int r;
 
-        r = read_full_file_at(AT_FDCWD, path, FILE_SIZE_MAX, &text, NULL);
-        if (r < 0) {
-                if (r != -ENOENT)
-                        log_warning_errno(r, "Failed to read '%s', ignoring: %m", path);
-                return;
+        r = read_full_file_at(AT_FDCWD, path, FILE_SIZE_MAX, &text, &size);
+        if (r >= 0) {
+                r = env_file_parse(text, size, take, &s);
+                erase_free(text, size);         /* the secrets are in one of them */
         }
-        rest = text;
-        for (char *line; (line = strsep(&rest, "\n"));)
-                read_line(line, settings, n);
+        if (r < 0 && r != -ENOENT)
+                log_warning_errno(r, "Failed to read '%s', ignoring: %m", path);
 }
 
 static int enable(const char *directory, const char *target) {

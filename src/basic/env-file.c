@@ -79,14 +79,17 @@ static int parse(char *copy, char *value, EnvFileHandler handler, void *userdata
 }
 
 int env_file_parse(const char *text, size_t size, EnvFileHandler handler, void *userdata) {
-        _cleanup_(freep) char *copy = NULL, *value = NULL;
+        char *copy, *value;
+        int r;
 
         if (size > 0 && memchr(text, 0, size))
                 return -EBADMSG;
         copy = strndup(size > 0 ? text : "", size);
         value = malloc(size + 1);
-        if (!copy || !value)
-                return -ENOMEM;
+        r = copy && value ? parse(copy, value, handler, userdata) : -ENOMEM;
 
-        return parse(copy, value, handler, userdata);
+        /* There may be secrets among them. */
+        erase_free(copy, size);
+        erase_free(value, size + 1);
+        return r;
 }

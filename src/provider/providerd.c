@@ -10,10 +10,12 @@
 #include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
+#include "basic/strv.h"
 #include "basic/util.h"
 #include "provider/job.h"
 #include "provider/manager.h"
 #include "provider/provider-bus.h"
+#include "provider/secrets.h"
 #include "provider/settings.h"
 
 uint64_t manager_user_data_size_max(const Manager *m) {
@@ -213,15 +215,20 @@ static int serve(Manager *m, const Settings *s, int *ret_exit) {
 static int run(int argc, char *argv[]) {
         _cleanup_(settings_freep) Settings *s = NULL;
         _cleanup_(manager_done) Manager m = {};
+        _cleanup_(strv_freep) char **secrets = NULL;
         int exit_status = EXIT_SUCCESS, r;
 
         (void) umask(0077);
 
+        r = secrets_load(&secrets);
+        if (r < 0)
+                return r == -ENOMEM ? r : EXIT_CONFIGURATION;
         r = settings_load(argc, argv, &s, &exit_status);
         if (r < 0)
                 return log_oom();
         if (r > 0)
                 return exit_status;
+        secrets_forget(secrets, s->module);
         if (s->check_settings)
                 return EXIT_SUCCESS;
 

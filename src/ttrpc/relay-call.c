@@ -91,6 +91,7 @@ void call_free(Call *call) {
                         break;
                 }
         r->n_calls--;
+        r->counters[RELAY_CALLS_IN_FLIGHT] = r->n_calls;
         if (call->abandoned)
                 r->n_abandoned--;
         call->timer = sd_event_source_disable_unref(call->timer);
@@ -121,6 +122,7 @@ Call* call_restore(Relay *r, Conn *c, uint32_t id, uint32_t peer_id) {
         *call = (Call) { .relay = r, .id = id, .conn = c, .peer_id = peer_id };
         link_call(r, call);
         r->n_calls++;
+        r->counters[RELAY_CALLS_IN_FLIGHT] = r->n_calls;
         if (c) {
                 DL_APPEND(c->calls, call);
                 c->n_calls++;

@@ -2,7 +2,8 @@
 /* A provider module for tests: an instance is a file, its addresses are given, and it fails or hangs when told to.
  *
  * Below $FAKE_DIRECTORY (default: the state directory) lies one file for each instance, NAME, with lines key=value; so what a test
- * leaked is what the directory still holds. A creation in progress is NAME.tmp. Each call appends a line to "calls".
+ * leaked is what the directory still holds. A creation in progress is NAME.tmp. Each call appends a line to "calls", and each start
+ * one to ".opened" that tells where the secret was.
  *
  * The file "control" there is read anew at each call, one order on a line: OPERATION=ACTION or "OPERATION NAME=ACTION", operation one
  * of verify, create, delete, find, list (find has looked, and is about to tell); action one of
@@ -49,11 +50,11 @@ static int fail_errno(PeerpodError *error, const char *what) {
         return peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: %s", what, strerror(errno));
 }
 
-static void note_call(const Fake *f, const char *operation, const char *name) {
+static void note(const Fake *f, const char *file, const char *operation, const char *name) {
         char path[PATH_MAX], line[512];
         int fd, n;
 
-        (void) snprintf(path, sizeof(path), "%s/calls", f->directory);
+        (void) snprintf(path, sizeof(path), "%s/%s", f->directory, file);
         fd = open(path, O_WRONLY|O_CREAT|O_APPEND|O_CLOEXEC, 0600);
         if (fd < 0)
                 return;
@@ -61,6 +62,10 @@ static void note_call(const Fake *f, const char *operation, const char *name) {
         if (write(fd, line, n) < 0)
                 syslog(LOG_DEBUG, "calls");
         (void) close(fd);
+}
+
+static void note_call(const Fake *f, const char *operation, const char *name) {
+        note(f, "calls", operation, name);
 }
 
 /* What is too long for the field is cut: only we write these files. */
@@ -220,6 +225,8 @@ static int fake_open(const PeerpodConfig *config, const PeerpodCall *call, void 
                 free(f);
                 return fail_errno(error, "memory");
         }
+        note(f, ".opened", "open",
+             getenv("FAKE_SECRET") ? "secret-in-environment" : config->values[FAKE_SECRET][0] ? "secret" : "no-secret");
         *ret = f;
         return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -488,10 +489,76 @@ static void failed_check_is_said(void **state) {
         assert_int_equal(WEXITSTATUS(status), 78);
 }
 
+/* @content: of the credential; NULL for none. Returns what the module saw, as the fake notes it. */
+static const char* open_with_credential(Fixture *f, const char *content, int *ret_status) {
+        const char *args[] = { "--provider", "fake", "--module-directory", f->modules, "--state-directory", f->state, "--check", NULL };
+        static char seen[256];
+        char path[128];
+        FILE *calls;
+
+        (void) snprintf(path, sizeof(path), "%s/peer-pods-secret.env", f->directory);
+        (void) unlink(path);
+        if (content)
+                assert_int_equal(write_file_atomic(path, content, strlen(content), 0400), 0);
+        assert_int_equal(setenv("CREDENTIALS_DIRECTORY", f->directory, 1), 0);
+        daemon_start(&f->daemon, program, f->directory, args, ret_status);
+        assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+
+        (void) snprintf(path, sizeof(path), "%s/.opened", f->state);
+        calls = fopen(path, "re");
+        seen[0] = '\0';
+        if (calls) {
+                assert_non_null(fgets(seen, sizeof(seen), calls));
+                assert_int_equal(fclose(calls), 0);
+                assert_int_equal(unlink(path), 0);
+        }
+        return seen;
+}
+
+static void secrets_come_as_a_credential_and_are_not_inherited(void **state) {
+        Fixture *f = *state;
+        int status = -1;
+
+        assert_string_equal(open_with_credential(f, NULL, &status), "open no-secret\n");
+        assert_int_equal(status, 0);
+        assert_string_equal(open_with_credential(f, "# cloud\nFAKE_SECRET=\"a b\"\n", &status), "open secret\n");
+        assert_int_equal(status, 0);
+
+        /* By environment file they come too, and end with us as well. */
+        assert_int_equal(setenv("FAKE_SECRET", "c", 1), 0);
+        assert_string_equal(open_with_credential(f, NULL, &status), "open secret\n");
+        assert_int_equal(unsetenv("FAKE_SECRET"), 0);
+}
+
+static void a_credential_wins_over_the_environment(void **state) {
+        Fixture *f = *state;
+        int status = -1;
+
+        assert_int_equal(setenv("FAKE_DELAY_MS", "12abc", 1), 0);
+        (void) open_with_credential(f, "FAKE_DELAY_MS=0\n", &status);
+        assert_int_equal(unsetenv("FAKE_DELAY_MS"), 0);
+        assert_int_equal(status, 0);
+}
+
+static void a_credential_that_cannot_be_read_ends_the_start(void **state) {
+        Fixture *f = *state;
+        char path[128];
+        int status = -1;
+
+        (void) snprintf(path, sizeof(path), "%s/peer-pods-secret.env", f->directory);
+        assert_int_equal(mkdir(path, 0700), 0);
+        assert_string_equal(open_with_credential(f, NULL, &status), "");
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 78);
+}
+
 int main(int argc, char *argv[]) {
         const struct CMUnitTest tests[] = {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
                 TEST(created_found_deleted),
+                TEST(secrets_come_as_a_credential_and_are_not_inherited),
+                TEST(a_credential_wins_over_the_environment),
+                TEST(a_credential_that_cannot_be_read_ends_the_start),
                 TEST(bad_requests_are_refused),
                 TEST(unsealed_user_data_and_unknown_keys_are_refused),
                 TEST(second_create_joins_the_first),

@@ -171,6 +171,7 @@ static pid_t start(Rig *r, RigStore *store, int listen_fd, const char *fd_name, 
         if (store)
                 (void) setenv("FDSTORE", "80", 1);
         (void) setenv("CREDENTIALS_DIRECTORY", r->credentials, 1);
+        (void) setenv("RUNTIME_DIRECTORY", r->dir, 1);
         execv(argv[0], (char* const*) argv);
         _exit(127);
 }
