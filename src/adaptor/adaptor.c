@@ -61,6 +61,8 @@ static int run(int argc, char *argv[]) {
         r = settings_load(argc, argv, &settings, &status);
         if (r != 0)
                 return r < 0 ? r : status;
+        if (settings.check_settings)
+                return EXIT_SUCCESS;
 
         r = daemon_event_new(&event);
         if (r < 0)

@@ -137,6 +137,18 @@ static int method_find_orphans(sd_bus_message *call, void *userdata, sd_bus_erro
         return orphans(userdata, call, /* reap= */ false, error);
 }
 
+static int method_verify_provider(sd_bus_message *call, void *userdata, sd_bus_error *error) {
+        const char *const details[] = { "verb", "verify-provider", NULL };
+        Manager *m = userdata;
+        int r;
+
+        r = polkit_check_async(m->polkit, call, POLKIT_ACTION_MANAGE, details, error);
+        if (r <= 0)
+                return r < 0 ? r : 1;   /* refused, or asked */
+
+        return provider_verify_begin(m, call, error);
+}
+
 static int method_reap_orphans(sd_bus_message *call, void *userdata, sd_bus_error *error) {
         return orphans(userdata, call, /* reap= */ true, error);
 }
@@ -192,6 +204,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("FindOrphans", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ssssss)", found), method_find_orphans,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_METHOD_WITH_ARGS("ReapOrphans", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ssssss)", found), method_reap_orphans,
+                                SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
+        SD_BUS_METHOD_WITH_ARGS("VerifyProvider", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_verify_provider,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* polkit decides */),
         SD_BUS_SIGNAL_WITH_ARGS("PodVMNew", SD_BUS_ARGS("s", sandbox_id, "o", path), 0),
         SD_BUS_SIGNAL_WITH_ARGS("PodVMRemoved", SD_BUS_ARGS("s", sandbox_id, "o", path), 0),

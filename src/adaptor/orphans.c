@@ -174,9 +174,19 @@ static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_er
         finish_if_complete(q);
 }
 
-int orphans_begin(Manager *m, sd_bus_message *call, bool reap, sd_bus_error *error) {
+static void on_verified(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+        OrphanQuery *q = userdata;
+
+        if (error)
+                fail(q, error, 0);
+        else {
+                (void) sd_bus_reply_method_return(q->call, NULL);
+                query_free(q);
+        }
+}
+
+static int query_new(Manager *m, sd_bus_message *call, bool reap, OrphanQuery **ret, sd_bus_error *error) {
         OrphanQuery *q;
-        int r;
 
         if (m->n_orphan_queries >= ORPHAN_QUERIES_MAX)
                 return sd_bus_error_set(error, SD_BUS_ERROR_LIMITS_EXCEEDED, "The cloud is being asked already, try again later.");
@@ -187,6 +197,33 @@ int orphans_begin(Manager *m, sd_bus_message *call, bool reap, sd_bus_error *err
         *q = (OrphanQuery) { .manager = m, .call = sd_bus_message_ref(call), .begin_usec = now_usec(CLOCK_REALTIME), .reap = reap };
         LIST_INSERT_HEAD(&m->orphan_queries, q, queries);
         m->n_orphan_queries++;
+        *ret = q;
+        return 0;
+}
+
+int provider_verify_begin(Manager *m, sd_bus_message *call, sd_bus_error *error) {
+        OrphanQuery *q;
+        int r;
+
+        r = query_new(m, call, /* reap= */ false, &q, error);
+        if (r < 0)
+                return r;
+        r = provider_verify(m->provider, on_verified, q, &q->find);
+        if (r < 0) {
+                query_free(q);
+                return r;
+        }
+
+        return 1;
+}
+
+int orphans_begin(Manager *m, sd_bus_message *call, bool reap, sd_bus_error *error) {
+        OrphanQuery *q;
+        int r;
+
+        r = query_new(m, call, reap, &q, error);
+        if (r < 0)
+                return r;
 
         r = sd_bus_message_new_method_return(call, &q->reply);
         if (r >= 0)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Compares what cloud and kernel have of this node with the records, for a person who asks; and takes away what no record knows. */
+/* Compares what cloud and kernel have of this node with the records, for a person who asks, and takes away what no record knows; hands on
+ * the question whether the provider can be used at all. */
 #pragma once
 
 #include <stdbool.h>
@@ -17,6 +18,9 @@ typedef struct OrphanQuery OrphanQuery;
  * Returns 1, or negative with @error set.
  */
 int orphans_begin(Manager *m, sd_bus_message *call, bool reap, sd_bus_error *error);
+
+/* provider_verify_begin() - answer VerifyProvider(), the same way */
+int provider_verify_begin(Manager *m, sd_bus_message *call, sd_bus_error *error);
 
 /* orphans_forget() - at the end of the process: those under way get no answer */
 void orphans_forget(Manager *m);

@@ -137,6 +137,7 @@ static int append_interface(sd_bus_message *m, const void *arguments) {
 static const ServiceMethod create_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "CreateInstance", append_create };
 static const ServiceMethod delete_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "DeleteInstance", append_delete };
 static const ServiceMethod find_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "FindInstances", append_node };
+static const ServiceMethod verify_method = { PROVIDER_PATH, PROVIDER_INTERFACE, "Verify", NULL };
 static const ServiceMethod get_all_method = { PROVIDER_PATH, "org.freedesktop.DBus.Properties", "GetAll", append_interface };
 
 int provider_create_instance(ServiceLink *provider, const SandboxRecord *record, const char *user_data_path, uint64_t timeout_usec,
@@ -197,4 +198,8 @@ int provider_read_description(sd_bus_message *m, const char **ret_name, uint64_t
         *ret_name = name;
         *ret_user_data_size_max = user_data_size_max;
         return 0;
+}
+
+int provider_verify(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret) {
+        return service_link_call(provider, &verify_method, /* arguments= */ NULL, 0, FIND_TIMEOUT_USEC, handler, userdata, ret);
 }

@@ -22,3 +22,6 @@ int provider_find_instances(ServiceLink *provider, const char *node, ServiceHand
 /* Reply for provider_read_description(): the provider's name, and how much user data it takes, 0 if it does not say. */
 int provider_describe(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret);
 int provider_read_description(sd_bus_message *m, const char **ret_name, uint64_t *ret_user_data_size_max);
+
+/* Reply "" when the provider's own check of its configuration against the cloud has passed. */
+int provider_verify(ServiceLink *provider, ServiceHandler handler, void *userdata, ServiceCall **ret);

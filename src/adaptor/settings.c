@@ -69,6 +69,8 @@ static const Option options[] = {
           "Initdata of pods without their own: base64(gzip(TOML))", "TEXT" },
         { "enable-scratch-space", "ENABLE_SCRATCH_SPACE", OPTION_BOOL, offsetof(Settings, enable_scratch_space), "false",
           "Let the pod VM use a part of its disk as encrypted scratch space", NULL },
+        { "check-settings", NULL, OPTION_BOOL, offsetof(Settings, check_settings), "false",
+          "Say whether these settings would be taken, and exit", NULL },
         { "history", "PEERPOD_HISTORY", OPTION_U32, offsetof(Settings, history_max), "64",
           "Of how many sandboxes that are gone 'peerpodctl why' can tell", "N", .max = HISTORY_MAX },
         { "hold-max", "PEERPOD_HOLD_MAX", OPTION_DURATION, offsetof(Settings, hold_max_usec), "4h",

@@ -20,6 +20,7 @@ typedef struct Settings {
         uint64_t reconcile_usec;        /* 0: only at start */
         char *initdata;                 /* for pods without their own; encoded; NULL for none */
         bool enable_scratch_space;
+        bool check_settings;            /* and end */
         uint32_t history_max;
         uint64_t hold_max_usec, hold_failed_usec;
 

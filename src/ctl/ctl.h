@@ -10,7 +10,7 @@
 
 typedef struct Arguments {
         bool all, dry_run, full, interactive, json, no_ask_password, raw, read_only, release, tty, wait;
-        const char *bundle_config, *cwd, *exec_id, *file, *gpu_model, *hex, *hostname, *image, *initdata, *kata_config, *machine_type,
+        const char *bundle_config, *config_dir, *cwd, *exec_id, *file, *gpu_model, *hex, *hostname, *image, *initdata, *kata_config, *machine_type,
                 *netns, *pod_name, *pod_namespace, *rootfs, *sandbox, *socket, *user;
         TextList annotations, dns, env, mounts;
         OptionalNumber cpus, gpus, length, memory, span, timeout;
@@ -75,6 +75,7 @@ int command_list(const CommandLine *line);
 int command_status(const CommandLine *line);
 int command_stop(const CommandLine *line);
 int command_why(const CommandLine *line);
+int command_check(const CommandLine *line);
 int command_hold(const CommandLine *line);
 int command_reap(const CommandLine *line);
 int command_monitor(const CommandLine *line);

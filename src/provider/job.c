@@ -22,6 +22,7 @@ typedef enum JobType {
         JOB_CREATE,
         JOB_DELETE,
         JOB_FIND,
+        JOB_VERIFY,
         _JOB_TYPE_MAX,
 } JobType;
 
@@ -65,6 +66,7 @@ static const char* job_type_to_string(JobType t) {
                 [JOB_CREATE] = "Creating",
                 [JOB_DELETE] = "Deleting",
                 [JOB_FIND] = "Looking for",
+                [JOB_VERIFY] = "Checking",
         };
 
         return names[t];
@@ -74,6 +76,7 @@ static const CrashPoints crash_points[_JOB_TYPE_MAX] = {
         [JOB_CREATE] = CRASH_POINTS_AROUND("create"),
         [JOB_DELETE] = CRASH_POINTS_AROUND("delete"),
         [JOB_FIND] = CRASH_POINTS_AROUND("find"),
+        [JOB_VERIFY] = CRASH_POINTS_AROUND("verify"),
 };
 
 /* One table: what the module's error is on the bus. */
@@ -173,7 +176,7 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
         if (j->cancel_fd < 0)
                 return -errno;
 
-        if (type != JOB_FIND) {
+        if (type == JOB_CREATE || type == JOB_DELETE) {
                 HASH_ADD_KEYPTR(hh, *table_of(m, type), j->name, strlen(j->name), j);
                 if (!hash_added(j))
                         return -ENOMEM;
@@ -365,6 +368,10 @@ static void job_work(PoolJob *pool_job) {
                 j->result = module->find(j->manager->provider, &call, j->node, on_found, j, &j->error);
                 break;
 
+        case JOB_VERIFY:
+                j->result = module->verify(j->manager->provider, &call, &j->error);
+                break;
+
         default:
                 assert(false);
         }
@@ -378,7 +385,10 @@ static void job_work(PoolJob *pool_job) {
 static void job_log_end(const Job *j) {
         uint64_t took = now_usec(CLOCK_MONOTONIC) - j->begin_usec;
 
-        if (j->result < 0 && j->type == JOB_FIND)
+        if (j->type == JOB_VERIFY)
+                (void) log_full(&j->log, j->result < 0 ? LOG_WARNING : LOG_INFO, NULL, 0, "The check of provider '%s' %s%s",
+                                j->manager->module->name, j->result < 0 ? "failed: " : "passed.", j->result < 0 ? j->error.text : "");
+        else if (j->result < 0 && j->type == JOB_FIND)
                 (void) log_full(&j->log, LOG_WARNING, NULL, 0, "Looking for the instances of node '%s' failed: %s", j->node, j->error.text);
         else if (j->result < 0 && j->error.kind == PEERPOD_E_CANCELLED)
                 (void) log_full(&j->log, LOG_NOTICE, NULL, 0, "%s instance '%s' was cancelled after %s.",
@@ -568,6 +578,20 @@ int job_find(Manager *m, const char *node, sd_bus_message *message, sd_bus_error
                 return refuse_stopping(error);
 
         r = job_new(m, JOB_FIND, &request, m->find_timeout_usec, &j);
+        if (r < 0)
+                return r;
+        return job_begin(j, message, error);
+}
+
+int job_verify(Manager *m, sd_bus_message *message, sd_bus_error *error) {
+        const JobRequest request = {};
+        Job *j;
+        int r;
+
+        if (m->stopping)
+                return refuse_stopping(error);
+
+        r = job_new(m, JOB_VERIFY, &request, m->find_timeout_usec, &j);
         if (r < 0)
                 return r;
         return job_begin(j, message, error);

@@ -24,7 +24,7 @@ typedef struct JobRequest {
 } JobRequest;
 
 /**
- * job_create(), job_delete(), job_find() - begin, or join, the work that @message asks for
+ * job_create(), job_delete(), job_find(), job_verify() - begin, or join, the work that @message asks for
  *
  * @message is referenced and answered when the work has ended. Returns 0; on failure a negative errno with @error set, and
  * @message is the caller's to answer. Loop thread only.
@@ -32,6 +32,7 @@ typedef struct JobRequest {
 int job_create(Manager *m, JobRequest *request, sd_bus_message *message, sd_bus_error *error);
 int job_delete(Manager *m, const JobRequest *request, sd_bus_message *message, sd_bus_error *error);
 int job_find(Manager *m, const char *node, sd_bus_message *message, sd_bus_error *error);
+int job_verify(Manager *m, sd_bus_message *message, sd_bus_error *error);
 
 /* jobs_cancel_creates() - for the end of the process: no VM is left half-made */
 void jobs_cancel_creates(Manager *m);

@@ -231,6 +231,13 @@ static int method_find_instances(sd_bus_message *message, void *userdata, sd_bus
         return r < 0 ? r : 1;
 }
 
+static int method_verify(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        int r;
+
+        r = job_verify(userdata, message, error);
+        return r < 0 ? r : 1;
+}
+
 /* Unprivileged: who may connect at all is checked when the link is accepted. */
 static const sd_bus_vtable provider_vtable[] = {
         SD_BUS_VTABLE_START(0),
@@ -248,6 +255,7 @@ static const sd_bus_vtable provider_vtable[] = {
                                 SD_BUS_ARGS("s", node),
                                 SD_BUS_RESULT("a(sss)", instances),
                                 method_find_instances, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Verify", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_verify, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END
 };
 

@@ -222,6 +222,8 @@ static int run(int argc, char *argv[]) {
                 return log_oom();
         if (r > 0)
                 return exit_status;
+        if (s->check_settings)
+                return EXIT_SUCCESS;
 
         m.create_timeout_usec = s->create_timeout_usec;
         m.delete_timeout_usec = s->delete_timeout_usec;

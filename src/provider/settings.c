@@ -25,6 +25,8 @@ static const Option own_options[] = {
           "Provider: the name of a module", "NAME" },
         { "check", NULL, OPTION_BOOL, FIELD(check), "false",
           "Check the configuration against the cloud, and exit" },
+        { "check-settings", NULL, OPTION_BOOL, FIELD(check_settings), "false",
+          "Say whether these settings would be taken, and exit; the cloud is not asked" },
         { "cloud-config-verify", "CLOUD_CONFIG_VERIFY", OPTION_BOOL, FIELD(verify), "false",
           "Do that check at each start, and start only if it passes" },
         { "socket", NULL, OPTION_STRING, FIELD(socket), "",

@@ -21,6 +21,7 @@ typedef struct Settings {
         uint64_t probe_timeout_usec, verify_interval_usec;
         char *user, *runtime_dir, *listen;
         char *direct_volumes_dir;       /* Kata's; nothing to do with tunnels, but root's */
+        bool check_settings;            /* and end */
 } Settings;
 
 struct Manager {

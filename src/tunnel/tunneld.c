@@ -33,6 +33,8 @@ static const Option options[] = {
           "Directory of the records", "PATH" },
         { "direct-volumes-dir", NULL, OPTION_STRING, offsetof(Settings, direct_volumes_dir), DIRECT_VOLUMES_DIR,
           "Where Kata's records of volumes are, which the adaptor asks for", "PATH" },
+        { "check-settings", NULL, OPTION_BOOL, offsetof(Settings, check_settings), "false",
+          "Say whether these settings would be taken, and exit" },
         { "listen", NULL, OPTION_STRING, offsetof(Settings, listen), "", "Listen here instead of on systemd's socket 'bus'", "PATH" },
         {},
 };
@@ -93,6 +95,8 @@ static int run(int argc, char *argv[]) {
         r = manager_new(&settings, event, &manager);
         if (r < 0)
                 return r == -EINVAL ? EXIT_CONFIGURATION : r;
+        if (settings.check_settings)
+                return EXIT_SUCCESS;
         fd = listen_socket(&settings);
         if (fd < 0)
                 return fd;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a person at the worker node sees and does: peerpodctl against the real peerpod-adaptor. */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -16,7 +17,7 @@
 #define OTHER_ID "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
 
 extern char **environ;
-static const char *ctl_program, *completion_script;
+static const char *ctl_program, *completion_script, *tunneld_program;
 static const char *options[4];          /* of the adaptor, from its next start on */
 
 typedef struct Output {
@@ -495,6 +496,7 @@ static void changing_methods_ask_polkit(void **state) {
                 { ROOT, NAME ".Manager", "StopPodVM", "s" },
                 { ROOT, NAME ".Manager", "FindOrphans", "" },
                 { ROOT, NAME ".Manager", "ReapOrphans", "" },
+                { ROOT, NAME ".Manager", "VerifyProvider", "" },
                 { ROOT "/podvm/_30123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NAME ".PodVM", "Hold", "t" },
                 { ROOT "/podvm/_30123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NAME ".PodVM", "Stop", "" },
         };
@@ -569,6 +571,180 @@ static void monitor_shows_a_life_as_it_happens(void **state) {
                         p = found;
                 }
         }
+        ttrpc_client_free(client);
+}
+
+/* ---- check -------------------------------------------------------------------------------------------------------------------------- */
+
+static const char good_kata[] =
+        "[hypervisor.remote]\n"
+        "remote_hypervisor_socket = \"/run/peerpod/hypervisor.sock\"\n"
+        "remote_hypervisor_timeout = 600\n"
+        "enable_annotations = [\"^machine_type$\", \"^default_vcpus$\", \"^default_memory$\", \"^image$\", \"^default_gpus$\",\n"
+        "    \"^default_gpu_model$\", \"^cc_init_data$\"]\n"
+        "[agent.kata]\n"
+        "dial_timeout = 30\n"
+        "[runtime]\n"
+        "internetworking_model = \"none\"\n"
+        "disable_new_netns = true\n"
+        "static_sandbox_resource_mgmt = true\n"
+        "create_container_timeout = 600\n";
+
+static void link_program(const Test *t, const char *program, const char *name) {
+        if (symlink(program, path_of(t, name)) < 0)
+                assert_int_equal(errno, EEXIST);
+}
+
+/* @cm and @secret: lines of the two files; @cm comes behind what makes the services of the build tree run. */
+static void run_check(Test *t, Output *o, const char *cm, const char *secret, const char *const *more) {
+        const char *argv[16] = { "peerpodctl", "check" };
+        char config[300], kata[300], text[2048];
+        size_t n = 2;
+
+        (void) mkdir(path_of(t, "etc"), 0755);
+        (void) mkdir(path_of(t, "libexec"), 0755);
+        link_program(t, adaptor_program, "libexec/peerpod-adaptor");
+        link_program(t, providerd_program, "libexec/peerpod-providerd");
+        link_program(t, tunneld_program, "libexec/peerpod-tunneld");
+        (void) snprintf(text, sizeof(text), "PEERPOD_TUNNEL_USER=root\nPEERPOD_PROVIDER_MODULE_DIRECTORY=%s\nCLOUD_PROVIDER=fake\n%s",
+                        module_directory, cm);
+        write_text(path_of(t, "etc/peer-pods-cm.env"), text);
+        write_text(path_of(t, "etc/peer-pods-secret.env"), secret);
+        write_text(path_of(t, "kata.toml"), good_kata);
+        assert_int_equal(setenv("PEERPOD_LIBEXECDIR", path_of(t, "libexec"), 1), 0);
+
+        (void) snprintf(config, sizeof(config), "--config-dir=%s", path_of(t, "etc"));
+        (void) snprintf(kata, sizeof(kata), "--kata-config=%s", path_of(t, "kata.toml"));
+        argv[n++] = config;
+        argv[n++] = kata;
+        for (; more && *more; more++)
+                argv[n++] = *more;
+        run_ctl(t, o, argv);
+}
+
+static void check_finds_nothing_where_all_is_in_order(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        run_check(t, &o, "", "", (const char *const[]) { "--all", NULL });
+        assert_string_equal(o.err, "");
+        assert_says(o.out, "ok  kernel: Has VXLAN devices.");
+        assert_says(o.out, "ok  kernel: Has u32 filters with mirred.");
+        assert_says(o.out, "ok  kernel: Has nf_tables.");
+        assert_says(o.out, "ok  peerpod-adaptor: Takes its settings.");
+        assert_says(o.out, "ok  peerpod-tunneld: Takes its settings.");
+        assert_says(o.out, "ok  peerpod-providerd: Takes its settings.");
+        assert_says(o.out, "ok  adaptor: Answers on the bus");
+        assert_says(o.out, "ok  provider: Passes its own check against the cloud.");
+        assert_says(o.out, "remote_hypervisor_socket is the adaptor's.");
+        assert_says(o.out, ", 0 warnings, 0 errors.\n");
+        assert_int_equal(o.status, 0);
+}
+
+static void check_names_the_variable_that_a_service_refuses(void **state) {
+        static const struct {
+                const char *cm, *subject, *text;
+        } cases[] = {
+                { "PROXY_TIMEOUT=soon\n", "peerpod-adaptor", "Value 'soon' of variable 'PROXY_TIMEOUT' is not a duration" },
+                { "PEERPOD_HISTORY=100000\n", "peerpod-adaptor", "of variable 'PEERPOD_HISTORY'" },
+                { "PEERPOD_HOLD_MAX=-1\n", "peerpod-adaptor", "of variable 'PEERPOD_HOLD_MAX'" },
+                { "ENABLE_SCRATCH_SPACE=perhaps\n", "peerpod-adaptor", "of variable 'ENABLE_SCRATCH_SPACE'" },
+                { "NODE_NAME=a\tb\n", "peerpod-adaptor", "'NODE_NAME'" },
+                { "CACERT_FILE=/nonexistent\nCERT_FILE=/nonexistent\nCERT_KEY=/nonexistent\n", "peerpod-adaptor", "/nonexistent" },
+                { "VXLAN_PORT=70000\n", "peerpod-tunneld", "Value '70000' of variable 'VXLAN_PORT' is not a port number" },
+                { "TUNNEL_TYPE=gre\n", "peerpod-tunneld", "'TUNNEL_TYPE'" },
+                { "POD_SUBNET_CIDRS=10.0.0.0/33\n", "peerpod-tunneld", "'POD_SUBNET_CIDRS'" },
+                { "EXTERNAL_NETWORK_VIA_PODVM=maybe\n", "peerpod-tunneld", "of variable 'EXTERNAL_NETWORK_VIA_PODVM'" },
+                { "PEERPOD_CREATE_TIMEOUT=never\n", "peerpod-providerd", "of variable 'PEERPOD_CREATE_TIMEOUT'" },
+                { "CLOUD_CONFIG_VERIFY=2\n", "peerpod-providerd", "of variable 'CLOUD_CONFIG_VERIFY'" },
+                { "CLOUD_PROVIDER=nimbus\n", "peerpod-providerd", "nimbus" },
+        };
+        Test *t = *state;
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_(output_done) Output o = {};
+                char line[128];
+
+                run_check(t, &o, cases[i].cm, "", NULL);
+                (void) snprintf(line, sizeof(line), "  error  %s: Does not start: ", cases[i].subject);
+                if (!strstr(o.out, line) || !strstr(o.out, cases[i].text))
+                        fail_msg("'%s' gives:\n%s", cases[i].cm, o.out);
+                assert_int_equal(o.status, 4);
+        }
+}
+
+static void check_finds_a_module_that_is_not_the_one_whose_hash_is_given(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+        char cm[1024];
+
+        (void) snprintf(cm, sizeof(cm), "ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN=true\nCLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH=%s/fake.so\n"
+                        "CLOUD_PROVIDER_EXTERNAL_PLUGIN_HASH=%064d\n", module_directory, 0);
+        run_check(t, &o, cm, "", NULL);
+        assert_int_equal(o.status, 4);
+        assert_says(o.out, "  error  peerpod-providerd: Does not start: ");
+        assert_says(o.out, "SHA-256");
+}
+
+static void check_tells_a_typing_error_from_a_setting(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        run_check(t, &o, "PROXY_TIMOUT=5m\nDISABLECVM=true\nHTTPS_PROXY=http://x\n", "", NULL);
+        assert_int_equal(o.status, 3);
+        assert_says(o.out, "No service reads PROXY_TIMOUT.\n         Is PROXY_TIMEOUT meant?\n");
+        assert_says(o.out, "No service reads DISABLECVM.\n");
+        assert_null(strstr(o.out, "HTTPS_PROXY"));
+}
+
+static void check_finds_credentials_that_others_can_read_and_shows_none(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        run_check(t, &o, "", "FAKE_TOKEN=hunter2\n", NULL);
+        assert_null(strstr(o.out, "Credentials can be read"));
+        assert_int_equal(chmod(path_of(t, "etc/peer-pods-secret.env"), 0644), 0);
+        CTL(t, &o, "check", "--config-dir", path_of(t, "etc"), "--kata-config", path_of(t, "kata.toml"), "--json");
+        assert_int_equal(o.status, 4);
+        assert_says(o.out, "Credentials can be read by others than root (mode 0644).");
+        assert_null(strstr(o.out, "hunter2"));
+        assert_int_equal(chmod(path_of(t, "etc/peer-pods-cm.env"), 0666), 0);
+        CTL(t, &o, "check", "--config-dir", path_of(t, "etc"));
+        assert_says(o.out, "Others than root can change the services' settings.");
+}
+
+static void check_says_in_the_clouds_words_why_the_provider_cannot_be_used(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        control_provider(t, "verify=fail:Unauthenticated:the key has expired\n");
+        run_check(t, &o, "", "", NULL);
+        assert_int_equal(o.status, 4);
+        assert_says(o.out, "  error  provider: the key has expired");
+
+        end_adaptor(t, SIGTERM);
+        run_check(t, &o, "", "", NULL);
+        assert_says(o.out, "  error  adaptor: Does not answer on the bus");
+        start_adaptor(t);
+}
+
+static void check_looks_at_one_sandbox(void **state) {
+        static const char *const one[] = { "--sandbox", "0123", NULL };
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        _cleanup_(output_done) Output o = {};
+
+        run_check(t, &o, "", "", one);
+        assert_int_equal(o.status, 4);
+        assert_says(o.out, "There is no sandbox '0123'");
+        create_ok(t, client);
+        run_check(t, &o, "", "", one);
+        assert_says(o.out, "skipped  " ID ": Is planned: there is no tunnel to try.");
+        start_ok(t, client);
+        run_check(t, &o, "", "", (const char *const[]) { "--all", "--sandbox", "0123", NULL });
+        assert_says(o.out, ID ": Tunnel: ");
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
         ttrpc_client_free(client);
 }
 
@@ -649,9 +825,16 @@ int main(int argc, char *argv[]) {
                 TEST(changing_methods_ask_polkit),
                 TEST(monitor_shows_a_life_as_it_happens),
                 TEST(bash_completes_commands_options_and_sandboxes),
+                TEST(check_finds_nothing_where_all_is_in_order),
+                TEST(check_names_the_variable_that_a_service_refuses),
+                TEST(check_finds_a_module_that_is_not_the_one_whose_hash_is_given),
+                TEST(check_tells_a_typing_error_from_a_setting),
+                TEST(check_finds_credentials_that_others_can_read_and_shows_none),
+                TEST(check_says_in_the_clouds_words_why_the_provider_cannot_be_used),
+                TEST(check_looks_at_one_sandbox),
         };
 
-        if (argc != 7)
+        if (argc != 8)
                 return 2;
         adaptor_program = argv[1];
         providerd_program = argv[2];
@@ -659,6 +842,11 @@ int main(int argc, char *argv[]) {
         fakes_program = argv[4];
         ctl_program = argv[5];
         completion_script = argv[6];
+        tunneld_program = realpath(argv[7], NULL);
+        adaptor_program = realpath(adaptor_program, NULL);
+        providerd_program = realpath(providerd_program, NULL);
+        if (!tunneld_program || !adaptor_program || !providerd_program)
+                return 2;
         if (getenv("CMOCKA_TEST_FILTER"))
                 cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
 
