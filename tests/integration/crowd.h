@@ -40,9 +40,9 @@ static inline void crowd_raise_limits(void) {
         struct rlimit limit;
 
         assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+        limit.rlim_max = MAX(limit.rlim_max, (rlim_t) 2 * CROWD_MAX);   /* root may */
         limit.rlim_cur = limit.rlim_max;
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
-        assert_true(limit.rlim_cur > CROWD_MAX + 1000);
 }
 
 static inline Crowd crowd_of_unix(const char *path) {
