@@ -8,6 +8,7 @@
 #define PEERPOD_PODS_DIR "/run/peerpod/pods"
 #define PEERPOD_ADAPTOR_RUNTIME_DIR "/run/peerpod/adaptor"
 #define PEERPOD_TUNNEL_RUNTIME_DIR "/run/peerpod/tunnel"
+#define PEERPOD_PROXY_RUNTIME_DIR "/run/peerpod/proxy"
 #define PEERPOD_STATE_DIR "/var/lib/peerpod"
 #define PEERPOD_PROVIDER_STATE_DIR "/var/lib/peerpod-provider"
 

@@ -3,7 +3,9 @@
 
 #include <systemd/sd-bus.h>
 
+#include "agent-proxy/counters.h"
 #include "basic/log.h"
+#include "basic/parse.h"
 #include "basic/util.h"
 
 #define ADAPTOR_NAME "org.confidentialcontainers.PeerPod1"
@@ -18,6 +20,7 @@
 
 struct Collector {
         sd_event *event;
+        const char *proxies_dir;        /* borrowed */
         uint64_t cache_usec;
         CollectorHandler handler;
         void *userdata;
@@ -29,12 +32,18 @@ struct Collector {
         uint64_t usec;                  /* CLOCK_MONOTONIC when it was finished; 0: it is not */
 };
 
-int collector_new(sd_event *event, uint64_t cache_usec, CollectorHandler handler, void *userdata, Collector **ret) {
+int collector_new(sd_event *event, const char *proxies_dir, uint64_t cache_usec, CollectorHandler handler, void *userdata, Collector **ret) {
         Collector *c = new(Collector);
 
         if (!c)
                 return -ENOMEM;
-        *c = (Collector) { .event = sd_event_ref(event), .cache_usec = cache_usec, .handler = handler, .userdata = userdata };
+        *c = (Collector) {
+                .event = sd_event_ref(event),
+                .proxies_dir = proxies_dir,
+                .cache_usec = cache_usec,
+                .handler = handler,
+                .userdata = userdata,
+        };
         *ret = c;
         return 0;
 }
@@ -179,6 +188,72 @@ static int read_metrics(sd_bus_message *m, Exposition *e) {
         return r;
 }
 
+/* ---- the proxies' pages ---- */
+
+static const struct {
+        const char *family, *direction;
+} proxy_families[_PROXY_COUNTER_MAX] = {
+        [PROXY_CALLS]           = { "peerpod_agent_proxy_calls" },
+        [PROXY_CALLS_FAILED]    = { "peerpod_agent_proxy_calls_failed" },
+        [PROXY_BYTES_TO_VM]     = { "peerpod_agent_proxy_transferred_bytes", "to-vm" },
+        [PROXY_BYTES_FROM_VM]   = { "peerpod_agent_proxy_transferred_bytes", "from-vm" },
+        [PROXY_LINKS]           = { "peerpod_agent_proxy_links" },
+        [PROXY_LINKS_LOST]      = { "peerpod_agent_proxy_links_lost" },
+        [PROXY_LINKS_RESUMED]   = { "peerpod_agent_proxy_links_resumed" },
+        [PROXY_CALLS_IN_FLIGHT] = { "peerpod_agent_proxy_calls_in_flight" },
+        [PROXY_CONNECTIONS]     = { "peerpod_agent_proxy_connections" },
+        [PROXY_LINK_UP]         = { "peerpod_agent_proxy_link_up" },
+        [PROXY_BOOT_USEC]       = { "peerpod_agent_proxy_boot_seconds" },
+};
+
+/* Names are the adaptor's, numbers the proxy's: one that its pod VM has taken over can tell lies about itself only. */
+static int add_proxy(Collector *c, Exposition *e, const char *id, const char *namespace, const char *name) {
+        const MetricLabel labels[] = { { "sandbox", id }, { "namespace", namespace }, { "pod", name }, { "direction", NULL } };
+        _cleanup_(freep) char *directory = NULL;
+        ProxyValues v;
+        int r;
+
+        if (asprintf(&directory, "%s/%s", c->proxies_dir, id) < 0)
+                return -ENOMEM;
+        r = proxy_counters_read(directory, &v);
+        if (r < 0) {
+                /* Before it starts it has none, and one of an older version never has. */
+                if (r != -ENOENT)
+                        log_debug_errno(r, "Failed to read the counters of sandbox '%s', ignoring: %m", id);
+                return 0;
+        }
+
+        for (size_t i = 0; i < v.n; i++) {
+                MetricLabel own[ELEMENTSOF(labels)];
+
+                memcpy(own, labels, sizeof(own));
+                own[3].value = proxy_families[i].direction;
+                r = exposition_add(e, proxy_families[i].family, own, own[3].value ? 4 : 3, v.values[i]);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+static int read_proxies(Collector *c, sd_bus_message *m, Exposition *e) {
+        const char *id, *namespace, *name, *state, *path;
+        int r;
+
+        r = sd_bus_message_enter_container(m, 'a', "(sssso)");
+        if (r < 0)
+                return r;
+        while ((r = sd_bus_message_read(m, "(sssso)", &id, &namespace, &name, &state, &path)) > 0) {
+                if (!sandbox_id_is_valid(id))
+                        return -EBADMSG;
+                r = add_proxy(c, e, id, namespace, name);
+                if (r < 0)
+                        return r;
+        }
+
+        return r;
+}
+
 /* ---- the course of it ---- */
 
 static int on_deliver(sd_event_source *es, void *userdata) {
@@ -217,25 +292,67 @@ static void finish(Collector *c, int error) {
         deliver(c);
 }
 
-/* Also run, with an error, when the bus goes away. */
-static int on_metrics(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+/* Asks for one more thing. Who has stopped the adaptor does not want it back with the next scrape, so it is not started for it. */
+static int ask(Collector *c, const char *method, sd_bus_message_handler_t handler) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+        int r;
+
+        r = sd_bus_message_new_method_call(c->bus, &m, ADAPTOR_NAME, ADAPTOR_PATH, ADAPTOR_INTERFACE, method);
+        if (r < 0)
+                return r;
+        r = sd_bus_message_set_auto_start(m, false);
+        if (r < 0)
+                return r;
+
+        return sd_bus_call_async(c->bus, &c->call, m, handler, c, ANSWER_TIMEOUT_USEC);
+}
+
+/* Returns negative if it is an error: one that is not there is a value of its own metric, and no news for the journal every fifteen
+ * seconds. */
+static int check_reply(sd_bus_message *reply) {
         const sd_bus_error *e = sd_bus_message_get_error(reply);
+
+        if (!e)
+                return 0;
+        log_debug("The adaptor has told nothing: %s", e->message ?: e->name);
+        return -sd_bus_error_get_errno(e) ?: -EIO;
+}
+
+static int on_podvms(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         Collector *c = userdata;
         int r;
 
         c->call = sd_bus_slot_unref(c->call);
 
-        if (e) {
-                r = -sd_bus_error_get_errno(e);
-                /* One that is not there is a value of its own metric, and no news for the journal every fifteen seconds. */
-                log_debug("The adaptor has told nothing: %s", e->message ?: e->name);
-        } else {
+        r = check_reply(reply);
+        if (r >= 0) {
+                r = read_proxies(c, reply, c->exposition);
+                if (r < 0)
+                        log_warning_errno(r, "Failed to read the agent proxies' counters: %m");
+        }
+
+        finish(c, r < 0 ? r : 0);
+        return 0;
+}
+
+/* Both are also run, with an error, when the bus goes away. */
+static int on_metrics(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        Collector *c = userdata;
+        int r;
+
+        c->call = sd_bus_slot_unref(c->call);
+
+        r = check_reply(reply);
+        if (r >= 0) {
                 r = read_metrics(reply, c->exposition);
                 if (r < 0)
                         log_warning_errno(r, "Failed to read the adaptor's metrics: %m");
         }
 
-        finish(c, r < 0 ? r : 0);
+        if (r >= 0)
+                r = ask(c, "ListPodVMs", on_podvms);
+        if (r < 0)
+                finish(c, r);
         return 0;
 }
 
@@ -254,22 +371,14 @@ static int connect_bus(Collector *c) {
         return r;
 }
 
-static int ask(Collector *c) {
-        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+static int begin(Collector *c) {
         int r;
 
         r = connect_bus(c);
         if (r < 0)
                 return log_error_errno(r, "Failed to connect to the system bus: %m");
-        r = sd_bus_message_new_method_call(c->bus, &m, ADAPTOR_NAME, ADAPTOR_PATH, ADAPTOR_INTERFACE, "GetMetrics");
-        if (r < 0)
-                return r;
-        /* Who has stopped the adaptor does not want it back with the next scrape. */
-        r = sd_bus_message_set_auto_start(m, false);
-        if (r < 0)
-                return r;
 
-        return sd_bus_call_async(c->bus, &c->call, m, on_metrics, c, ANSWER_TIMEOUT_USEC);
+        return ask(c, "GetMetrics", on_metrics);
 }
 
 void collector_start(Collector *c) {
@@ -286,7 +395,7 @@ void collector_start(Collector *c) {
         c->exposition = exposition_free(c->exposition);
         r = exposition_new(&c->exposition);
         if (r >= 0)
-                r = ask(c);
+                r = begin(c);
         if (r < 0)
                 finish(c, r);
 }

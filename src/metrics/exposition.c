@@ -35,6 +35,16 @@ static const Family families[] = {
         { "peerpod_orphans_reaped", FAMILY_COUNTER, NULL, "Instances and tunnels that no record knew, and sandboxes whose shim was gone, that were removed." },
         { "peerpod_records_set_aside", FAMILY_COUNTER, NULL, "Records of sandboxes that could not be read." },
         { "peerpod_agent_proxy_failures", FAMILY_COUNTER, NULL, "Agent proxies of running sandboxes that failed for good." },
+        { "peerpod_agent_proxy_link_up", FAMILY_GAUGE, NULL, "Whether a sandbox's agent proxy is connected to its pod VM." },
+        { "peerpod_agent_proxy_links", FAMILY_COUNTER, NULL, "Connections to the pod VM that came up." },
+        { "peerpod_agent_proxy_links_resumed", FAMILY_COUNTER, NULL, "Connections that went on where the last one had ended." },
+        { "peerpod_agent_proxy_links_lost", FAMILY_COUNTER, NULL, "Connections to the pod VM that ended." },
+        { "peerpod_agent_proxy_connections", FAMILY_GAUGE, NULL, "Connections of the shim and of tools." },
+        { "peerpod_agent_proxy_calls", FAMILY_COUNTER, NULL, "Agent calls that were passed on to the pod VM." },
+        { "peerpod_agent_proxy_calls_failed", FAMILY_COUNTER, NULL, "Agent calls that were answered with an error." },
+        { "peerpod_agent_proxy_calls_in_flight", FAMILY_GAUGE, NULL, "Agent calls that wait for their answer." },
+        { "peerpod_agent_proxy_transferred_bytes", FAMILY_COUNTER, "bytes", "Bytes of agent calls and answers." },
+        { "peerpod_agent_proxy_boot_seconds", FAMILY_GAUGE, "seconds", "From the proxy's start until its pod VM took a connection." },
 };
 
 struct Exposition {

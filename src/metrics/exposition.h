@@ -11,7 +11,7 @@
 #include "basic/cleanup.h"
 
 #define METRIC_LABEL_SIZE_MAX 253U      /* of a value; longer ones are cut. A Kubernetes name is not longer (RFC 1123) */
-#define EXPOSITION_SIZE_MAX (8U << 20)  /* of the whole text; as many sandboxes as an adaptor takes stay far below */
+#define EXPOSITION_SIZE_MAX (32U << 20) /* of the whole text: as many sandboxes as an adaptor takes, with the longest names */
 
 typedef struct Exposition Exposition;
 

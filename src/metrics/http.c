@@ -319,7 +319,7 @@ static PRINTF(2, 0) void on_log(void *cls, const char *format, va_list ap) {
         (void) log_internalv(/* context= */ NULL, LOG_DEBUG, /* message_id= */ NULL, 0, __FILE__, __LINE__, __func__, format, ap);
 }
 
-int http_server_new(sd_event *event, uint64_t connection_usec, uint64_t cache_usec, HttpServer **ret) {
+int http_server_new(sd_event *event, const char *proxies_dir, uint64_t connection_usec, uint64_t cache_usec, HttpServer **ret) {
         _cleanup_(http_server_freep) HttpServer *s = NULL;
         const union MHD_DaemonInfo *info;
         int r;
@@ -330,7 +330,7 @@ int http_server_new(sd_event *event, uint64_t connection_usec, uint64_t cache_us
         *s = (HttpServer) { .event = sd_event_ref(event), .connection_usec = connection_usec, .last_usec = now_usec(CLOCK_MONOTONIC) };
         TAILQ_INIT(&s->waiting);
 
-        r = collector_new(event, cache_usec, on_collected, s, &s->collector);
+        r = collector_new(event, proxies_dir, cache_usec, on_collected, s, &s->collector);
         if (r < 0)
                 return r;
 

@@ -17,10 +17,11 @@ typedef struct HttpServer HttpServer;
 
 /**
  * http_server_new() - serve GET and HEAD of /metrics
+ * @proxies_dir:     see collector_new()
  * @connection_usec: how long a connection may last, all its requests together
  * @cache_usec:      how old an answer may be
  */
-int http_server_new(sd_event *event, uint64_t connection_usec, uint64_t cache_usec, HttpServer **ret);
+int http_server_new(sd_event *event, const char *proxies_dir, uint64_t connection_usec, uint64_t cache_usec, HttpServer **ret);
 HttpServer* http_server_free(HttpServer *s);
 DEFINE_CLEANUP(HttpServer*, http_server_free);
 

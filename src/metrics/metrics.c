@@ -6,16 +6,19 @@
 #include "basic/daemon.h"
 #include "basic/main-func.h"
 #include "basic/options.h"
+#include "basic/paths.h"
 #include "basic/util.h"
 #include "metrics/http.h"
 
 typedef struct Settings {
-        char *listen;
+        char *listen, *proxies_dir;
         uint64_t cache_usec, connection_usec, idle_usec;
 } Settings;
 
 static const Option options[] = {
         { "listen", NULL, OPTION_STRING, offsetof(Settings, listen), "", "Listen on this UNIX socket instead of on those of systemd", "PATH" },
+        { "proxies-dir", NULL, OPTION_STRING, offsetof(Settings, proxies_dir), PEERPOD_PROXY_RUNTIME_DIR,
+          "Where the agent proxies' directories are", "PATH" },
         { "cache-time", NULL, OPTION_DURATION, offsetof(Settings, cache_usec), "1s", "Answer with what is at most so old", "TIME" },
         { "connection-time", NULL, OPTION_DURATION, offsetof(Settings, connection_usec), "30s", "End a connection after so long", "TIME" },
         { "exit-idle-time", NULL, OPTION_DURATION, offsetof(Settings, idle_usec), "30s", "End after so long without a connection", "TIME" },
@@ -100,7 +103,7 @@ static int run(int argc, char *argv[]) {
         r = daemon_event_new(&event);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the event loop: %m");
-        r = http_server_new(event, settings.connection_usec, settings.cache_usec, &server);
+        r = http_server_new(event, settings.proxies_dir, settings.connection_usec, settings.cache_usec, &server);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the HTTP server: %m");
         r = isempty(settings.listen) ? take_sockets(server) : listen_by_hand(server, settings.listen);

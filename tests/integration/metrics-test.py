@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -96,7 +97,8 @@ class Rig(unittest.TestCase):
             self.end(p)
 
     def start_metrics(self, *options):
-        self.metrics = self.spawn(METRICS, "--listen", self.path("metrics.sock"), "--cache-time=0", *options)
+        self.metrics = self.spawn(METRICS, "--listen", self.path("metrics.sock"), "--cache-time=0",
+                                  "--proxies-dir=" + self.path("proxy"), *options)
         until("it listens", lambda: connects(self.path("metrics.sock")))
 
     def start_adaptor(self, wait=True):
@@ -120,6 +122,15 @@ class Rig(unittest.TestCase):
     def create(self, sandbox, **arguments):
         self.hypervisor("create-vm", sandbox, "--netns", "/run/netns/cni-test", "--pod-name", "web-" + sandbox[:4],
                         "--pod-namespace", "default", **arguments)
+
+    def page(self, sandbox):
+        os.makedirs(self.path("proxy/" + sandbox), exist_ok=True)
+        return self.path(f"proxy/{sandbox}/counters")
+
+    def write_page(self, sandbox, values, cut=None):
+        """As an agent proxy does, see counters.c."""
+        with open(self.page(sandbox), "wb") as f:
+            f.write(struct.pack(f"=IIII{len(values)}Q", 0x54435050, 1, len(values), 0, *values)[:cut])
 
     # ---- the scraper ----
 
@@ -381,6 +392,32 @@ class WithAdaptor(Rig):
         finally:
             os.kill(self.adaptor.pid, signal.SIGCONT)
 
+    def test_the_proxies_counters_carry_the_names_of_sandbox_and_pod(self):
+        self.create(IDS[0])
+        self.create(IDS[1])
+        self.write_page(IDS[0], [5, 1, 4096, 123456, 2, 1, 1, 2, 3, 1, 21500000])
+        self.write_page(IDS[2], [9] * 11)               # of no sandbox that the adaptor knows
+        samples = self.scrape()
+        labels = (("namespace", "default"), ("pod", "web-aaaa"), ("sandbox", IDS[0]))
+        self.assertEqual(samples["peerpod_agent_proxy_calls_total", labels], 5)
+        self.assertEqual(samples["peerpod_agent_proxy_link_up", labels], 1)
+        self.assertEqual(samples["peerpod_agent_proxy_boot_seconds", labels], 21.5)
+        self.assertEqual(samples["peerpod_agent_proxy_transferred_bytes_total", (("direction", "from-vm"), *labels)], 123456)
+        self.assertEqual({dict(labels).get("sandbox") for _, labels in samples}, {None, IDS[0]})
+
+    def test_a_proxy_that_was_taken_over_spoils_its_own_counters_only(self):
+        for sandbox in IDS:
+            self.create(sandbox)
+        self.write_page(IDS[0], [5] * 11)
+        os.symlink("/etc/passwd", self.page(IDS[1]))
+        os.mkfifo(self.page(IDS[2]))
+        os.mkdir(self.page(IDS[3]))
+        self.write_page(IDS[4], [1] * 11, cut=40)
+        self.write_page(IDS[5], [2 ** 64 - 1] * 11)
+        samples = self.scrape()
+        self.assertEqual({dict(labels).get("sandbox") for _, labels in samples}, {None, IDS[0], IDS[5]})
+        self.assertEqual(samples["peerpod_adaptor_up", ()], 1)
+
     def test_both_formats_please_the_field_s_own_checkers(self):
         for i, sandbox in enumerate(IDS[:3]):
             if i == 1:
@@ -389,6 +426,7 @@ class WithAdaptor(Rig):
             self.hypervisor("start-vm", sandbox, fails=i > 0)
         self.write("provider/control", "")
 
+        self.write_page(IDS[0], [5, 1, 4096, 123456, 2, 1, 1, 2, 3, 1, 21500000])
         families = self.families()              # strict: order, units, suffixes, bounds, # EOF
         self.assertEqual(families["peerpod_phase_duration_seconds"].unit, "seconds")
         self.assertEqual(families["peerpod_starts"].type, "counter")

@@ -4,10 +4,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
 #include "adaptor/metrics.h"
+#include "agent-proxy/counters.h"
+#include "basic/io.h"
 #include "basic/util.h"
 #include "metrics/exposition.h"
 
@@ -221,6 +224,131 @@ static void a_time_falls_into_the_first_bucket_that_holds_it(void **state) {
         assert_int_equal(h.sum_usec, 20 * USEC_PER_MSEC + 1 + 3600 * USEC_PER_SEC);
 }
 
+/* ---- the agent proxies' pages ---- */
+
+static int directory_setup(void **state) {
+        *state = strdup("/tmp/peerpod-metrics-XXXXXX");
+        return mkdtemp(*state) ? 0 : -1;
+}
+
+static int directory_teardown(void **state) {
+        int r = remove_tree(*state);
+
+        free(*state);
+        return r;
+}
+
+static const char* page_path(const char *directory) {
+        static char path[256];
+
+        (void) snprintf(path, sizeof(path), "%s/" PROXY_COUNTERS_FILE, directory);
+        return path;
+}
+
+static void what_a_proxy_counts_is_read_while_it_counts(void **state) {
+        ProxyCounters c;
+        ProxyValues v;
+
+        assert_int_equal(proxy_counters_open(*state, &c), 0);
+        assert_int_equal(proxy_counters_read(*state, &v), 0);
+        assert_int_equal(v.n, _PROXY_COUNTER_MAX);
+        for (size_t i = 0; i < v.n; i++)
+                assert_int_equal(v.values[i], 0);
+
+        proxy_counters_add(&c, PROXY_CALLS, 3);
+        proxy_counters_add(&c, PROXY_CALLS, 1);
+        proxy_counters_set(&c, PROXY_LINK_UP, 1);
+        assert_int_equal(proxy_counters_read(*state, &v), 0);
+        assert_int_equal(v.values[PROXY_CALLS], 4);
+        assert_int_equal(v.values[PROXY_LINK_UP], 1);
+        assert_int_equal(v.values[PROXY_CALLS_FAILED], 0);
+        proxy_counters_done(&c);
+
+        /* The next one begins anew, in a file that others may read. */
+        assert_int_equal(proxy_counters_open(*state, &c), 0);
+        assert_int_equal(proxy_counters_read(*state, &v), 0);
+        assert_int_equal(v.values[PROXY_CALLS], 0);
+        proxy_counters_done(&c);
+        struct stat st;
+        assert_int_equal(stat(page_path(*state), &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0644);
+}
+
+static void a_proxy_without_a_directory_counts_for_itself(void **state) {
+        ProxyCounters c;
+
+        assert_int_equal(proxy_counters_open(NULL, &c), 0);
+        proxy_counters_add(&c, PROXY_CALLS, 1);
+        proxy_counters_done(&c);
+        assert_int_equal(proxy_counters_open("/nonexistent", &c), -ENOENT);
+        proxy_counters_add(&c, PROXY_CALLS, 1);
+        proxy_counters_done(&c);
+}
+
+/* Magic, version and number of values, as counters.c has them. */
+static void write_page(const char *directory, uint32_t magic, uint32_t version, uint32_t n_values, size_t size) {
+        uint8_t page[64] = {};
+        const uint32_t header[] = { magic, version, n_values, 0 };
+        const uint64_t calls = 7;
+
+        memcpy(page, header, sizeof(header));
+        memcpy(page + sizeof(header), &calls, sizeof(calls));
+        assert_int_equal(write_file_atomic(page_path(directory), page, size, 0644), 0);
+}
+
+#define MAGIC UINT32_C(0x54435050)
+
+static void pages_of_older_and_newer_proxies_are_read_as_far_as_they_go(void **state) {
+        ProxyValues v;
+
+        write_page(*state, MAGIC, 1, 1, 24);
+        assert_int_equal(proxy_counters_read(*state, &v), 0);
+        assert_int_equal(v.n, 1);
+        assert_int_equal(v.values[PROXY_CALLS], 7);
+
+        uint8_t page[16 + 8 * (_PROXY_COUNTER_MAX + 5)] = {};
+        const uint32_t header[] = { MAGIC, 1, _PROXY_COUNTER_MAX + 5, 0 };
+        memcpy(page, header, sizeof(header));
+        assert_int_equal(proxy_counters_parse(page, sizeof(page), &v), 0);
+        assert_int_equal(v.n, _PROXY_COUNTER_MAX);
+}
+
+static void what_is_no_page_is_refused(void **state) {
+        const char *directory = *state;
+        ProxyValues v;
+
+        assert_int_equal(proxy_counters_read(directory, &v), -ENOENT);
+        assert_int_equal(proxy_counters_read("/nonexistent/directory", &v), -ENOENT);
+
+        static const struct {
+                uint32_t magic, version, n_values;
+                size_t size;
+        } cases[] = {
+                { MAGIC + 1, 1, 1, 24 },
+                { MAGIC, 2, 1, 24 },
+                { MAGIC, 1, 2, 24 },            /* fewer bytes than it says */
+                { MAGIC, 1, UINT32_MAX, 64 },
+                { MAGIC, 1, 511, 64 },
+                { MAGIC, 1, 0, 15 },
+                { MAGIC, 1, 0, 0 },
+        };
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                write_page(directory, cases[i].magic, cases[i].version, cases[i].n_values, cases[i].size);
+                assert_int_equal(proxy_counters_read(directory, &v), -EBADMSG);
+        }
+
+        /* What a proxy that was taken over may put there. */
+        assert_int_equal(unlink(page_path(directory)), 0);
+        assert_int_equal(symlink("/etc/passwd", page_path(directory)), 0);
+        assert_int_equal(proxy_counters_read(directory, &v), -EBADMSG);
+        assert_int_equal(unlink(page_path(directory)), 0);
+        assert_int_equal(mkfifo(page_path(directory), 0644), 0);
+        assert_int_equal(proxy_counters_read(directory, &v), -EBADMSG);        /* and does not wait for a writer */
+        assert_int_equal(unlink(page_path(directory)), 0);
+        assert_int_equal(mkdir(page_path(directory), 0755), 0);
+        assert_int_equal(proxy_counters_read(directory, &v), -EBADMSG);
+}
+
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         const struct CMUnitTest tests[] = {
@@ -236,6 +364,11 @@ int main(void) {
                 TEST(buckets_out_of_order_are_refused),
                 TEST(the_text_has_a_largest_size),
                 cmocka_unit_test(the_format_is_negotiated),
+                cmocka_unit_test_setup_teardown(what_a_proxy_counts_is_read_while_it_counts, directory_setup, directory_teardown),
+                cmocka_unit_test(a_proxy_without_a_directory_counts_for_itself),
+                cmocka_unit_test_setup_teardown(pages_of_older_and_newer_proxies_are_read_as_far_as_they_go, directory_setup,
+                                                directory_teardown),
+                cmocka_unit_test_setup_teardown(what_is_no_page_is_refused, directory_setup, directory_teardown),
                 cmocka_unit_test(a_time_falls_into_the_first_bucket_that_holds_it),
         };
 
