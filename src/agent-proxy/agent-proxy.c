@@ -7,6 +7,7 @@
 #include <systemd/sd-event.h>
 
 #include "agent-proxy/container-edit.h"
+#include "agent-proxy/counters.h"
 #include "agent-proxy/proxy-config.h"
 #include "agent-proxy/proxy-status.h"
 #include "basic/crash-point.h"
@@ -39,6 +40,11 @@ typedef enum SandboxLife {
 
 enum { CALL_CHECK = 1 };                /* kinds of calls */
 
+static_assert((int) PROXY_CALLS == (int) RELAY_CALLS && (int) PROXY_CALLS_FAILED == (int) RELAY_CALLS_FAILED &&
+              (int) PROXY_BYTES_TO_VM == (int) RELAY_BYTES_UP && (int) PROXY_BYTES_FROM_VM == (int) RELAY_BYTES_DOWN &&
+              (int) PROXY_CALLS_IN_FLIGHT == (int) RELAY_CALLS_IN_FLIGHT && (int) PROXY_CONNECTIONS == (int) RELAY_CONNECTIONS &&
+              (int) PROXY_LINKS == (int) _RELAY_COUNTER_MAX, "the relay counts in the page");
+
 typedef struct Proxy {
         sd_event *event;
         LogContext log;
@@ -57,7 +63,10 @@ typedef struct Proxy {
         SandboxLife sandbox;
         char trouble[320];              /* the last one, for the log */
 
-        char *listen, *credentials;     /* options */
+        ProxyCounters counters;
+        uint64_t start_usec;            /* CLOCK_MONOTONIC */
+
+        char *listen, *credentials, *runtime_dir;       /* options */
 } Proxy;
 
 static void proxy_done(Proxy *p) {
@@ -66,6 +75,7 @@ static void proxy_done(Proxy *p) {
         acceptor_free(p->acceptor);
         link_free(p->link);
         relay_free(p->relay);
+        proxy_counters_done(&p->counters);
         proxy_config_done(&p->config);
         log_context_done(&p->log);
         sd_event_unref(p->event);
@@ -164,6 +174,7 @@ static void proxy_is_ready(Proxy *p) {
                 (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
         p->lost_usec = 0;
         p->up_usec = now_usec(CLOCK_MONOTONIC);
+        proxy_counters_set(&p->counters, PROXY_LINK_UP, 1);
         p->ready = true;
         (void) sd_notify(0, "READY=1");
         proxy_set_status(p, "");
@@ -253,6 +264,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 /* @resumable: nothing is lost with it. */
 static void proxy_lost_link(Proxy *p, const char *text, bool resumable) {
         if (p->ready && p->lost_usec == 0) {
+                proxy_counters_add(&p->counters, PROXY_LINKS_LOST, 1);
+                proxy_counters_set(&p->counters, PROXY_LINK_UP, 0);
                 p->lost_usec = now_usec(CLOCK_MONOTONIC);
                 p->deadline = usec_add(p->lost_usec, proxy_patience(p));
                 if (p->sandbox == SANDBOX_DESTROYED)
@@ -300,6 +313,8 @@ static void on_session_up(Channel *c, void *userdata) {
                         FORMAT_USEC(now_usec(CLOCK_MONOTONIC) - p->lost_usec));
         p->lost_usec = 0;
         p->up_usec = now_usec(CLOCK_MONOTONIC);
+        proxy_counters_add(&p->counters, PROXY_LINKS_RESUMED, 1);
+        proxy_counters_set(&p->counters, PROXY_LINK_UP, 1);
         proxy_set_status(p, "");
 }
 
@@ -322,6 +337,9 @@ static void on_link_up(Link *l, Channel *channel, const char *address, void *use
 
         (void) log_full(&p->log, LOG_INFO, NULL, 0, "Connected to the forwarder at %s (%s%s).", address, channel_describe(channel),
                         sessions ? ", resumable" : "");
+        if (p->counters.values[PROXY_LINKS] == 0)
+                proxy_counters_set(&p->counters, PROXY_BOOT_USEC, now_usec(CLOCK_MONOTONIC) - p->start_usec);
+        proxy_counters_add(&p->counters, PROXY_LINKS, 1);
         crash_point("link-up");
 
         if (upstream && channel_session(upstream) && !sessions) {
@@ -591,6 +609,8 @@ static const Option options[] = {
           "Make this UNIX socket, instead of taking systemd's", "PATH", false, 0, 0 },
         { "credentials", "CREDENTIALS_DIRECTORY", OPTION_STRING, offsetof(Proxy, credentials), NULL,
           "Directory with proxy.json, client.key, client.crt and server-ca.crt", "PATH", false, 0, 0 },
+        { "runtime-dir", "RUNTIME_DIRECTORY", OPTION_STRING, offsetof(Proxy, runtime_dir), NULL,
+          "Directory for the counters that peerpod-metrics reads; none if not set", "PATH", false, 0, 0 },
         {}
 };
 
@@ -622,9 +642,16 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         r = daemon_event_new(&p->event);
         if (r < 0)
                 return log_full(&p->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
+        r = proxy_counters_open(p->runtime_dir, &p->counters);
+        if (r == -ENOMEM)
+                return log_oom();
+        if (r < 0)
+                (void) log_full(&p->log, LOG_WARNING, NULL, r, "Failed to make '%s/" PROXY_COUNTERS_FILE "', going on without metrics: %m",
+                                p->runtime_dir);
         r = relay_new(p->event, rules, ELEMENTSOF(rules), &relay_handlers, p, &p->relay);
         if (r < 0)
                 return log_oom();
+        relay_set_counters(p->relay, p->counters.values);
         r = proxy_listen(p);
         if (r < 0)
                 return r;
@@ -632,7 +659,8 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         if (r != 0)
                 return r;
 
-        p->deadline = usec_add(now_usec(CLOCK_MONOTONIC), p->config.connect_timeout_usec);
+        p->start_usec = now_usec(CLOCK_MONOTONIC);
+        p->deadline = usec_add(p->start_usec, p->config.connect_timeout_usec);
         proxy_connect(p);
 
         r = sd_event_loop(p->event);

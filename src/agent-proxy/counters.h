@@ -16,15 +16,16 @@
 
 /* Never reordered: a proxy lives on with the old program while its pod does. New ones go to the end. */
 typedef enum ProxyCounter {
+        /* The relay's (ttrpc/relay.h), which counts right here. */
         PROXY_CALLS,                    /* of the shim and of tools, that were passed on to the pod VM */
         PROXY_CALLS_FAILED,             /* of these, answered with an error, by the agent or by us */
         PROXY_BYTES_TO_VM,
         PROXY_BYTES_FROM_VM,
+        PROXY_CALLS_IN_FLIGHT,          /* now */
+        PROXY_CONNECTIONS,              /* now; of the shim and of tools */
         PROXY_LINKS,                    /* connections to the pod VM that came up */
         PROXY_LINKS_LOST,
         PROXY_LINKS_RESUMED,            /* of PROXY_LINKS, those that went on where the last one had ended */
-        PROXY_CALLS_IN_FLIGHT,          /* now */
-        PROXY_CONNECTIONS,              /* now; of the shim and of tools */
         PROXY_LINK_UP,                  /* now; 0 or 1 */
         PROXY_BOOT_USEC,                /* from the proxy's start until the pod VM took its first connection */
         _PROXY_COUNTER_MAX,

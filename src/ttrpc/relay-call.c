@@ -91,6 +91,7 @@ void call_free(Call *call) {
                         break;
                 }
         r->n_calls--;
+        r->counters[RELAY_CALLS_IN_FLIGHT] = r->n_calls;
         if (call->abandoned)
                 r->n_abandoned--;
         call->timer = sd_event_source_disable_unref(call->timer);
@@ -122,6 +123,7 @@ Call* call_new(Relay *r, Conn *c, uint32_t peer_id) {
         r->next_id += 2;
         link_call(r, call);
         r->n_calls++;
+        r->counters[RELAY_CALLS_IN_FLIGHT] = r->n_calls;
         if (c) {
                 DL_APPEND(c->calls, call);
                 c->n_calls++;

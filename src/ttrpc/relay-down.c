@@ -118,6 +118,7 @@ void conn_free(Conn *c) {
                 DL_DELETE2(r->waiters, c, prev_waiter, next_waiter);
         DL_DELETE(r->conns, c);
         r->n_conns--;
+        r->counters[RELAY_CONNECTIONS] = r->n_conns;
         sd_event_source_disable_unref(c->timer);
         channel_free(c->channel);
         free(c->big);
@@ -152,11 +153,13 @@ static void conn_sent(Conn *c) {
 /* A failure comes back as on_closed(). */
 void conn_send(Conn *c, const uint8_t *data, size_t size) {
         (void) channel_write(c->channel, data, size);
+        c->relay->counters[RELAY_BYTES_DOWN] += size;
         conn_sent(c);
 }
 
 void conn_send_take(Conn *c, uint8_t *data, size_t size) {
         (void) channel_write_take(c->channel, data, size);
+        c->relay->counters[RELAY_BYTES_DOWN] += size;
         conn_sent(c);
 }
 
@@ -204,6 +207,7 @@ void conn_reply(Conn *c, uint32_t peer_id, int code, const char *format, ...) {
         va_start(ap, format);
         (void) vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
+        c->relay->counters[RELAY_CALLS_FAILED]++;
         conn_answer(c, peer_id, &(TtrpcResponse) { .code = code, .message = ttrpc_slice(text) });
 }
 
@@ -259,6 +263,7 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
         RelayEdit edit = {};
         Call *call;
 
+        r->counters[RELAY_BYTES_UP] += TTRPC_HEADER_SIZE + h->length;
         if (h->type != TTRPC_TYPE_REQUEST && h->type != TTRPC_TYPE_DATA)
                 return 0;               /* as the Go server does */
         if (h->stream_id % 2 == 0) {
@@ -335,6 +340,7 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
         call->kind = edit.kind;
         call->on_answer = edit.on_answer;
         call->userdata = r->userdata;
+        r->counters[RELAY_CALLS]++;
 
         write_be32(out + 4, call->id);
         if (out != frame) {
@@ -538,6 +544,7 @@ int relay_add_downstream(Relay *r, Channel *channel) {
         *c = (Conn) { .relay = r, .channel = channel };
         DL_APPEND(r->conns, c);
         r->n_conns++;
+        r->counters[RELAY_CONNECTIONS] = r->n_conns;
 
         channel_set_handlers(channel, &conn_handlers, c);
         channel_set_hangup_is_end(channel);

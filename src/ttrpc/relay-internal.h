@@ -74,6 +74,9 @@ struct Relay {
 
         Conn *conns, *waiters;
         size_t n_conns, n_blocking;
+
+        uint64_t *counters;             /* borrowed, or: */
+        uint64_t own_counters[_RELAY_COUNTER_MAX];
 };
 
 /* Calls: one table by our id, one by connection and its id. */

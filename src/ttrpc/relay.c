@@ -121,11 +121,19 @@ void relay_set_upstream_away(Relay *r) {
         serve_waiters(r);
 }
 
+/* A look at the first two bytes, where a decoder is not worth it: servers write field 1, the status, first, and an empty one for OK
+ * (containerd/ttrpc: response.proto, server.go). */
+static bool is_error(const uint8_t *data, size_t size) {
+        return size >= 2 && data[0] == 0x0a && data[1] != 0;
+}
+
 static void call_answered(Call *call, const uint8_t *data, size_t size, bool whole) {
         RelayAnswerHandler on_answer = call->on_answer;
         void *userdata = call->userdata;
         TtrpcResponse response = {};
 
+        if (call->conn && whole && is_error(data, size))
+                call->relay->counters[RELAY_CALLS_FAILED]++;
         if (on_answer && whole && ttrpc_response_parse(data, size, &response) < 0)
                 response = (TtrpcResponse) { .code = TTRPC_INTERNAL, .message = ttrpc_slice("malformed response") };
         call_free(call);
@@ -451,6 +459,7 @@ int relay_new(sd_event *event, const RelayRule *rules, size_t n_rules, const Rel
                 .userdata = userdata,
                 .n_buckets = N_BUCKETS_MIN,
         };
+        r->counters = r->own_counters;
 
         r->by_id = new0(Call*, r->n_buckets);
         r->by_peer = new0(Call*, r->n_buckets);
@@ -486,6 +495,10 @@ Relay* relay_free(Relay *r) {
         sd_event_unref(r->event);
         free(r);
         return NULL;
+}
+
+void relay_set_counters(Relay *r, uint64_t counters[static _RELAY_COUNTER_MAX]) {
+        r->counters = counters;
 }
 
 size_t relay_get_n_connections(const Relay *r) {

@@ -77,6 +77,17 @@ typedef struct RelayHandlers {
         bool keep_connections;          /* those of callers, when the upstream is lost; only one with half an answer is closed */
 } RelayHandlers;
 
+/* What a relay counts, in plain numbers. */
+typedef enum RelayCounter {
+        RELAY_CALLS,                    /* that were passed on */
+        RELAY_CALLS_FAILED,             /* calls that were answered with an error, by the other end or by us */
+        RELAY_BYTES_UP,                 /* of callers' frames */
+        RELAY_BYTES_DOWN,               /* of frames to callers */
+        RELAY_CALLS_IN_FLIGHT,          /* now; ours too */
+        RELAY_CONNECTIONS,              /* now */
+        _RELAY_COUNTER_MAX,
+} RelayCounter;
+
 /* Rules and handlers are borrowed and outlive the relay. Returns 0, -ENOMEM, …. */
 int relay_new(sd_event *event, const RelayRule *rules, size_t n_rules, const RelayHandlers *handlers, void *userdata, Relay **ret);
 Relay* relay_free(Relay *r);
@@ -109,6 +120,9 @@ int relay_call(Relay *r, const char *service, const char *method, const void *pa
 
 /* For a daemon that ends: answers all that is in flight with UNAVAILABLE and writes it out, for at most @timeout_usec. */
 void relay_finish(Relay *r, const char *text, uint64_t timeout_usec);
+
+/* relay_set_counters() - where it counts from now on, beginning with what is there; borrowed, outlives the relay */
+void relay_set_counters(Relay *r, uint64_t counters[static _RELAY_COUNTER_MAX]);
 
 size_t relay_get_n_connections(const Relay *r);
 size_t relay_get_n_calls(const Relay *r);

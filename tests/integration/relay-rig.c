@@ -152,6 +152,7 @@ static pid_t start(Rig *r, int listen_fd, const char *fd_name, const char *log, 
         (void) setenv("LISTEN_FDNAMES", fd_name, 1);
         (void) setenv("NOTIFY_SOCKET", r->notify_path, 1);
         (void) setenv("CREDENTIALS_DIRECTORY", r->credentials, 1);
+        (void) setenv("RUNTIME_DIRECTORY", r->dir, 1);
         execv(argv[0], (char* const*) argv);
         _exit(127);
 }

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
+#include "agent-proxy/counters.h"
 #include "agent-proxy/proxy-status.h"
 #include "basic/io.h"
 #include "basic/util.h"
@@ -146,6 +147,53 @@ typedef struct Many {
         sd_event *event;
         unsigned n_wanted;
 } Many;
+
+static uint64_t counted(ProxyCounter which) {
+        ProxyValues v;
+
+        assert_int_equal(proxy_counters_read(rig.dir, &v), 0);
+        return v.values[which];
+}
+
+static void wait_for_count(ProxyCounter which, uint64_t value) {
+        uint64_t end = now_usec(CLOCK_MONOTONIC) + 60 * USEC_PER_SEC;
+
+        while (counted(which) != value) {
+                assert_true(now_usec(CLOCK_MONOTONIC) < end);
+                (void) poll(NULL, 0, 10);
+        }
+}
+
+static void what_passes_is_counted(void **state) {
+        _cleanup_(ttrpc_client_freep) TtrpcClient *c = connect_client(NULL);
+        uint8_t data[1000] = {};
+        TtrpcResult result;
+
+        for (int i = 0; i < 3; i++) {
+                assert_int_equal(call(c, "Echo", data, sizeof(data), &result), 0);
+                ttrpc_result_done(&result);
+        }
+        assert_int_equal(call(c, "MethodOfTheFuture", "x", 1, &result), -EREMOTEIO);
+        ttrpc_result_done(&result);
+
+        wait_for_count(PROXY_CALLS_IN_FLIGHT, 0);
+        assert_int_equal(counted(PROXY_CALLS), 4);              /* and not the proxy's own Check */
+        assert_int_equal(counted(PROXY_CALLS_FAILED), 1);
+        assert_in_range(counted(PROXY_BYTES_TO_VM), 3 * sizeof(data), 4 * sizeof(data));
+        assert_in_range(counted(PROXY_BYTES_FROM_VM), 3 * sizeof(data), 4 * sizeof(data));
+        assert_int_equal(counted(PROXY_CONNECTIONS), 1);
+        assert_int_equal(counted(PROXY_LINKS), 1);
+        assert_int_equal(counted(PROXY_LINKS_LOST), 0);
+        assert_int_equal(counted(PROXY_LINK_UP), 1);
+        assert_true(counted(PROXY_BOOT_USEC) > 0);
+
+        (void) rig_stop(&rig.forwarder, SIGKILL);
+        wait_for_count(PROXY_LINKS_LOST, 1);
+        rig_start_forwarder(&rig);
+        rig_wait_ready(&rig, 1);
+        wait_for_count(PROXY_LINK_UP, 1);
+        assert_in_range(counted(PROXY_LINKS), 2, 100);          /* more, where it is caught at its start */
+}
 
 static void on_many(TtrpcClient *c, const TtrpcReply *reply, void *userdata) {
         Many *m = userdata;
@@ -727,6 +775,7 @@ int main(void) {
         static const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(frames_of_any_size_pass_both_ways, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(unknown_methods_and_statuses_pass, setup_all, teardown),
+                cmocka_unit_test_setup_teardown(what_passes_is_counted, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(two_hundred_calls_at_once_beside_long_polls, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(one_that_does_not_read_stops_nobody, setup_all, teardown),
                 cmocka_unit_test_setup_teardown(a_slow_reader_gets_everything, setup_all, teardown),
