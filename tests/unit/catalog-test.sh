@@ -19,15 +19,18 @@ awk -v pages="$3" '
                 if (length(subject) > 80) bad("has a Subject: of more than 80 characters")
                 if (defined != "peerpod") bad("has no \"Defined-By: peerpod\"")
                 if (page == "") bad("has no \"Documentation: man:PAGE(SECTION)\"")
-                else if (system("test -e " pages "/" page) != 0) bad("names page " page ", which is not there")
                 if (paragraphs < 2) bad("does not say what to do: that is a paragraph of its own, after what happened and why")
         }
         /^-- / { finish(); id = $2; subject = defined = page = ""; paragraphs = 0; fields = 1; blank = 1; next }
         id == "" { next }
         fields && /^Subject: / { subject = substr($0, 10); next }
         fields && /^Defined-By: / { defined = $2; next }
-        fields && /^Documentation: man:[A-Za-z0-9.-]+\([0-9]\)$/ {
-                page = substr($2, 5); sub(/\(/, ".", page); sub(/\)/, "", page); next
+        fields && /^Documentation:( man:[A-Za-z0-9.-]+\([0-9]\))+$/ {
+                for (i = 2; i <= NF; i++) {
+                        page = substr($i, 5); sub(/\(/, ".", page); sub(/\)/, "", page)
+                        if (system("test -e " pages "/" page) != 0) bad("names page " page ", which is not there")
+                }
+                next
         }
         /^$/ { fields = 0; blank = 1; next }
         { if (blank) paragraphs++; blank = 0; if (length($0) > 140) bad("has a line of more than 140 characters") }
