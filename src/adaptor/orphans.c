@@ -36,7 +36,6 @@ static OrphanQuery* query_free(OrphanQuery *q) {
         free(q);
         return NULL;
 }
-DEFINE_CLEANUP(OrphanQuery*, query_free);
 
 void orphans_forget(Manager *m) {
         OrphanQuery *q;
