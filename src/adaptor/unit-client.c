@@ -508,7 +508,7 @@ static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface,
         r = sd_bus_message_peek_type(m, NULL, &contents);
         if (r < 0)
                 return r;
-        if (!streq(contents, "s") || !(streq(name, "ActiveState") || streq(name, "StatusText")))
+        if (!streq(contents, "s") || !(streq(name, "ActiveState") || streq(name, "SubState") || streq(name, "StatusText")))
                 return sd_bus_message_skip(m, "v");
 
         r = sd_bus_message_read(m, "v", "s", &value);
@@ -516,8 +516,12 @@ static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface,
                 return r;
 
         if (streq(interface, UNIT_INTERFACE) && streq(name, "ActiveState")) {
-                *failed = streq(value, "failed") && !w->failed;
+                *failed = *failed || (streq(value, "failed") && !w->failed);
                 w->failed = streq(value, "failed");
+        } else if (streq(interface, UNIT_INTERFACE)) {
+                /* It was killed, or killed itself. systemd starts it again, and never shows it as failed. */
+                if (streq(value, "auto-restart"))
+                        *failed = true;
         } else if (streq(interface, SERVICE_INTERFACE))
                 return set_status(w, value);
 

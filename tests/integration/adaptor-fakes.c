@@ -219,6 +219,17 @@ static int method_fail_unit(sd_bus_message *m, void *userdata, sd_bus_error *err
         return sd_bus_reply_method_return(m, NULL);
 }
 
+/* For the test: a service that was killed, and is about to be started again. */
+static int method_kill_unit(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &name);
+        assert(r >= 0);
+        unit_changed(find_unit(name), "org.freedesktop.systemd1.Unit", "SubState", "auto-restart");
+        return sd_bus_reply_method_return(m, NULL);
+}
+
 /* For the test: what the service says of itself. */
 static int method_set_status(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *name, *text;
@@ -279,6 +290,7 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD("StopUnit", "ss", "o", method_stop, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("SetUnitProperties", "sba(sv)", "", method_set_properties, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("FailUnit", "s", "", method_fail_unit, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("KillUnit", "s", "", method_kill_unit, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("SetStatus", "ss", "", method_set_status, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("CountLeft", "", "u", method_count_left, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("AddTunnel", "s", "", method_add_tunnel, SD_BUS_VTABLE_UNPRIVILEGED),

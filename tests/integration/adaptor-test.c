@@ -612,6 +612,20 @@ static void a_proxy_that_fails_later_is_shown(void **state) {
         ttrpc_client_free(client);
 }
 
+static void a_proxy_that_was_killed_is_shown(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        tell_fakes(t, "KillUnit", "peerpod-agent-proxy@" ID ".service", NULL);
+        wait_until(t, startswith(property(t, "LastError"), "agent proxy has failed"));
+        assert_string_equal(property(t, "State"), "running");
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void no_descriptor_is_left(void **state) {
         Test *t = *state;
         unsigned before = 0;
@@ -916,6 +930,7 @@ int main(int argc, char *argv[]) {
                 TEST(a_service_that_is_slow_to_start_holds_up_nobody),
                 TEST(get_info_waits_for_the_instance),
                 TEST(a_proxy_that_fails_later_is_shown),
+                TEST(a_proxy_that_was_killed_is_shown),
                 TEST(no_descriptor_is_left),
                 TEST(a_new_object_shows_what_is_constant),
                 TEST(stop_on_the_bus_asks_polkit),
