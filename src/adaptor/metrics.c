@@ -2,6 +2,7 @@
 #include "adaptor/metrics.h"
 
 #include "adaptor/error.h"
+#include "adaptor/hold.h"
 #include "adaptor/manager.h"
 #include "adaptor/sandbox-story.h"
 #include "adaptor/sandbox.h"
@@ -196,6 +197,10 @@ static int append_sandboxes(sd_bus_message *m, const Manager *manager) {
                 if (r < 0)
                         return r;
         }
+
+        r = append_number(m, "peerpod_sandboxes_held", NULL, hold_count(manager));
+        if (r < 0)
+                return r;
 
         return append_number(m, "peerpod_oldest_delete_age_seconds", NULL, oldest_usec);
 }

@@ -28,6 +28,7 @@ static const Family families[] = {
         { "peerpod_adaptor_up", FAMILY_GAUGE, NULL, "Whether peerpod-adaptor runs and answered." },
         { "peerpod_adaptor_start_time_seconds", FAMILY_GAUGE, "seconds", "When the adaptor started; its counters began at 0 then." },
         { "peerpod_sandboxes", FAMILY_GAUGE, NULL, "Sandboxes by state." },
+        { "peerpod_sandboxes_held", FAMILY_GAUGE, NULL, "Sandboxes whose pod VM is kept for somebody to look into it." },
         { "peerpod_oldest_delete_age_seconds", FAMILY_GAUGE, "seconds", "How long the oldest delete is under way; 0 if none is." },
         { "peerpod_starts", FAMILY_COUNTER, NULL, "StartVM calls that came to an end, by how." },
         { "peerpod_step_failures", FAMILY_COUNTER, NULL, "Failed steps of sandboxes' lives, with each repetition, by error name." },

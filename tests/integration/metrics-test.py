@@ -376,6 +376,14 @@ class WithAdaptor(Rig):
         self.write("provider/control", "")
         until("it is gone", lambda: self.value("peerpod_oldest_delete_age_seconds") == 0)
 
+    def test_a_pod_vm_that_is_held_is_counted(self):
+        self.create(IDS[0])
+        self.hypervisor("start-vm", IDS[0])
+        self.assertEqual(self.value("peerpod_sandboxes_held"), 0)
+        for arguments, held in ("--for=10m", 1), ("--release", 0):
+            subprocess.run([PEERPODCTL, "hold", IDS[0], arguments], env=self.environment, timeout=PATIENCE, check=True)
+            until("it is counted", lambda: self.value("peerpod_sandboxes_held") == held)
+
     def test_who_is_asked_says_who_he_is(self):
         until("the provider has told its name", lambda: (
             "peerpod_adaptor_info", (("node", "node-1"), ("provider", "fake"), ("version", "0.1.0"))) in self.scrape())
