@@ -14,9 +14,10 @@
 #define DEAD "probe=no:No answer from the pod VM, UDP port 4789\n"
 
 static void a_start_is_answered_after_the_tunnel_is_proved(void **state) {
+        _cleanup_(freep) char *calls = NULL;
         Test *t = *state;
         TtrpcClient *client = connect_shim(t);
-        const char *calls, *proxy, *probe;
+        const char *proxy, *probe;
 
         create_ok(t, client);
         assert_false(called(t, "Probe"));
