@@ -35,7 +35,7 @@ static const Family families[] = {
         { "peerpod_phase_duration_seconds", FAMILY_HISTOGRAM, "seconds", "How long phases of sandboxes' lives took that succeeded." },
         { "peerpod_orphans_reaped", FAMILY_COUNTER, NULL, "Instances and tunnels that no record knew, and sandboxes whose shim was gone, that were removed." },
         { "peerpod_records_set_aside", FAMILY_COUNTER, NULL, "Records of sandboxes that could not be read." },
-        { "peerpod_agent_proxy_failures", FAMILY_COUNTER, NULL, "Agent proxies of running sandboxes that failed for good." },
+        { "peerpod_agent_proxy_failures", FAMILY_COUNTER, NULL, "Agent proxies of running sandboxes that failed or were killed." },
         { "peerpod_agent_proxy_link_up", FAMILY_GAUGE, NULL, "Whether a sandbox's agent proxy is connected to its pod VM." },
         { "peerpod_agent_proxy_links", FAMILY_COUNTER, NULL, "Connections to the pod VM that came up." },
         { "peerpod_agent_proxy_links_resumed", FAMILY_COUNTER, NULL, "Connections that went on where the last one had ended." },
