@@ -6,9 +6,12 @@
 # packages of the tree. Where an image of that name exists, nothing is built.
 #
 #   image_build PROFILE       makes the image of this checkout if need be; sets IMAGE_DIR
-#   $KATA_AGENT               Kata's agent, for profile production
+#   $KATA_AGENT               Kata's agent, for profile production; tools/image-guest.sh has more of such programs
 #
 # IMAGE_DIR has podvm.raw, podvm.qcow2, podvm.efi (the UKI), podvm.roothash and podvm.manifest.
+
+# shellcheck source=tools/image-guest.sh
+. "$PEERPOD_CHECKOUT/tools/image-guest.sh"
 
 IMAGE_KEEP=4                    # finished images kept for each profile, the newest ones
 
@@ -30,10 +33,9 @@ image_key() {
         {
                 echo "image 1 $profile $(tree_mirror)"
                 cat "$PEERPOD_TREE.stamp"
-                [[ $profile != production ]] || sha256sum <"$KATA_AGENT"
-                cat "$PEERPOD_CHECKOUT/tools/image.sh"
-                (cd "$out/stage" && find . -printf '%P %M %l\n' | LC_ALL=C sort)
-                (cd "$out/stage" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
+                cat "$PEERPOD_CHECKOUT"/tools/image{,-guest}.sh
+                (cd "$out" && find stage extra -printf '%p %M %l\n' | LC_ALL=C sort)
+                (cd "$out" && find stage extra -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
                 (cd "$PEERPOD_CHECKOUT/podvm-mkosi" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
         } | sha256sum | cut -c1-16
 }
@@ -42,10 +44,7 @@ image_build() {
         local profile=$1 out key lock log log_mkosi
         case $profile in
         test) ;;
-        production)
-                [[ -n ${KATA_AGENT:-} ]] || die "a production image needs Kata's agent: set KATA_AGENT to the path of the program"
-                [[ -f $KATA_AGENT && -x $KATA_AGENT ]] || die "KATA_AGENT: '$KATA_AGENT' is no program"
-                ;;
+        production) [[ -n ${KATA_AGENT:-} ]] || die "a production image needs Kata's agent: set KATA_AGENT to the path of the program" ;;
         *) die "unknown image profile '$profile'; there are: test, production" ;;
         esac
 
@@ -57,6 +56,7 @@ image_build() {
         flock -n "$lock" || { say "another command builds an image, waiting for it"; flock "$lock"; }
 
         step "building the pod VM's programs" "$log-programs.log" image_build_programs "$out" "$profile"
+        image_guest "$out/extra" "$profile"
         key=$(image_key "$out" "$profile")
         IMAGE_DIR=$PEERPOD_CACHE/out/image/$profile-$key
         if [[ -e $IMAGE_DIR/podvm.qcow2 ]]; then
@@ -74,17 +74,16 @@ image_make() {
         local out=$1 profile=$2 dir=$3 o
         local shared=$PEERPOD_CACHE/out/image
 
-        # Staged for mkosi: what is not ours, and the package sources. mkosi's own would name an archive of debug
+        # Staged for mkosi: the package sources. Its own would name an archive of debug
         # symbols that many mirrors do not have.
-        rm -rf "$out/extra" "$out/sandbox" "$out/output" "$out/workspace"
-        mkdir -p "$out"/{extra,sandbox/etc/apt/sources.list.d,output,workspace} "$shared/packages" "$shared/cache-$profile"
+        rm -rf "$out/sandbox" "$out/output" "$out/workspace"
+        mkdir -p "$out"/{sandbox/etc/apt/sources.list.d,output,workspace} "$shared/packages" "$shared/cache-$profile"
         {
                 printf 'Types: deb\nURIs: %s\nSuites: trixie trixie-updates\nComponents: main\n' "$(tree_mirror)"
                 printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n'
                 printf 'Types: deb\nURIs: %s-security\nSuites: trixie-security\nComponents: main\n' "$(tree_mirror)"
                 printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
         } >"$out/sandbox/etc/apt/sources.list.d/mkosi.sources"
-        [[ $profile != production ]] || install -D -m 0755 "$KATA_AGENT" "$out/extra/usr/bin/kata-agent"
 
         o=$TREE_OUT/image/work/$(basename "$out")
         TREE_BIND=$(image_build_dirs "$out") TREE_CWD=/work/src/podvm-mkosi tree_run mkosi --force --profile "$profile" \
