@@ -32,6 +32,24 @@ image_guest_agent_config() {
         { timeout 20 "$1" --version </dev/null 2>/dev/null || :; } | "$PEERPOD_CHECKOUT/podvm-mkosi/agent-config"
 }
 
+image_guest_has_components() { [[ -n ${ATTESTATION_AGENT:-}${CONFIDENTIAL_DATA_HUB:-} ]]; }
+
+# image_guest_packages: options for mkosi. Guest components reach key brokers and registries by name, and check whom they reached.
+image_guest_packages() {
+        if image_guest_has_components; then
+                printf -- '--package=%s\n' ca-certificates systemd-resolved
+        fi
+}
+
+# Names are resolved by the servers that the cloud's DHCP names and by nobody else, and nothing listens for that.
+image_guest_resolver() {
+        local dir=$1
+        mkdir -p "$dir"/etc/systemd/resolved.conf.d "$dir"/usr/lib/systemd/system-preset
+        printf '[Resolve]\nFallbackDNS=\nLLMNR=no\nMulticastDNS=no\nDNSStubListener=no\n' >"$dir/etc/systemd/resolved.conf.d/podvm.conf"
+        printf 'enable systemd-resolved.service\n' >"$dir/usr/lib/systemd/system-preset/30-guest-components.preset"
+        ln -sfn /run/systemd/resolve/resolv.conf "$dir/etc/resolv.conf"
+}
+
 image_guest() {
         local dir=$1 profile=$2 policy
         rm -rf "$dir"
@@ -46,6 +64,9 @@ image_guest() {
         image_guest_program ATTESTATION_AGENT "$dir" attestation-agent
         image_guest_program CONFIDENTIAL_DATA_HUB "$dir" confidential-data-hub
         image_guest_program API_SERVER_REST "$dir" api-server-rest
+        if image_guest_has_components; then
+                image_guest_resolver "$dir"
+        fi
         policy=$(image_guest_policy "$profile")
         install -m 0644 "$policy" "$dir/etc/kata-opa/image-policy.rego"
 }

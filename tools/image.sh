@@ -71,7 +71,7 @@ image_build() {
 }
 
 image_make() {
-        local out=$1 profile=$2 dir=$3 o
+        local out=$1 profile=$2 dir=$3 o packages
         local shared=$PEERPOD_CACHE/out/image
 
         # Staged for mkosi: the package sources. Its own would name an archive of debug
@@ -85,8 +85,9 @@ image_make() {
                 printf 'Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n'
         } >"$out/sandbox/etc/apt/sources.list.d/mkosi.sources"
 
+        mapfile -t packages < <(image_guest_packages)
         o=$TREE_OUT/image/work/$(basename "$out")
-        TREE_BIND=$(image_build_dirs "$out") TREE_CWD=/work/src/podvm-mkosi tree_run mkosi --force --profile "$profile" \
+        TREE_BIND=$(image_build_dirs "$out") TREE_CWD=/work/src/podvm-mkosi tree_run mkosi --force --profile "$profile" "${packages[@]}" \
                 --output-directory "$o/output" --build-directory /work/build --build-sources /work/src \
                 --workspace-directory "$o/workspace" --cache-directory "$TREE_OUT/image/cache-$profile" \
                 --package-cache-dir "$TREE_OUT/image/packages" --sandbox-tree "$o/sandbox" --extra-tree "$o/extra" build

@@ -56,6 +56,14 @@ for name in kata-agent attestation-agent api-server-rest; do
         grep -q "/usr/bin/$name" "$PEERPOD_CHECKOUT/units/podvm/$name.service.in" || bad "$name.service starts something else"
 done
 [[ ! -e $dir/out/usr/bin/confidential-data-hub ]] || bad "a program that was not given"
+[[ $(readlink "$dir/out/etc/resolv.conf") == /run/systemd/resolve/resolv.conf ]] || bad "guest components cannot resolve names"
+for setting in LLMNR=no MulticastDNS=no DNSStubListener=no FallbackDNS=; do
+        grep -qx "$setting" "$dir/out/etc/systemd/resolved.conf.d/podvm.conf" || bad "the resolver has no $setting"
+done
+[[ $(ATTESTATION_AGENT=$dir/kata-agent image_guest_packages | tr '\n' ' ') == *systemd-resolved* ]] || bad "no resolver is installed"
+[[ -z $(image_guest_packages) ]] || bad "an image without guest components gets packages for them"
+image_guest "$dir/out" test
+[[ ! -L $dir/out/etc/resolv.conf ]] || bad "an image without guest components has a resolver"
 ! (CONFIDENTIAL_DATA_HUB=/etc/passwd image_guest "$dir/out" test) 2>"$dir/err" || bad "a file that is no program is taken"
 grep -q "CONFIDENTIAL_DATA_HUB" "$dir/err" || bad "the variable is not named"
 
