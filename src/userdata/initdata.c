@@ -2,10 +2,10 @@
 #include "userdata/initdata.h"
 
 #include <gnutls/crypto.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <zlib.h>
 
+#include "basic/error-text.h"
 #include "basic/util.h"
 #include "userdata/decode.h"
 
@@ -61,20 +61,6 @@ int initdata_encode(const char *toml, char **ret) {
         return 0;
 }
 
-static int bad(char **reterr, int error, const char *format, ...) PRINTF(3, 4);
-static int bad(char **reterr, int error, const char *format, ...) {
-        va_list ap;
-
-        if (error == -ENOMEM)
-                return error;
-
-        va_start(ap, format);
-        if (vasprintf(reterr, format, ap) < 0)
-                *reterr = NULL;
-        va_end(ap);
-        return error;
-}
-
 static const char* text_of(const TomlValue *v) {
         return v && v->type == TOML_STRING && strlen(v->text) == v->size ? v->text : NULL;
 }
@@ -84,30 +70,30 @@ static int check_head(const TomlValue *root, const char **ret_algorithm, char **
         const TomlValue *version = toml_get(root, "version"), *algorithm = toml_get(root, "algorithm");
 
         if (!version)
-                return bad(reterr, -EBADMSG, "it has no version");
+                return error_text(reterr, -EBADMSG, "it has no version");
         if (!text_of(version) || !streq(version->text, INITDATA_VERSION))
-                return bad(reterr, -EBADMSG, "line %u: its version is not \"" INITDATA_VERSION "\"", version->line);
+                return error_text(reterr, -EBADMSG, "line %u: its version is not \"" INITDATA_VERSION "\"", version->line);
         if (!algorithm)
-                return bad(reterr, -EBADMSG, "it has no algorithm");
+                return error_text(reterr, -EBADMSG, "it has no algorithm");
 
         for (size_t i = 0; text_of(algorithm) && i < ELEMENTSOF(algorithms); i++)
                 if (streq(algorithm->text, algorithms[i])) {
                         *ret_algorithm = algorithms[i];
                         return 0;
                 }
-        return bad(reterr, -EBADMSG, "line %u: its algorithm is not one of sha256, sha384, sha512", algorithm->line);
+        return error_text(reterr, -EBADMSG, "line %u: its algorithm is not one of sha256, sha384, sha512", algorithm->line);
 }
 
 static int check_data(const TomlValue *root, char **reterr) {
         const TomlValue *data = toml_get(root, "data");
 
         if (!data)
-                return bad(reterr, -EBADMSG, "it has no table [data]");
+                return error_text(reterr, -EBADMSG, "it has no table [data]");
         if (data->type != TOML_TABLE)
-                return bad(reterr, -EBADMSG, "line %u: data is not a table", data->line);
+                return error_text(reterr, -EBADMSG, "line %u: data is not a table", data->line);
         FOREACH_ELEMENT(const TomlValue, v, data->items, data->n_items)
                 if (!text_of(v))
-                        return bad(reterr, -EBADMSG, "line %u: an entry of [data] is not a text", v->line);
+                        return error_text(reterr, -EBADMSG, "line %u: an entry of [data] is not a text", v->line);
         return 0;
 }
 
@@ -127,15 +113,19 @@ int initdata_decode(const char *encoded, size_t size, Initdata *ret, char **rete
 
         r = base64_decode(encoded, size, &compressed, &compressed_size);
         if (r < 0)
-                return bad(reterr, r, "it is not base64");
+                return r == -ENOMEM ? r : error_text(reterr, r, "it is not base64");
         r = gzip_decode(compressed, compressed_size, INITDATA_SIZE_MAX, &toml, &toml_size);
+        if (r == -ENOMEM)
+                return r;
         if (r < 0)
-                return bad(reterr, r, r == -E2BIG ? "it has more than %u bytes of text" : "it is not gzip inside base64",
+                return error_text(reterr, r, r == -E2BIG ? "it has more than %u bytes of text" : "it is not gzip inside base64",
                            INITDATA_SIZE_MAX);
 
         r = toml_parse(toml, toml_size, &i.root, &why);
+        if (r == -ENOMEM)
+                return r;
         if (r < 0)
-                return bad(reterr, r, "%s", strempty(why));
+                return error_text(reterr, r, "%s", strempty(why));
         r = check_head(&i.root, &i.algorithm, reterr);
         if (r < 0)
                 return r;
@@ -144,7 +134,7 @@ int initdata_decode(const char *encoded, size_t size, Initdata *ret, char **rete
                 return r;
         r = hash(&i, toml, toml_size);
         if (r < 0)
-                return bad(reterr, r, "its digest cannot be computed");
+                return error_text(reterr, r, "its digest cannot be computed");
 
         *ret = i;
         i = INITDATA_NULL;
