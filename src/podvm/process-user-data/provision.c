@@ -23,7 +23,8 @@
 #include "userdata/cloud-config.h"
 #include "userdata/initdata.h"
 
-#define FILE_MODE 0600
+#define FILE_MODE 0600                          /* at most; less where user data asks for it, but readable by its owner */
+#define FILE_MODE_MIN 0400
 #define RAW_NAME "user-data"                    /* the data as it came, for a second run to compare */
 #define DIGEST_NAME "initdata.digest"
 #define LOG_NAME "measurements"
@@ -55,6 +56,7 @@ typedef struct Item {
         const char *name;                       /* borrowed: constant */
         const char *content;                    /* borrowed: of the document or the plan; NULL = the file is to go */
         size_t size;
+        mode_t mode;
         char *temporary;                        /* its name, or that of the file it replaced; NULL = nothing to clean up */
         bool placed, replaced, removed;
 } Item;
@@ -89,7 +91,13 @@ static bool plan_has(const Plan *p, const char *name) {
 
 static void plan_add(Plan *p, const char *name, const char *content, size_t size) {
         assert(p->n < ELEMENTSOF(p->items));
-        p->items[p->n++] = (Item) { .name = name, .content = content, .size = size };
+        p->items[p->n++] = (Item) { .name = name, .content = content, .size = size, .mode = FILE_MODE };
+}
+
+static void plan_add_file(Plan *p, const char *name, const CloudConfigFile *f) {
+        plan_add(p, name, f->content, f->size);
+        if (f->mode != MODE_INVALID)
+                p->items[p->n - 1].mode = (f->mode & FILE_MODE) | FILE_MODE_MIN;
 }
 
 /* A path comes from outside: shown with nothing in it that a terminal would obey. */
@@ -162,7 +170,7 @@ static int plan_apf(Plan *p, const CloudConfigFile *apf, char **reterr) {
         if (r < 0)
                 return error_text(reterr, -EBADMSG, "'%s' cannot be used: %s.", apf->path, strempty(why));
 
-        plan_add(p, "apf.json", apf->content, apf->size);
+        plan_add_file(p, "apf.json", apf);
         return 0;
 }
 
@@ -192,7 +200,7 @@ static int plan_files(Plan *p, const CloudConfig *c, char **reterr) {
                 else if (allowed[k].rule == RULE_INITDATA)
                         initdata = f;
                 else
-                        plan_add(p, allowed[k].name, f->content, f->size);
+                        plan_add_file(p, allowed[k].name, f);
         }
 
         r = plan_initdata(p, initdata, reterr);
@@ -291,7 +299,7 @@ static int write_temporary(Plan *p, Item *item) {
         r = write_full(fd, item->content, item->size);
         if (r < 0)
                 return r;
-        if (fchmod(fd, FILE_MODE) < 0)
+        if (fchmod(fd, item->mode) < 0)
                 return -errno;
         if (fsync(fd) < 0)
                 return -errno;

@@ -20,8 +20,9 @@ typedef enum ProvisionResult {
  * @reterr:      one clear sentence on failure, freed by the caller; *@reterr is NULL before. Never quotes content
  *
  * All files or none: they are written under temporary names, synced, and only then renamed, apf.json as the last; whatever was
- * done is undone when a step fails. Only files of a fixed list are written, mode 0600; others are logged and skipped. The data
- * itself is kept in the file "user-data" beside them, and other data than that is refused for the rest of the VM's life.
+ * done is undone when a step fails. Only files of a fixed list are written, mode 0600 or tighter where the data asks for it; others
+ * are logged and skipped. The data itself is kept in the file "user-data" beside them, and other data than that is refused for the
+ * rest of the VM's life.
  *
  * Initdata is unpacked, checked and measured before any file is in its place; without any, the dummy is. Of its files those that are
  * known are written; where it has none of a name, what is in that place is removed.
