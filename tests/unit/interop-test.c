@@ -40,11 +40,13 @@ typedef struct UserData {
 static const UserData user_data[] = {
         { "as upstream's worker writes it", .text =
           "#cloud-config\n\nwrite_files:\n"
-          "  - path: /run/peerpod/apf.json\n    content: |\n      {\n          \"pod-network\": null,\n          \"pod-namespace\": \"default\",\n"
+          "  - path: /run/peerpod/apf.json\n    content: |\n      {\n          \"pod-network\": null,\n          \"pod-n"
+          "amespace\": \"default\",\n"
           "          \"pod-name\": \"nginx\"\n      }\n"
           "  - path: /run/peerpod/auth.json\n    content: |\n      {\"auths\":{}}\n"
           "  - path: /run/peerpod/initdata\n    content: |\n"
-          "      H4sIAAAAAAAA/ypLLSrOzM9TsFVQMtAz1DNQ4krMSc8vyizJyAWJFWckGluYKHFxRackliTGcikV5OdkJlfqFaWm5ysp2Cqoq6tzFSQmZyempyokpqfmlcRDFHCBJA"
+          "      H4sIAAAAAAAA/ypLLSrOzM9TsFVQMtAz1DNQ4krMSc8vyizJyAWJFWckGluYKHFxRackliTGcikV5OdkJlfqFaWm5ysp2Cqoq6tzFSQ"
+          "mZyempyokpqfmlcRDFHCBJA"
           "ABAAD//zmF0VtcAAAA\n"
           "  - path: /run/peerpod/scratch-space.marker\n", .auth = "{\"auths\":{}}\n" },
         { "without the first line", .text = "write_files:\n" APF },
@@ -55,26 +57,35 @@ static const UserData user_data[] = {
         { "an empty file, without content", .text = HEAD APF AUTH, .auth = "" },
         { "content that is null", .text = HEAD APF AUTH "    content: null\n", .auth = "" },
         { "an unknown key of a file", .text = HEAD APF AUTH "    content: a\n    defer: true\n", .auth = "a" },
-        { "an unknown key beside write_files", .text = "runcmd:\n  - [sh, -c, id]\n" HEAD APF AUTH "    content: a\n", .auth = "a" },
-        { "users and keys of a cloud's own", .text = "users:\n  - name: root\n    ssh_authorized_keys: [x]\nssh_pwauth: true\n" HEAD APF },
+        { "an unknown key beside write_files", .text = "runcmd:\n  - [sh, -c, id]\n" HEAD APF AUTH "    content: a\n",
+          .auth = "a" },
+        { "users and keys of a cloud's own",
+          .text = "users:\n  - name: root\n    ssh_authorized_keys: [x]\nssh_pwauth: true\n" HEAD APF },
         { "permissions that are wider", .text = HEAD APF AUTH "    permissions: '0644'\n    content: a\n", .auth = "a" },
-        { "permissions that are tighter", .text = HEAD APF AUTH "    permissions: \"0400\"\n    content: a\n", .auth = "a", .mode = 0400 },
+        { "permissions that are tighter", .text = HEAD APF AUTH "    permissions: \"0400\"\n    content: a\n",
+          .auth = "a", .mode = 0400 },
         { "permissions to nobody", .text = HEAD APF AUTH "    permissions: '0000'\n    content: a\n", .auth = "a", .mode = 0400 },
         { "permissions with set-user-ID", .text = HEAD APF AUTH "    permissions: '4755'\n    content: a\n", .auth = "a" },
         { "permissions without quotes", .text = HEAD APF AUTH "    permissions: 0600\n    content: a\n", .auth = "a" },
-        { "permissions that are no number", .text = HEAD APF AUTH "    permissions: u=rw\n", .error = "permissions is no octal number" },
+        { "permissions that are no number", .text = HEAD APF AUTH "    permissions: u=rw\n",
+          .error = "permissions is no octal number" },
         { "an owner", .text = HEAD APF AUTH "    owner: root:root\n    content: a\n", .auth = "a" },
         { "another owner", .text = HEAD APF AUTH "    owner: nobody\n    content: a\n", .auth = "a" },
         { "base64", .text = HEAD APF AUTH "    encoding: b64\n    content: eyJhdXRocyI6e319\n", .auth = "{\"auths\":{}}" },
-        { "base64 in a block of lines", .text = HEAD APF AUTH "    encoding: base64\n    content: |\n      eyJhdXRo\n      cyI6e319\n", .auth = "{\"auths\":{}}" },
+        { "base64 in a block of lines",
+          .text = HEAD APF AUTH "    encoding: base64\n    content: |\n      eyJhdXRo\n      cyI6e319\n",
+          .auth = "{\"auths\":{}}" },
         { "base64 that is none", .text = HEAD APF AUTH "    encoding: b64\n    content: '{}'\n", .error = "is no base64" },
         { "gzip in base64", .text = HEAD APF AUTH "    encoding: gz+b64\n    content: H4sIAAAAAAAAA6tWSiwtyShWsqqurQUA+jcPoQwAAAA=\n",
           .auth = "{\"auths\":{}}" },
-        { "gzip in base64 that is none", .text = HEAD APF AUTH "    encoding: gz+b64\n    content: eyJhdXRocyI6e319\n", .error = "is no gzip" },
-        { "an encoding nobody has", .text = HEAD APF AUTH "    encoding: rot13\n    content: a\n", .error = "this encoding is not supported" },
+        { "gzip in base64 that is none", .text = HEAD APF AUTH "    encoding: gz+b64\n    content: eyJhdXRocyI6e319\n",
+          .error = "is no gzip" },
+        { "an encoding nobody has", .text = HEAD APF AUTH "    encoding: rot13\n    content: a\n",
+          .error = "this encoding is not supported" },
         { "append", .text = HEAD APF AUTH "    append: true\n    content: a\n", .error = "append is not supported" },
         { "no append", .text = HEAD APF AUTH "    append: false\n    content: a\n", .auth = "a" },
-        { "lines that end in CR LF", .text = "#cloud-config\r\nwrite_files:\r\n  - path: /run/peerpod/apf.json\r\n    content: |\r\n      {}\r\n"
+        { "lines that end in CR LF",
+          .text = "#cloud-config\r\nwrite_files:\r\n  - path: /run/peerpod/apf.json\r\n    content: |\r\n      {}\r\n"
           "  - path: /run/peerpod/auth.json\r\n    content: |\r\n      a\r\n      b\r\n", .auth = "a\nb\n" },
         { "tabs in content", .text = HEAD APF AUTH "    content: |\n      {\t\"auths\":\t{}}\n", .auth = "{\t\"auths\":\t{}}\n" },
         { "tabs for indentation", .text = HEAD APF "\t- path: /run/peerpod/auth.json\n", .error = "no YAML" },
@@ -92,10 +103,13 @@ static const UserData user_data[] = {
         { "content that is a number", .text = HEAD APF AUTH "    content: 1\n", .auth = "1" },
         { "binary content", .text = HEAD APF AUTH "    content: !!binary eyI=\n", .error = "!!binary is not supported" },
         { "two documents", .text = HEAD APF "---\n" HEAD APF, .error = "more than one document" },
-        { "cut off in an entry", .text = "#cloud-config\nwrite_files:\n  - path: /run/peerpod/apf.json\n    content: \"{", .error = "no YAML" },
+        { "cut off in an entry", .text = "#cloud-config\nwrite_files:\n  - path: /run/peerpod/apf.json\n    content: \"{",
+          .error = "no YAML" },
         { "cut off before apf.json", .text = HEAD AUTH "    content: a\n", .error = "has no '/run/peerpod/apf.json'" },
-        { "cut off in apf.json", .text = HEAD ENTRY("apf.json") "    content: |\n      {\"pod-na\n", .error = "'/run/peerpod/apf.json' cannot be used" },
-        { "initdata that is not gzip", .text = HEAD APF ENTRY("initdata") "    content: e30=\n", .error = "it is not gzip inside base64" },
+        { "cut off in apf.json", .text = HEAD ENTRY("apf.json") "    content: |\n      {\"pod-na\n",
+          .error = "'/run/peerpod/apf.json' cannot be used" },
+        { "initdata that is not gzip", .text = HEAD APF ENTRY("initdata") "    content: e30=\n",
+          .error = "it is not gzip inside base64" },
 };
 
 static void check_auth(const UserData *c, const char *dir) {
@@ -165,29 +179,40 @@ static const Apf apfs[] = {
           .n_routes = 2, .default_route = true, .protocol = RTPROT_BOOT },
         { "routes that are null", .text = NETWORK("\"routes\":null,\"neighbors\":null,") },
         { "no routes at all", .text = NETWORK("") },
-        { "the default route as 4-in-6", .text = ROUTE("{\"dst\":\"::ffff:0.0.0.0/0\",\"gw\":\"10.128.0.1\"}"), .n_routes = 1, .default_route = true },
-        { "the default route as older builds wrote it", .text = ROUTE("{\"dst\":\"0.0.0.0/0\",\"gw\":\"10.128.0.1\"}"), .n_routes = 1,
+        { "the default route as 4-in-6", .text = ROUTE("{\"dst\":\"::ffff:0.0.0.0/0\",\"gw\":\"10.128.0.1\"}"),
+          .n_routes = 1, .default_route = true },
+        { "the default route as older builds wrote it", .text = ROUTE("{\"dst\":\"0.0.0.0/0\",\"gw\":\"10.128.0.1\"}"),
+          .n_routes = 1,
           .default_route = true },
-        { "the default route as nothing", .text = ROUTE("{\"dst\":\"\",\"gw\":\"10.128.0.1\"}"), .n_routes = 1, .default_route = true },
-        { "an on-link route with an empty gateway", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"dev\":\"eth0\"}"), .n_routes = 1 },
-        { "a protocol that upstream knows", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"protocol\":\"dhcp\"}"), .n_routes = 1,
+        { "the default route as nothing", .text = ROUTE("{\"dst\":\"\",\"gw\":\"10.128.0.1\"}"),
+          .n_routes = 1, .default_route = true },
+        { "an on-link route with an empty gateway", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"dev\":\"eth0\"}"),
+          .n_routes = 1 },
+        { "a protocol that upstream knows", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"protocol\":\"dhcp\"}"),
+          .n_routes = 1,
           .protocol = RTPROT_DHCP },
-        { "a protocol nobody knows, which ends upstream's forwarder", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"protocol\":\"bird\"}"),
+        { "a protocol nobody knows, which ends upstream's forwarder",
+          .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"protocol\":\"bird\"}"),
           .n_routes = 1, .protocol = RTPROT_UNSPEC },
-        { "a scope nobody knows", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"scope\":\"galaxy\"}"), .network_error = "'scope'" },
-        { "a destination that is none", .text = ROUTE("{\"dst\":\"10.0.0.0\",\"gw\":\"\"}"), .network_error = "'dst' is not an IPv4 prefix" },
-        { "an IPv6 destination among IPv4 routes", .text = ROUTE("{\"dst\":\"fd00::/8\",\"gw\":\"\"}"), .network_error = "'dst' is not an IPv4 prefix" },
+        { "a scope nobody knows", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"scope\":\"galaxy\"}"),
+          .network_error = "'scope'" },
+        { "a destination that is none", .text = ROUTE("{\"dst\":\"10.0.0.0\",\"gw\":\"\"}"),
+          .network_error = "'dst' is not an IPv4 prefix" },
+        { "an IPv6 destination among IPv4 routes", .text = ROUTE("{\"dst\":\"fd00::/8\",\"gw\":\"\"}"),
+          .network_error = "'dst' is not an IPv4 prefix" },
         { "a route that is no object", .text = ROUTE("1"), .network_error = "'routes[0]' is not an object" },
         { "routes that are no list", .text = NETWORK("\"routes\":{},"), .network_error = "'routes'" },
         { "an unknown key in a route", .text = ROUTE("{\"dst\":\"10.0.0.0/8\",\"gw\":\"\",\"weight\":[1]}"), .n_routes = 1 },
         { "an unknown key in the network", .text = NETWORK("\"routing-tunnel\":{\"a\":1},") },
-        { "unknown keys and leftovers beside it", .text = "{\"pod-network\":null,\"sc-pp-prv\":\"AA==\",\"sc-wn-pub\":null,\"new\":[{}]}",
+        { "unknown keys and leftovers beside it",
+          .text = "{\"pod-network\":null,\"sc-pp-prv\":\"AA==\",\"sc-wn-pub\":null,\"new\":[{}]}",
           .no_network = true },
         { "a network that is null, which crashes upstream's forwarder", .text = "{\"pod-network\":null}", .no_network = true },
         { "no network", .text = "{}", .no_network = true },
         { "a network that is a string", .text = "{\"pod-network\":\"vxlan\"}", .apf_error = "'pod-network'" },
         { "a key that is given twice, the last holds", .text = "{\"pod-network\":1,\"pod-network\":null}", .no_network = true },
-        { "no client CA, for the forwarder to refuse", .text = "{\"pod-network\":null,\"tls-server-key\":\"K\",\"tls-server-cert\":\"C\"}",
+        { "no client CA, for the forwarder to refuse",
+          .text = "{\"pod-network\":null,\"tls-server-key\":\"K\",\"tls-server-cert\":\"C\"}",
           .no_network = true },
         { "TLS 1.1", .text = "{\"tls-min-version\":\"VersionTLS11\"}", .apf_error = "'tls-min-version'" },
         { "a key that is no string", .text = "{\"tls-server-key\":{\"a\":1}}", .apf_error = "'tls-server-key'" },
@@ -197,8 +222,10 @@ static const Apf apfs[] = {
         { "an MTU that is a string", .text = "{\"pod-network\":{\"mtu\":\"1450\"}}", .network_error = "'mtu'" },
         { "an MTU below zero", .text = "{\"pod-network\":{\"mtu\":-1}}", .network_error = "'mtu'" },
         { "a port that is none", .text = "{\"pod-network\":{\"vxlan-port\":65536}}", .network_error = "'vxlan-port'" },
-        { "an id that does not fit into VXLAN", .text = "{\"pod-network\":{\"vxlan-id\":16777216}}", .network_error = "'vxlan-id'" },
-        { "an interface that is a path", .text = "{\"pod-network\":{\"interface\":\"../eth0\"}}", .network_error = "'interface'" },
+        { "an id that does not fit into VXLAN", .text = "{\"pod-network\":{\"vxlan-id\":16777216}}",
+          .network_error = "'vxlan-id'" },
+        { "an interface that is a path", .text = "{\"pod-network\":{\"interface\":\"../eth0\"}}",
+          .network_error = "'interface'" },
         { "addresses that are not set", .text = "{\"pod-network\":{\"podip\":\"\",\"pod-hw-addr\":\"\",\"worker-node-ip\":\"\"}}" },
         { "a neighbour without address", .text = NETWORK("\"neighbors\":[{\"ip\":\"\",\"hw-addr\":\"0a:58:0a:80:00:01\"}],"),
           .network_error = "'ip' is missing" },
@@ -254,8 +281,10 @@ int main(void) {
 
         log_set_max_level(LOG_EMERG);
         FOREACH_ELEMENT(const UserData, c, user_data, ELEMENTSOF(user_data))
-                tests[n++] = (struct CMUnitTest) { .name = c->name, .test_func = user_data_is_taken_or_refused, .initial_state = (void*) c };
+                tests[n++] = (struct CMUnitTest) { .name = c->name,
+                                                   .test_func = user_data_is_taken_or_refused, .initial_state = (void*) c };
         FOREACH_ELEMENT(const Apf, c, apfs, ELEMENTSOF(apfs))
-                tests[n++] = (struct CMUnitTest) { .name = c->name, .test_func = apf_json_is_taken_or_refused, .initial_state = (void*) c };
+                tests[n++] = (struct CMUnitTest) { .name = c->name,
+                                                   .test_func = apf_json_is_taken_or_refused, .initial_state = (void*) c };
         return cmocka_run_group_tests_name("interop", tests, NULL, NULL);
 }

@@ -55,7 +55,8 @@ static int check_report(const MeasureSettings *s, const Initdata *i, char **rete
         initdata_digest_fit(i, wanted, field.size);
         if (memcmp(field.value, wanted, field.size) != 0)
                 return error_text(reterr, -EBADMSG,
-                                  "Initdata is not what this VM was made with: %s of its attestation report is another digest.", field.name);
+                                  "Initdata is not what this VM was made with: %s of its attestation report is another digest.",
+                                  field.name);
         log_info("Initdata is what %s of the attestation report says.", field.name);
         return 0;
 }
