@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 #include "adaptor/certificate-watch.h"
@@ -149,6 +151,7 @@ Manager* manager_free(Manager *m) {
         sd_bus_flush_close_unref(m->bus);
         history_free(m->history);
         sandbox_store_free(m->store);
+        free(m->hypervisor_socket);
         free(m->provider_name);
         sd_event_unref(m->event);
         free(m);
@@ -249,8 +252,12 @@ int manager_load(Manager *m) {
 }
 
 int manager_listen(Manager *m, int fd) {
+        struct sockaddr_un sa = {};
+        socklen_t size = sizeof(sa) - 1;        /* leaves a NUL behind the path */
         int r;
 
+        if (getsockname(fd, (struct sockaddr*) &sa, &size) >= 0 && sa.sun_family == AF_UNIX)
+                m->hypervisor_socket = strdup(sa.sun_path);
         r = hypervisor_service_new(m, fd, &m->hypervisor);
         if (r < 0)
                 return log_error_errno(r, "Failed to serve the shim's socket: %m");

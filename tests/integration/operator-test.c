@@ -577,8 +577,6 @@ static void monitor_shows_a_life_as_it_happens(void **state) {
 /* ---- check -------------------------------------------------------------------------------------------------------------------------- */
 
 static const char good_kata[] =
-        "[hypervisor.remote]\n"
-        "remote_hypervisor_socket = \"/run/peerpod/hypervisor.sock\"\n"
         "remote_hypervisor_timeout = 600\n"
         "enable_annotations = [\"^machine_type$\", \"^default_vcpus$\", \"^default_memory$\", \"^image$\", \"^default_gpus$\",\n"
         "    \"^default_gpu_model$\", \"^cc_init_data$\"]\n"
@@ -610,7 +608,8 @@ static void run_check(Test *t, Output *o, const char *cm, const char *secret, co
                         module_directory, cm);
         write_text(path_of(t, "etc/peer-pods-cm.env"), text);
         write_text(path_of(t, "etc/peer-pods-secret.env"), secret);
-        write_text(path_of(t, "kata.toml"), good_kata);
+        (void) snprintf(text, sizeof(text), "[hypervisor.remote]\nremote_hypervisor_socket = \"%s\"\n%s", path_of(t, "hypervisor.sock"), good_kata);
+        write_text(path_of(t, "kata.toml"), text);
         assert_int_equal(setenv("PEERPOD_LIBEXECDIR", path_of(t, "libexec"), 1), 0);
 
         (void) snprintf(config, sizeof(config), "--config-dir=%s", path_of(t, "etc"));
@@ -728,6 +727,23 @@ static void check_says_in_the_clouds_words_why_the_provider_cannot_be_used(void 
         start_adaptor(t);
 }
 
+static void check_compares_kata_with_what_the_adaptor_has(void **state) {
+        static const char *const longer[] = { "--start-timeout=700s", NULL };
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        adaptor_options = longer;
+        restart_adaptor(t, SIGTERM);
+        run_check(t, &o, "", "", NULL);
+        assert_says(o.out, "remote_hypervisor_timeout is 600 s and START_TIMEOUT is 11min 40s");
+        assert_int_equal(o.status, 3);
+
+        write_text(path_of(t, "kata.toml"), "[hypervisor.remote]\nremote_hypervisor_socket = \"/run/peerpod/hypervisor.sock\"\n");
+        CTL(t, &o, "check", "--config-dir", path_of(t, "etc"), "--kata-config", path_of(t, "kata.toml"));
+        assert_says(o.out, "remote_hypervisor_socket is '/run/peerpod/hypervisor.sock', but the adaptor listens on '");
+        assert_says(o.out, path_of(t, "hypervisor.sock"));
+}
+
 static void check_looks_at_one_sandbox(void **state) {
         static const char *const one[] = { "--sandbox", "0123", NULL };
         Test *t = *state;
@@ -831,6 +847,7 @@ int main(int argc, char *argv[]) {
                 TEST(check_tells_a_typing_error_from_a_setting),
                 TEST(check_finds_credentials_that_others_can_read_and_shows_none),
                 TEST(check_says_in_the_clouds_words_why_the_provider_cannot_be_used),
+                TEST(check_compares_kata_with_what_the_adaptor_has),
                 TEST(check_looks_at_one_sandbox),
         };
 
