@@ -144,10 +144,10 @@ Manager* manager_free(Manager *m) {
         m->find_call = service_call_free(m->find_call);
         m->list_call = service_call_free(m->list_call);
         manager_forget_gone(m);
-        unit_client_free(m->units);
         polkit_free(m->polkit);
         service_link_free(m->tunnel);
         service_link_free(m->provider);
+        unit_client_free(m->units);
         sd_bus_flush_close_unref(m->bus);
         history_free(m->history);
         sandbox_store_free(m->store);
@@ -174,6 +174,11 @@ int manager_connect_bus(Manager *m) {
         r = unit_client_new(m->bus, &m->units);
         if (r < 0)
                 return log_error_errno(r, "Failed to listen to systemd: %m");
+        r = service_link_watch(m->tunnel, m->units, "peerpod-tunnel.service");
+        if (r >= 0)
+                r = service_link_watch(m->provider, m->units, "peerpod-provider.service");
+        if (r < 0)
+                return log_oom();
         r = manager_bus_add(m->bus, m);
         if (r < 0)
                 return log_error_errno(r, "Failed to add our objects to the system bus: %m");
