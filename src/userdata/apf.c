@@ -8,6 +8,7 @@
 
 #include "basic/json.h"
 #include "basic/strv.h"
+#include "basic/utf8.h"
 #include "basic/util.h"
 
 #define INDENT 4
@@ -61,49 +62,14 @@ static bool tls_version_is_known(const char *s) {
         return streq(s, "VersionTLS12") || streq(s, "VersionTLS13");
 }
 
-/* The code point at p and the length of its sequence (RFC 3629 section 4), 0 if it is none. */
-static size_t utf8_decode(const unsigned char *p, uint32_t *ret) {
-        static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
-        uint32_t c;
-        size_t n;
-
-        if (p[0] < 0x80) {
-                *ret = p[0];
-                return 1;
-        }
-
-        if (p[0] >= 0xc2 && p[0] <= 0xdf)
-                n = 2;
-        else if (p[0] >= 0xe0 && p[0] <= 0xef)
-                n = 3;
-        else if (p[0] >= 0xf0 && p[0] <= 0xf4)
-                n = 4;
-        else
-                return 0;
-
-        c = p[0] & (0x7fU >> n);
-        for (size_t i = 1; i < n; i++) {                /* a NUL ends this too */
-                if ((p[i] & 0xc0) != 0x80)
-                        return 0;
-                c = c << 6 | (p[i] & 0x3fU);
-        }
-        if (c < smallest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-                return 0;
-
-        *ret = c;
-        return n;
-}
-
 /* Go's encoding/json escapes &, <, > and U+2028/2029, and has short forms for \n, \r, \t, \b and \f. The characters from DEL
  * on are ours: the text is to fit into a YAML block, which may not hold them. */
 static int put_string(FILE *f, const char *s) {
-        const unsigned char *p = (const unsigned char*) s;
-
         fputc('"', f);
-        while (*p) {
+        for (size_t n; *s; s += n) {
                 uint32_t c;
-                size_t n = utf8_decode(p, &c);
 
+                n = utf8_decode(s, strnlen(s, UTF8_MAX), &c);
                 if (n == 0)
                         return -EINVAL;
 
@@ -123,8 +89,7 @@ static int put_string(FILE *f, const char *s) {
                          c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff)
                         fprintf(f, "\\u%04x", c);
                 else
-                        (void) fwrite(p, 1, n, f);
-                p += n;
+                        (void) fwrite(s, 1, n, f);
         }
         fputc('"', f);
         return 0;

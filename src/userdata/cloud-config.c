@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <yaml.h>
 
+#include "basic/utf8.h"
 #include "basic/util.h"
 #include "userdata/decode.h"
 
@@ -130,48 +131,21 @@ static bool owner_is_plain(const char *s) {
 
 /* The length of the UTF-8 sequence at p, 0 if it is none or a character that a literal block changes or may not hold:
  * YAML 1.1 section 5.1 (c-printable) without its line breaks other than LF (5.4), and without the byte order mark. */
-static size_t block_character(const unsigned char *p, size_t left) {
+static size_t block_character(const char *p, size_t left) {
         uint32_t c;
-        size_t n;
+        size_t n = utf8_decode(p, left, &c);
 
-        if (p[0] < 0x80)
-                return p[0] == '\n' || p[0] == '\t' || (p[0] >= 0x20 && p[0] < 0x7f) ? 1 : 0;
-
-        if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-                n = 2;
-                c = p[0] & 0x1fU;
-        } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-                n = 3;
-                c = p[0] & 0x0fU;
-        } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-                n = 4;
-                c = p[0] & 0x07U;
-        } else
-                return 0;
-
-        if (left < n)
-                return 0;
-        for (size_t i = 1; i < n; i++) {
-                if ((p[i] & 0xc0) != 0x80)
-                        return 0;
-                c = c << 6 | (p[i] & 0x3fU);
-        }
-
-        if ((n == 3 && c < 0x800) || (n == 4 && c < 0x10000) || c > 0x10ffff)
-                return 0;
-        if (c < 0xa0 || (c >= 0xd800 && c <= 0xdfff) || c == 0xfeff || c == 0xfffe || c == 0xffff ||
-            c == 0x2028 || c == 0x2029)
-                return 0;
-        return n;
+        if (n <= 1)
+                return n == 1 && (c == '\n' || c == '\t' || (c >= 0x20 && c < 0x7f)) ? 1 : 0;
+        return c < 0xa0 || c == 0xfeff || c == 0xfffe || c == 0xffff || c == 0x2028 || c == 0x2029 ? 0 : n;
 }
 
 /* NULL if a literal block gives this content back (with its one final newline), otherwise the reason. */
 static const char* content_obstacle(const char *content, size_t size) {
-        const unsigned char *p = (const unsigned char*) content;
         size_t first;
 
         for (size_t i = 0; i < size;) {
-                size_t n = block_character(p + i, size - i);
+                size_t n = block_character(content + i, size - i);
                 if (n == 0)
                         return "it holds bytes that are no printable UTF-8 text";
                 i += n;
