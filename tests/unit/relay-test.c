@@ -29,6 +29,7 @@ typedef struct Fixture {
         int clients[N_CLIENTS_MAX];
         unsigned n_wanted, n_lost, n_closed, n_answers;
         int last_code, lost_error;
+        size_t n_connections;
         size_t own_fds;
 } Fixture;
 
@@ -43,11 +44,15 @@ static void on_lost(Relay *r, int error, const char *text, void *userdata) {
         f->lost_error = error;
 }
 
-static void on_closed(Relay *r, void *userdata) {
-        ((Fixture*) userdata)->n_closed++;
+static void on_changed(Relay *r, void *userdata) {
+        Fixture *f = userdata;
+        size_t n = relay_get_n_connections(r);
+
+        f->n_closed += n < f->n_connections;
+        f->n_connections = n;
 }
 
-static const RelayHandlers handlers = { on_wanted, on_lost, on_closed };
+static const RelayHandlers handlers = { on_wanted, on_lost, on_changed };
 
 static void on_answer(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
         Fixture *f = userdata;
@@ -91,6 +96,7 @@ static void add_client(Fixture *f, size_t i) {
         Channel *c = channel_on_pair(f, &f->clients[i]);
 
         assert_int_equal(relay_add_downstream(f->relay, c), 0);
+        f->n_connections = relay_get_n_connections(f->relay);
 }
 
 static void add_upstream(Fixture *f) {
@@ -522,6 +528,33 @@ static void malformed_envelopes_go_no_further(void **state) {
         assert_true(nothing_to_read(f->upstream));
 }
 
+static void silent_connections_give_way_to_others(void **state) {
+        Fixture *f = *state;
+
+        add_upstream(f);
+        relay_set_connections_max(f->relay, 3);
+        for (size_t i = 0; i < 3; i++)
+                add_client(f, i);
+        request(f, 0, 1, "Poll", "");
+        assert_true(relay_has_room(f->relay));
+        put(f->clients[1], "\0\0\0\xff", 4);           /* the beginning of a frame is no call */
+        turn(f);
+
+        add_client(f, 3);
+        expect_end(f->clients[1]);
+        request(f, 3, 1, "Poll", "");
+        assert_true(relay_has_room(f->relay));
+        add_client(f, 4);
+        expect_end(f->clients[2]);
+        assert_int_equal(f->n_closed, 2);
+        request(f, 4, 1, "Poll", "");
+        assert_false(relay_has_room(f->relay));
+
+        answer(f, 1, "last");
+        assert_int_equal(take(f->clients[0], NULL).stream_id, 1);
+        assert_int_equal(relay_get_n_connections(f->relay), 3);
+}
+
 static void our_own_calls_go_beside_the_others(void **state) {
         Fixture *f = *state;
 
@@ -646,6 +679,52 @@ static void half_an_answer_is_never_finished_with_something_else(void **state) {
         assert_in_range(got, 100000, 200000);
         turn(f);
         assert_int_equal(relay_get_n_connections(f->relay), 0);
+}
+
+/* Each turn ends: nobody goes round and round while an answer is unfinished. */
+static void words_that_wait_keep_nobody_busy(void **state) {
+        enum { SIZE = 400000, HALF = 200000 };
+        static uint8_t frame[TTRPC_HEADER_SIZE + SIZE], b[65536];
+        Fixture *f = *state;
+        size_t size, got = 0, done;
+        ssize_t n;
+
+        request(f, 0, 1, "A", "");
+        (void) make_frame(frame, 1, TTRPC_TYPE_RESPONSE, 0, NULL, 0);
+        write_be32(frame, SIZE);
+        for (done = 0; done < HALF; done += 50000) {
+                put(f->upstream, frame + done, 50000);
+                turn(f);
+        }
+
+        /* More refusals than the relay keeps for one that does not read: it stops reading, and the queue itself is empty. */
+        for (unsigned i = 0; i < 40000; i++) {
+                uint8_t q[256];
+
+                size = make_request(q, 4, 0, "Even", "");
+                if (send(f->clients[0], q, size, MSG_NOSIGNAL) != (ssize_t) size)
+                        break;
+                turn(f);
+        }
+        while ((n = recv(f->clients[0], b, sizeof(b), 0)) > 0 || got < HALF) {
+                got += n > 0 ? n : 0;
+                turn(f);
+        }
+        assert_true(got < sizeof(frame));
+
+        /* With the rest come all of them. */
+        while (done < sizeof(frame) || got < (1U << 20)) {
+                size = MIN(sizeof(frame) - done, (size_t) 50000);
+                if (size > 0)
+                        put(f->upstream, frame + done, size);
+                done += size;
+                turn(f);
+                n = recv(f->clients[0], b, sizeof(b), 0);
+                got += n > 0 ? n : 0;
+        }
+        request(f, 1, 1, "B", "");
+        answer(f, 3, "fine");
+        assert_int_equal(take(f->clients[1], NULL).length, 4);
 }
 
 static void a_half_closed_client_is_let_go_after_its_answers(void **state) {
@@ -1106,10 +1185,12 @@ int main(void) {
                 T(edits_keep_what_they_do_not_know, setup_two),
                 T(the_watcher_hears_of_the_loss, setup_two),
                 T(malformed_envelopes_go_no_further, setup_two),
+                T(silent_connections_give_way_to_others, setup),
                 T(our_own_calls_go_beside_the_others, setup_two),
                 T(oversize_requests_are_skipped, setup_two),
                 T(oversize_answers_end_their_call_only, setup_two),
                 T(our_words_wait_behind_an_unfinished_answer, setup_two),
+                T(words_that_wait_keep_nobody_busy, setup_two),
                 T(half_an_answer_is_never_finished_with_something_else, setup_two),
                 T(a_half_closed_client_is_let_go_after_its_answers, setup_two),
                 T(an_upstream_that_does_not_read_stops_the_callers, setup_two),
