@@ -31,12 +31,13 @@ check agent-protocol-forwarder 17
 check api-server-rest 16
 check attestation-agent 22
 check confidential-data-hub 48
-check kata-agent 96
-check netns@ 96
-check peerpod-seed 96
+check kata-agent 94
+check netns@ 32
+check peerpod-seed 35
 check pod-network 20
-check process-user-data 15
+check process-user-data 12
 check scratch-storage 39
+check tee-report 39
 
 for unit in "$root"/usr/lib/systemd/system/*.service; do
         name=$(basename "$unit" .service)

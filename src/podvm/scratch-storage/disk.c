@@ -171,7 +171,7 @@ static int place_behind_root(ScratchPlace *ret, char **ret_error) {
         r = disk_tail(sysfs, &ret->tail);
         if (r == -ENOSPC)
                 return fail(ret_error, r, "disk '%s' has %llu MiB behind its last partition, and %llu MiB are the least; "
-                            "make it larger (ROOT_VOLUME_SIZE), or add a disk with a partition named '" SCRATCH_PARTLABEL "'",
+                            "make it larger by the setting of the provider, or add a disk with a partition named '" SCRATCH_PARTLABEL "'",
                             disk, (unsigned long long) ret->tail.size >> 20, (unsigned long long) SCRATCH_SIZE_MIN >> 20);
         if (r < 0)
                 return fail(ret_error, r, "the partitions of disk '%s' cannot be read: %s", disk, strerror(-r));
