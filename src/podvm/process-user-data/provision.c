@@ -402,6 +402,7 @@ static int write_event(Plan *p, char **reterr) {
 static int write_files(Plan *p, const MeasureSettings *measure, char **reterr) {
         int r;
 
+        (void) remove_temporary_files_at(p->dir_fd);            /* of a run that was killed; nobody else writes here yet */
         r = write_temporaries(p, reterr);
         if (r < 0)
                 return r;
