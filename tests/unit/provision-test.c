@@ -377,11 +377,13 @@ static void a_run_that_was_cut_off_is_finished_with_its_own_initdata_only(void *
         assert_int_equal(run_initdata(f, HEAD), PROVISION_DONE);
         (void) snprintf(path, sizeof(path), "%s/apf.json", f->out);
         assert_int_equal(unlink(path), 0);              /* the last to be written */
+        put_file(f->out, ".#apf.json.0123456789abcdef", "{");
 
         assert_int_equal(run_initdata(f, HEAD "\"aa.toml\" = ''\n"), -EEXIST);
         assert_non_null(strstr(f->error, "initdata.digest' is of other initdata"));
         assert_int_equal(access(path, F_OK), -1);
         assert_int_equal(run_initdata(f, HEAD), PROVISION_DONE);
+        assert_files(f, "apf.json", "initdata", "initdata.digest", "user-data", NULL);
         assert_int_equal(run_initdata(f, HEAD), PROVISION_ALREADY);
 }
 
