@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the parts of the firewall's diagnosis share: firewall-load.c reads nf_tables' messages, firewall.c walks what was read, firewall-xt.c
- * knows iptables' matches. */
+ * knows iptables' matches, and iptables.c walks the tables of the older iptables. */
 #pragma once
 
 #include <netlink/attr.h>
@@ -69,3 +69,4 @@ bool firewall_same(const Name *a, const Name *b);
 
 /* firewall_xt_match() - what one of iptables' matches says of a packet; @info: its data, of @size bytes */
 Match firewall_xt_match(const FirewallPacket *p, const char *name, const void *info, size_t size);
+bool firewall_xt_target_drops(const char *name);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Matches of iptables, which nf_tables carries as they are ("iptables-nft"). Only the destination port is known of the ports. */
+#include <netinet/in.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/xt_conntrack.h>
 #include <linux/netfilter/xt_multiport.h>
 #include <linux/netfilter/xt_tcpudp.h>
 
@@ -7,6 +10,10 @@
 
 static Match port_within(uint16_t port, uint16_t from, uint16_t to, bool invert) {
         return (port >= from && port <= to) != invert ? YES : NO;
+}
+
+bool firewall_xt_target_drops(const char *name) {
+        return streq(name, "REJECT") || streq(name, "DROP");
 }
 
 Match firewall_xt_match(const FirewallPacket *p, const char *name, const void *info, size_t size) {
@@ -40,6 +47,15 @@ Match firewall_xt_match(const FirewallPacket *p, const char *name, const void *i
                         i += u.pflags[i] ? 1 : 0;
                 }
                 return found != (bool) u.invert ? YES : u.flags == XT_MULTIPORT_EITHER ? PERHAPS : NO;
+        }
+        if (streq(name, "conntrack") && size >= sizeof(struct xt_conntrack_mtinfo3)) {
+                struct xt_conntrack_mtinfo3 u;
+
+                memcpy(&u, info, sizeof(u));
+                if (u.match_flags != XT_CONNTRACK_STATE)
+                        return PERHAPS;
+                /* Our own rules switch tracking off at priority raw. */
+                return (bool) (u.state_mask & XT_CONNTRACK_STATE_UNTRACKED) != (bool) (u.invert_flags & XT_CONNTRACK_STATE) ? YES : NO;
         }
         return PERHAPS;
 }

@@ -30,7 +30,7 @@ typedef struct Walk {
         bool network_known[20], transport_known[16];
         Bytes registers;
         size_t steps;
-        char **certain, **possible;
+        char ***certain, ***possible;
         int error;
 } Walk;
 
@@ -347,7 +347,7 @@ static bool is_rejecting_target(struct nlattr *data) {
         char name[FIREWALL_NAME_SIZE];
 
         return nla_parse_nested(a, NFTA_TARGET_MAX, data, NULL) >= 0 && firewall_get_text(a[NFTA_TARGET_NAME], name) &&
-                (streq(name, "REJECT") || streq(name, "DROP"));
+                firewall_xt_target_drops(name);
 }
 
 /* Expressions that let every packet pass on, whatever else they do. */
@@ -420,7 +420,7 @@ static void add_finding(Walk *w, bool certain, const Name *chain, uint64_t handl
         char text[512];
         int r;
 
-        if (strv_length(certain ? w->certain : w->possible) >= FIREWALL_FINDINGS_MAX)
+        if (strv_length(certain ? *w->certain : *w->possible) >= FIREWALL_FINDINGS_MAX)
                 return;
         if (handle == 0)
                 (void) snprintf(text, sizeof(text), "nftables: policy of table %s '%s', chain '%s' (hook %s) %s", family_name(chain->family),
@@ -430,7 +430,7 @@ static void add_finding(Walk *w, bool certain, const Name *chain, uint64_t handl
                 (void) snprintf(text, sizeof(text), "nftables: rule with handle %llu of table %s '%s', chain '%s' (hook %s) %s them",
                                 (unsigned long long) handle, family_name(chain->family), chain->table, chain->name,
                                 hook_name(w->base->hook), certain ? "drops" : "may drop");
-        r = strv_extend(certain ? &w->certain : &w->possible, text);
+        r = strv_extend(certain ? w->certain : w->possible, text);
         if (r < 0)
                 w->error = r;
 }
@@ -524,11 +524,10 @@ static bool is_dormant(const FirewallRuleset *s, const Name *chain) {
         return false;
 }
 
-int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***ret) {
+int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***certain, char ***possible) {
         const uint32_t hooks = p->incoming ? BIT(NF_INET_PRE_ROUTING) | BIT(NF_INET_LOCAL_IN) :
                                              BIT(NF_INET_LOCAL_OUT) | BIT(NF_INET_POST_ROUTING);
-        _cleanup_(strv_freep) char **possible = NULL;
-        Walk w = { .set = s, .packet = p };
+        Walk w = { .set = s, .packet = p, .certain = certain, .possible = possible };
 
         prepare(&w);
         FOREACH_ELEMENT(const Chain, c, s->chains, s->n_chains) {
@@ -542,11 +541,5 @@ int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char 
                 if (c->policy == NF_DROP && (o == GOES_ON || o == GOES_ON_PERHAPS))
                         add_finding(&w, o == GOES_ON, &c->name, 0);
         }
-        possible = w.possible;
-        if (w.error < 0) {
-                strv_free(w.certain);
-                return w.error;
-        }
-        *ret = w.certain ?: TAKE_PTR(possible);
-        return 0;
+        return w.error;
 }
