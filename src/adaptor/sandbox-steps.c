@@ -8,6 +8,7 @@
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
 #include "adaptor/provider-client.h"
+#include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/volumes.h"

@@ -27,6 +27,7 @@
 #include "adaptor/manager.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
+#include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-steps.h"
 #include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox-story.h"
