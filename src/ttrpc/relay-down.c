@@ -32,6 +32,8 @@ static void conn_update_input(Conn *c) {
 void conn_arm_drained(Conn *c) {
         if (c->blocking)
                 channel_notify_drained(c->channel, RELAY_ANSWERS_MAX / 2);
+        else if (c->held_size > 0)
+                ;       /* goes out behind the unfinished frame, which arms this again; till then it would be told at once, for ever */
         else if (c->answers_paused)
                 channel_notify_drained(c->channel, RELAY_ANSWERS_SOFT / 2);
         else if (c->eof || c->closing)
@@ -143,7 +145,8 @@ void conn_close(Conn *c) {
 }
 
 static void conn_sent(Conn *c) {
-        if (conn_answers(c) > RELAY_ANSWERS_MAX && !c->closing) {
+        /* What is held does not count here: it waits for the upstream, which must go on for that. */
+        if (channel_queued(c->channel) > RELAY_ANSWERS_MAX && !c->closing) {
                 conn_set_blocking(c, true);
                 conn_arm_drained(c);
         }
@@ -522,7 +525,7 @@ static void on_conn_drained(Channel *channel, void *userdata) {
                 }
         }
 
-        if (c->blocking && conn_answers(c) <= RELAY_ANSWERS_MAX / 2)
+        if (c->blocking && channel_queued(c->channel) <= RELAY_ANSWERS_MAX / 2)
                 conn_set_blocking(c, false);
         if (c->answers_paused && conn_answers(c) <= RELAY_ANSWERS_SOFT / 2) {
                 c->answers_paused = false;
@@ -594,7 +597,7 @@ void conn_finish(Conn *c, const char *text, uint64_t timeout_usec) {
 void conn_restored(Conn *c) {
         (void) silent_remove(&c->relay->silent, &c->silent);    /* it may have made its calls before */
         conn_update_input(c);
-        if (conn_answers(c) > RELAY_ANSWERS_MAX)
+        if (channel_queued(c->channel) > RELAY_ANSWERS_MAX)
                 conn_set_blocking(c, true);
         if (!c->eof)
                 conn_set_waiting(c, true);      /* a frame that is there already brings no input */
