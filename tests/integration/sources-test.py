@@ -338,6 +338,13 @@ class Clouds(Rig):
         self.service(LINK_LOCAL, ibm(GOOD.decode()))
         self.succeeds()
 
+    def test_a_token_may_be_created(self):
+        self.machine("ibm")
+        documented = ibm(GOOD.decode())
+        self.service(LINK_LOCAL, lambda request, connection: documented(request, connection).replace(b" 200 ", b" 201 ", 1)
+                     if request.method == "PUT" else documented(request, connection))
+        self.succeeds()
+
     def test_ibm_answers_that_are_not_what_they_should_be(self):
         self.machine("ibm")
         for answer, text in ((b'{"user_data": 5}', "the answer cannot be read"), (b"<html>", "the answer cannot be read"),
@@ -569,7 +576,7 @@ class Failures(Rig):
         self.aws(b"220 smtp.example ESMTP\r\n")
         self.fails(1, "Failed to fetch user data (AWS)", "-t", "1")
 
-    def test_a_certificate_s_protocol_is_not_spoken(self):
+    def test_http_1_1_is_spoken(self):
         self.machine("aws")
         s = self.service(LINK_LOCAL, aws(reply(GOOD)))
         self.succeeds()

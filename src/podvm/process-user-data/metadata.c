@@ -93,7 +93,7 @@ int metadata_data(const MetadataService *m, const char *body, size_t size, char 
 }
 
 static int check_status(int status, const char *url, char **reterr) {
-        if (status == 200)
+        if (status == 200 || status == 201)     /* 201: a token has been created */
                 return 0;
         return source_fail(reterr, -EAGAIN, "'%s' was answered with HTTP status %d%s", url, status,
                            status >= 300 && status < 400 ? ", a redirect, which is not followed" :
