@@ -231,6 +231,7 @@ class Rig(unittest.TestCase):
         self.dir = tempfile.mkdtemp(prefix="pp-", dir="/tmp")
         self.addCleanup(shutil.rmtree, self.dir)
         os.mkdir(self.path("seed"))
+        os.mkdir(self.path("sys"))              # a machine without TPM and TEE
         self.environment = dict(os.environ)
         self.log = ""
 
@@ -259,7 +260,7 @@ class Rig(unittest.TestCase):
     def start(self, *arguments, program=(PROGRAM, "provision-files")):
         command = [*program, *arguments]
         if program[-1] == "provision-files":
-            command += ["--seed-dir", self.path("seed"), "--output-dir", self.path("out")]
+            command += ["--seed-dir", self.path("seed"), "--output-dir", self.path("out"), "--sys-dir", self.path("sys")]
         p = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.addCleanup(p.stdout.close)
         self.addCleanup(p.kill)
@@ -279,7 +280,7 @@ class Rig(unittest.TestCase):
         self.check_files()
 
     def check_files(self):
-        self.assertEqual(sorted(os.listdir(self.path("out"))), ["apf.json", "auth.json", "user-data"])
+        self.assertEqual(sorted(os.listdir(self.path("out"))), ["aa.toml", "apf.json", "auth.json", "initdata", "initdata.digest", "user-data"])
         with open(self.path("out", "user-data"), "rb") as f:
             self.assertEqual(f.read(), GOOD)
 

@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-#include "podvm/process-user-data/source.h"
+#include "basic/error-text.h"
+#include "basic/util.h"
 
 #define COMMAND_MESSAGE UINT32_C(30)
 #define PROTOCOL_RPCI UINT32_C(0x49435052)      /* "RPCI" */
@@ -160,17 +161,17 @@ static int channel_ask(const Channel *c, const char *text, size_t size_max, char
 static int explain(int error, char **reterr) {
         switch (error) {
         case -EPERM:
-                return source_fail(reterr, error, "the hypervisor does not let programs use its backdoor");
+                return error_text(reterr, error, "the hypervisor does not let programs use its backdoor");
         case -EOPNOTSUPP:
-                return source_fail(reterr, error, "this machine's backdoor is not known here");
+                return error_text(reterr, error, "this machine's backdoor is not known here");
         case -E2BIG:
-                return source_fail(reterr, error, "it is too big");
+                return error_text(reterr, error, "it is too big");
         case -EPROTO:
-                return source_fail(reterr, -EAGAIN, "the hypervisor refuses the message channel");
+                return error_text(reterr, -EAGAIN, "the hypervisor refuses the message channel");
         case -ESTALE:
-                return source_fail(reterr, -EAGAIN, "the machine was moved or suspended in the middle of it, again and again");
+                return error_text(reterr, -EAGAIN, "the machine was moved or suspended in the middle of it, again and again");
         case -EBADMSG:
-                return source_fail(reterr, error, "the hypervisor does not keep to the protocol of the message channel");
+                return error_text(reterr, error, "the hypervisor does not keep to the protocol of the message channel");
         default:
                 return error;
         }
@@ -198,7 +199,7 @@ int guestinfo_get(BackdoorFunction call, const char *key, size_t size_max, char 
         r = size >= 2 && answer[1] == ' ' && answer[0] == '1' ? 0 : size >= 1 && answer[0] == '0' ? -ENODATA : -EBADMSG;
         if (r < 0) {
                 erase_free(answer, size);
-                return r == -ENODATA ? source_fail(reterr, r, "there is no such variable") : explain(r, reterr);
+                return r == -ENODATA ? error_text(reterr, r, "there is no such variable") : explain(r, reterr);
         }
 
         memmove(answer, answer + 2, size - 2 + 1);

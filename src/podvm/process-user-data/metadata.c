@@ -4,7 +4,9 @@
 #include <dlfcn.h>
 #include <stdio.h>
 
+#include "basic/error-text.h"
 #include "basic/json.h"
+#include "basic/util.h"
 #include "podvm/process-user-data/source.h"
 #include "userdata/cloud-config.h"
 #include "userdata/decode.h"
@@ -28,17 +30,17 @@ int metadata_token(const MetadataService *m, const char *body, size_t size, char
                 if (r == -ENOMEM)
                         return r;
                 if (r <= 0)
-                        return source_fail(reterr, -EBADMSG, "the answer with the token cannot be read: %s", why ?: "there is none in it");
+                        return error_text(reterr, -EBADMSG, "the answer with the token cannot be read: %s", why ?: "there is none in it");
                 n = strlen(token);
         }
 
         while (n > 0 && (token[n - 1] == '\n' || token[n - 1] == '\r'))
                 n--;
         if (n == 0 || n > TOKEN_SIZE_MAX)
-                return source_fail(reterr, -EBADMSG, "the token is %s", n == 0 ? "empty" : "too long");
+                return error_text(reterr, -EBADMSG, "the token is %s", n == 0 ? "empty" : "too long");
         for (size_t i = 0; i < n; i++)
                 if (token[i] <= ' ' || token[i] > '~')
-                        return source_fail(reterr, -EBADMSG, "the token has characters that no token has");
+                        return error_text(reterr, -EBADMSG, "the token has characters that no token has");
 
         copy = strndup(token, n);
         if (!copy)
@@ -62,16 +64,16 @@ int metadata_data(const MetadataService *m, const char *body, size_t size, char 
                 if (r == -ENOMEM)
                         return r;
                 if (r < 0)
-                        return source_fail(reterr, -EBADMSG, "the answer cannot be read: %s", strempty(why));
+                        return error_text(reterr, -EBADMSG, "the answer cannot be read: %s", strempty(why));
                 n = r > 0 ? strlen(text) : 0;
         }
         if (n == 0)
-                return source_fail(reterr, -EAGAIN, "the user data is empty");
+                return error_text(reterr, -EAGAIN, "the user data is empty");
 
         if (m->base64) {
                 r = base64_decode(text, n, &data, &n);
                 if (r == -EBADMSG)
-                        return source_fail(reterr, r, "the user data is no base64");
+                        return error_text(reterr, r, "the user data is no base64");
                 if (r < 0)
                         return r;
         } else {
@@ -84,8 +86,8 @@ int metadata_data(const MetadataService *m, const char *body, size_t size, char 
 
         if (n == 0 || n > CLOUD_CONFIG_SIZE_MAX) {
                 erase_free(data, n);
-                return n == 0 ? source_fail(reterr, -EAGAIN, "the user data is empty") :
-                                source_fail(reterr, -E2BIG, "the user data is too big");
+                return n == 0 ? error_text(reterr, -EAGAIN, "the user data is empty") :
+                                error_text(reterr, -E2BIG, "the user data is too big");
         }
         *ret = data;
         *ret_size = n;
@@ -95,7 +97,7 @@ int metadata_data(const MetadataService *m, const char *body, size_t size, char 
 static int check_status(int status, const char *url, char **reterr) {
         if (status == 200 || status == 201)     /* 201: a token has been created */
                 return 0;
-        return source_fail(reterr, -EAGAIN, "'%s' was answered with HTTP status %d%s", url, status,
+        return error_text(reterr, -EAGAIN, "'%s' was answered with HTTP status %d%s", url, status,
                            status >= 300 && status < 400 ? ", a redirect, which is not followed" :
                            status == 401 || status == 403 ? ", it refuses us or the token" :
                            status == 404 ? ", there is none (yet)" : "");
@@ -113,7 +115,7 @@ static int ask(const MetadataService *m, HttpFunction http, uint64_t deadline_us
                 free(*reterr);
                 *reterr = NULL;
                 if (now >= deadline_usec)
-                        return source_fail(reterr, -EAGAIN, "there is no time left to ask");
+                        return error_text(reterr, -EAGAIN, "there is no time left to ask");
                 if (asprintf(&url, "http://%s%s", m->addresses[i], path) < 0)
                         return -ENOMEM;
 
@@ -124,7 +126,7 @@ static int ask(const MetadataService *m, HttpFunction http, uint64_t deadline_us
                 if (r < 0) {
                         if (r == -ETIMEDOUT || r == -ECONNRESET || r == -EBADMSG)
                                 r = -EAGAIN;
-                        (void) source_fail(reterr, r, "'%s': %s", url, why ?: strerror(-r));
+                        (void) error_text(reterr, r, "'%s': %s", url, why ?: strerror(-r));
                         continue;
                 }
 
@@ -193,7 +195,7 @@ int metadata_fetch(const MetadataService *m, uint64_t deadline_usec, char **ret,
                 if (module)
                         http = (HttpFunction) dlsym(module, "http_request");
                 if (!http)
-                        return source_fail(reterr, -ELIBACC, "%s", dlerror());
+                        return error_text(reterr, -ELIBACC, "%s", dlerror());
         }
         return metadata_ask(m, http, deadline_usec, ret, ret_size, reterr);
 }

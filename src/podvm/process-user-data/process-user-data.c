@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "basic/daemon.h"
+#include "basic/error-text.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
 #include "basic/messages.h"
@@ -23,6 +24,7 @@ typedef struct Settings {
         bool wait_for_seed;
         char *seed_dir;
         char *output_dir;
+        char *tpm_device, *sys_dir;
 } Settings;
 
 static const Option options[] = {
@@ -36,6 +38,10 @@ static const Option options[] = {
           .help = "Where the seed disk is mounted", .metavar = "DIR" },
         { .flag = "output-dir", .type = OPTION_STRING, .offset = offsetof(Settings, output_dir), .value = PODVM_DATA_DIR,
           .help = "Where the files go, for tests", .metavar = "DIR" },
+        { .flag = "tpm-device", .type = OPTION_STRING, .offset = offsetof(Settings, tpm_device), .value = "/dev/tpmrm0",
+          .help = "The TPM whose PCR 8 initdata is measured into", .metavar = "PATH" },
+        { .flag = "sys-dir", .type = OPTION_STRING, .offset = offsetof(Settings, sys_dir), .value = "/sys",
+          .help = "Where to look for a TPM and for attestation reports, for tests", .metavar = "DIR" },
         {}
 };
 
@@ -82,29 +88,29 @@ static int attempt(const Settings *s, const Source *source, const SourceSettings
 
         r = source->fetch(where, &text, &size, &why);
         if (r < 0)
-                return source_fail(reterr, r, "Failed to fetch user data (%s): %s.", source->name, why ?: strerror(-r));
+                return error_text(reterr, r, "Failed to fetch user data (%s): %s.", source->name, why ?: strerror(-r));
 
         if (size == 0) {
                 free(text);
-                return source_fail(reterr, source->remote || s->wait_for_seed ? -EAGAIN : -EBADMSG,
+                return error_text(reterr, source->remote || s->wait_for_seed ? -EAGAIN : -EBADMSG,
                                    "The user data (%s) is empty.", source->name);
         }
         if (size >= 2 && (unsigned char) text[0] == 0x1f && (unsigned char) text[1] == 0x8b) {
                 erase_free(text, size);
-                return source_fail(reterr, -EOPNOTSUPP, "The user data (%s) is compressed, which this source does not allow.", source->name);
+                return error_text(reterr, -EOPNOTSUPP, "The user data (%s) is compressed, which this source does not allow.", source->name);
         }
 
         /* Writers of user data end each line (cloud-api-adaptor: src/cloud-providers/util/cloudinit/cloudconfig.go). A disk is what it
          * is, but an upload that broke off may come again. */
         if (s->wait_for_seed && !source->remote && text[size - 1] != '\n') {
                 erase_free(text, size);
-                return source_fail(reterr, -EBADMSG, "The user data (%s) is cut off: its last line has no end.", source->name);
+                return error_text(reterr, -EBADMSG, "The user data (%s) is cut off: its last line has no end.", source->name);
         }
 
-        r = provision(text, size, s->output_dir, &why);
+        r = provision(text, size, s->output_dir, &(MeasureSettings) { .tpm_device = s->tpm_device, .sys_dir = s->sys_dir }, &why);
         erase_free(text, size);
         if (r < 0)
-                return source_fail(reterr, r, "Failed to process user data (%s): %s", source->name, why ?: strerror(-r));
+                return error_text(reterr, r, "Failed to process user data (%s): %s", source->name, why ?: strerror(-r));
         return r;
 }
 

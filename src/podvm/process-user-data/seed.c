@@ -8,7 +8,9 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 
+#include "basic/error-text.h"
 #include "basic/io.h"
+#include "basic/util.h"
 #include "userdata/cloud-config.h"
 
 /* The disk is the host's: a symlink on it must not make us read a file of the VM, nor a fifo make us wait. */
@@ -70,7 +72,7 @@ int seed_read(const SourceSettings *s, const char *path, char **ret, size_t *ret
 
         if (r >= 0)
                 return 0;
-        return source_fail(reterr, r == -EFBIG ? -E2BIG : r, "'%s/%s': %s", s->seed_dir, path,
+        return error_text(reterr, r == -EFBIG ? -E2BIG : r, "'%s/%s': %s", s->seed_dir, path,
                            r == -EFBIG ? "it is too big" :
                            r == -ELOOP ? "there is a symbolic link in it" :
                            r == -EBADFD || r == -ENXIO ? "it is no regular file" :

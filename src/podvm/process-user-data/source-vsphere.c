@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* vSphere: guestinfo.userdata and guestinfo.userdata.encoding of the VM's extraConfig, which cloud-api-adaptor sets
  * (src/cloud-providers/vsphere/provider.go), with the encodings of cloud-init's VMware datasource. */
+#include "podvm/process-user-data/vsphere.h"
+
+#include "basic/error-text.h"
+#include "basic/util.h"
 #include "podvm/process-user-data/guestinfo.h"
 #include "podvm/process-user-data/source.h"
-#include "podvm/process-user-data/vsphere.h"
 #include "userdata/cloud-config.h"
 #include "userdata/decode.h"
 
@@ -34,24 +37,24 @@ int vsphere_decode(const char *encoding, const char *value, size_t size, char **
         int r;
 
         if (is_absent(value, size))
-                return source_fail(reterr, -EAGAIN, "it is empty");
+                return error_text(reterr, -EAGAIN, "it is empty");
         for (i = 0; i < ELEMENTSOF(encodings); i++)
                 if (streq(encoding, encodings[i].name))
                         break;
         if (i == ELEMENTSOF(encodings))
-                return source_fail(reterr, -EOPNOTSUPP, "its encoding is neither base64 nor gzip+base64");
+                return error_text(reterr, -EOPNOTSUPP, "its encoding is neither base64 nor gzip+base64");
 
         if (encodings[i].base64) {
                 r = base64_decode(value, size, &data, &n);
                 if (r < 0)
-                        return r == -EBADMSG ? source_fail(reterr, r, "it is no base64") : r;
+                        return r == -EBADMSG ? error_text(reterr, r, "it is no base64") : r;
         }
         if (encodings[i].gzip) {
                 r = gzip_decode(data, n, CLOUD_CONFIG_SIZE_MAX, &unpacked, &size);
                 erase_free(data, n);
                 if (r < 0)
-                        return r == -EBADMSG ? source_fail(reterr, r, "it is no gzip file, or cut off") :
-                                r == -E2BIG ? source_fail(reterr, r, "it is too big when it is unpacked") : r;
+                        return r == -EBADMSG ? error_text(reterr, r, "it is no gzip file, or cut off") :
+                                r == -E2BIG ? error_text(reterr, r, "it is too big when it is unpacked") : r;
                 data = unpacked;
                 n = size;
         }
@@ -65,7 +68,7 @@ int vsphere_decode(const char *encoding, const char *value, size_t size, char **
 
         if (n == 0 || n > CLOUD_CONFIG_SIZE_MAX) {
                 erase_free(data, n);
-                return n == 0 ? source_fail(reterr, -EAGAIN, "it is empty") : source_fail(reterr, -E2BIG, "it is too big");
+                return n == 0 ? error_text(reterr, -EAGAIN, "it is empty") : error_text(reterr, -E2BIG, "it is too big");
         }
         *ret = data;
         *ret_size = n;
@@ -84,17 +87,17 @@ static int vsphere_fetch(const SourceSettings *s, char **ret, size_t *ret_size, 
 
         r = guestinfo_get(backdoor_call, KEY, VALUE_SIZE_MAX, &value, &size, &why);
         if (r < 0)
-                return source_fail(reterr, r == -ENODATA ? -EAGAIN : r, KEY ": %s", why ?: strerror(-r));
+                return error_text(reterr, r == -ENODATA ? -EAGAIN : r, KEY ": %s", why ?: strerror(-r));
 
         r = guestinfo_get(backdoor_call, KEY ".encoding", ENCODING_SIZE_MAX, &encoding, &n, &why);
         if (r < 0 && r != -ENODATA)
-                (void) source_fail(reterr, r, KEY ".encoding: %s", why ?: strerror(-r));
+                (void) error_text(reterr, r, KEY ".encoding: %s", why ?: strerror(-r));
         else {
                 free(why);
                 why = NULL;
                 r = vsphere_decode(strempty(encoding), value, size, ret, ret_size, &why);
                 if (r < 0)
-                        (void) source_fail(reterr, r, KEY ": %s", why ?: strerror(-r));
+                        (void) error_text(reterr, r, KEY ": %s", why ?: strerror(-r));
         }
         erase_free(value, size);
         return r;

@@ -2,10 +2,10 @@
 #include "podvm/process-user-data/source.h"
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "basic/io.h"
+#include "basic/util.h"
 
 #define DMI_DIR "/sys/class/dmi/id"
 #define DMI_VALUE_MAX 4096U
@@ -52,14 +52,4 @@ bool dmi_begins(const char *attribute, const char *prefix) {
         _cleanup_(freep) char *found = dmi_read(attribute);
 
         return found && startswith(found, prefix);
-}
-
-int source_fail(char **reterr, int error, const char *format, ...) {
-        va_list ap;
-
-        va_start(ap, format);
-        if (vasprintf(reterr, format, ap) < 0)
-                *reterr = NULL;
-        va_end(ap);
-        return error;
 }

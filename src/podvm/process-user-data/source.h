@@ -6,8 +6,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "basic/util.h"
-
 typedef struct SourceSettings {
         const char *seed_dir;           /* where the seed disk is mounted, or somebody puts a file */
         uint64_t deadline_usec;         /* CLOCK_MONOTONIC; for all attempts together */
@@ -37,6 +35,3 @@ const Source* source_find(const SourceSettings *s);
 /* What the firmware says, by the kernel: @attribute is a file of /sys/class/dmi/id. */
 bool dmi_is(const char *attribute, const char *value);
 bool dmi_begins(const char *attribute, const char *prefix);
-
-/* source_fail() - make the text of a failure; returns @error, a negative errno */
-int source_fail(char **reterr, int error, const char *format, ...) PRINTF(3, 4);
