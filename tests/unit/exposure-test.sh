@@ -24,7 +24,7 @@ check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
 check peerpod-metrics 4
 check peerpod-provider 12
-check peerpod-tunnel 20
+check peerpod-tunnel 23
 
 # Pod VM
 check agent-protocol-forwarder 17
