@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <yaml.h>
 
+#include "basic/error-text.h"
 #include "basic/utf8.h"
 #include "basic/util.h"
 #include "userdata/decode.h"
@@ -15,20 +16,6 @@
 #define CLOUD_CONFIG_DEPTH_MAX 16U              /* a real document has three levels; the rest is for skipped keys */
 #define CLOUD_CONFIG_EVENTS_MAX 16384U
 #define CLOUD_CONFIG_KEY_SHOWN_MAX 64           /* of an unknown key, in a warning */
-
-/* Fills *reterr if somebody wants it, and returns error as it came. No memory for the text is no other error. */
-static int PRINTF(3, 4) fail(char **reterr, int error, const char *format, ...) {
-        va_list ap;
-
-        if (!reterr)
-                return error;
-
-        va_start(ap, format);
-        if (vasprintf(reterr, format, ap) < 0)
-                *reterr = NULL;
-        va_end(ap);
-        return error;
-}
 
 static void cloud_config_file_done(CloudConfigFile *f) {
         free(f->path);
@@ -181,23 +168,23 @@ static int check_entry(const CloudConfigEntry *e, size_t i, char **reterr) {
         const char *why;
 
         if (!e->path || !path_is_plain(e->path))
-                return fail(reterr, -EINVAL, "write_files[%zu]: this path cannot be written as a plain word", i);
+                return error_text(reterr, -EINVAL, "write_files[%zu]: this path cannot be written as a plain word", i);
         if (e->owner && e->owner[0] && !owner_is_plain(e->owner))
-                return fail(reterr, -EINVAL, "'%s': the owner is not of the form user:group", e->path);
+                return error_text(reterr, -EINVAL, "'%s': the owner is not of the form user:group", e->path);
         if (e->permissions && e->permissions[0] && parse_permissions(e->permissions, &mode) < 0)
-                return fail(reterr, -EINVAL, "'%s': the permissions are no octal number", e->path);
+                return error_text(reterr, -EINVAL, "'%s': the permissions are no octal number", e->path);
         if (e->encoding && e->encoding[0] && encoding_from_string(e->encoding) < 0)
-                return fail(reterr, -EINVAL, "'%s': unknown encoding", e->path);
+                return error_text(reterr, -EINVAL, "'%s': unknown encoding", e->path);
         if (e->append && e->append[0] && !streq(e->append, "true") && !streq(e->append, "false"))
-                return fail(reterr, -EINVAL, "'%s': append is neither true nor false", e->path);
+                return error_text(reterr, -EINVAL, "'%s': append is neither true nor false", e->path);
 
         if (e->size == 0)
                 return 0;
         if (e->size > CLOUD_CONFIG_SIZE_MAX)
-                return fail(reterr, -E2BIG, "'%s': more than %zu bytes of content", e->path, CLOUD_CONFIG_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "'%s': more than %zu bytes of content", e->path, CLOUD_CONFIG_SIZE_MAX);
         why = content_obstacle(e->content, e->size);
         if (why)
-                return fail(reterr, -EINVAL, "'%s': the content cannot be written as a literal block: %s", e->path, why);
+                return error_text(reterr, -EINVAL, "'%s': the content cannot be written as a literal block: %s", e->path, why);
         return 0;
 }
 
@@ -214,7 +201,7 @@ int cloud_config_format(const CloudConfigEntry *entries, size_t n_entries, char 
         int r;
 
         if (n_entries > CLOUD_CONFIG_FILES_MAX)
-                return fail(reterr, -E2BIG, "more than %u files", CLOUD_CONFIG_FILES_MAX);
+                return error_text(reterr, -E2BIG, "more than %u files", CLOUD_CONFIG_FILES_MAX);
         for (size_t i = 0; i < n_entries; i++) {
                 r = check_entry(entries + i, i, reterr);
                 if (r < 0)
@@ -248,7 +235,7 @@ int cloud_config_format(const CloudConfigEntry *entries, size_t n_entries, char 
         }
         if (size > CLOUD_CONFIG_SIZE_MAX) {
                 erase_free(text, size);
-                return fail(reterr, -E2BIG, "the document has more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "the document has more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
         }
 
         *ret = text;
@@ -284,7 +271,7 @@ static int PRINTF(3, 4) refuse(Reader *r, int error, const char *format, ...) {
         va_end(ap);
         if (!text)
                 return error;
-        return fail(r->reterr, error, "line %zu: %s", r->event.start_mark.line + 1, text);
+        return error_text(r->reterr, error, "line %zu: %s", r->event.start_mark.line + 1, text);
 }
 
 /* Moves on to the next event, which is in r->event and of the returned type. */
@@ -295,7 +282,7 @@ static int next_event(Reader *r) {
                 if (r->parser.error == YAML_MEMORY_ERROR)
                         return -ENOMEM;
                 /* libyaml's texts are constants; none quotes the document. */
-                return fail(r->reterr, -EBADMSG, "line %zu: no YAML: %s", r->parser.problem_mark.line + 1,
+                return error_text(r->reterr, -EBADMSG, "line %zu: no YAML: %s", r->parser.problem_mark.line + 1,
                             r->parser.problem ?: "unreadable");
         }
 
@@ -694,7 +681,7 @@ int cloud_config_parse(const void *data, size_t size, CloudConfig *ret, char **r
         int e;
 
         if (size > CLOUD_CONFIG_SIZE_MAX)
-                return fail(reterr, -E2BIG, "more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
 
         _cleanup_(reader_done) Reader r = { .reterr = reterr };
 
