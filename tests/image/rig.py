@@ -114,15 +114,11 @@ def make_certificate(path, name, usage):
         "-keyout", f"{path}.key", "-out", f"{path}.crt")
 
 
-def make_secure_boot(scratch):
-    """(path of key and certificate, firmware variables in which they are enrolled and Secure Boot is on)"""
-    path, variables = f"{scratch}/secure-boot", f"{scratch}/secure-boot.variables"
-    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "2", "-subj", "/CN=peerpod test",
-        "-keyout", f"{path}.key", "-out", f"{path}.crt")
+def enrol(certificate, variables):
+    """Makes firmware variables in which it is the only key, and Secure Boot is on."""
     owner = "d2b1c9a4-6f0a-4c0e-8a52-1d6b4a5e7f10"
-    run("virt-fw-vars", "--input", f"{OVMF}/OVMF_VARS_4M.fd", "--set-pk", owner, f"{path}.crt", "--add-kek", owner, f"{path}.crt",
-        "--add-db", owner, f"{path}.crt", "--secure-boot", "--output", variables)
-    return path, variables
+    run("virt-fw-vars", "--input", f"{OVMF}/OVMF_VARS_4M.fd", "--set-pk", owner, certificate, "--add-kek", owner, certificate,
+        "--add-db", owner, certificate, "--sb", "--output", variables)
 
 
 class Seed:
@@ -457,15 +453,16 @@ class VM:
 class Rig:
     """What all cases share; a context manager."""
 
-    def __init__(self, production, test, logs):
-        self.production, self.test, self.logs = f"{production}/podvm.raw", f"{test}/podvm.raw", logs
-        self.production_dir = production
+    def __init__(self, images, logs):
+        self.production, self.signed, self.test = (f"{images}/{name}/podvm.raw" for name in ("production", "signed", "test"))
+        self.certificate, self.logs = f"{images}/keys/certificate.pem", logs
 
     def __enter__(self):
         self.scratch = tempfile.mkdtemp(prefix="image-test.")
         self.network = Network(self.scratch)
         self.seed = Seed(self.scratch)
-        self.keys, self.variables = make_secure_boot(self.scratch)
+        self.variables = f"{self.scratch}/variables"
+        enrol(self.certificate, self.variables)
         self.own_files = set(os.listdir(self.scratch)) | {"leases"}
         return self
 
