@@ -129,7 +129,8 @@ image_in_tree() { echo "$TREE_OUT${1#"$PEERPOD_CACHE/out"}"; }
 # image_describe DIR: what is known of an image without booting it
 image_describe() {
         TREE_BIND="$1:/work/image" tree_run podvm-mkosi/measure /work/image/podvm.efi >"$1/podvm.pcr.json"
-        TREE_BIND="$1:/work/image" tree_run podvm-mkosi/sbom /work/image/podvm.manifest "$(cat "$1/podvm.roothash")" >"$1/podvm.spdx.json"
+        TREE_BIND="$1:/work/image" tree_run podvm-mkosi/sbom /work/image/podvm.manifest "$(cat "$1/podvm.roothash")" \
+                >"$1/podvm.spdx.json"
 }
 
 image_convert() {
@@ -147,7 +148,8 @@ image_convert() {
                 mkdir "$new.d"
                 cp --sparse=always "$1/podvm.raw" "$new.d/disk.raw"
                 image_grow "$new.d/disk.raw" 1G
-                tar -C "$new.d" --format=oldgnu --sparse --owner=0 --group=0 --mtime=@0 --mode=0644 -cf - disk.raw | gzip -n >"$new"
+                tar -C "$new.d" --format=oldgnu --sparse --owner=0 --group=0 --mtime=@0 --mode=0644 -cf - disk.raw |
+                        gzip -n >"$new"
                 rm -rf "$new.d"
                 ;;
         *) die "unknown image format '$2'; there are: ${IMAGE_FORMATS[*]}" ;;
@@ -167,7 +169,8 @@ image_sign() {
         mv "$new/podvm.efi.signed" "$new/podvm.efi"
 
         # The ESP is the first partition.
-        start=$(TREE_BIND="$new:/work/image" tree_run sfdisk --json /work/image/podvm.raw | sed -n 's/.*"start": \([0-9]*\),.*/\1/p' | head -n 1)
+        start=$(TREE_BIND="$new:/work/image" tree_run sfdisk --json /work/image/podvm.raw |
+                sed -n '0,/"start"/ s/.*"start": \([0-9]*\),.*/\1/p')
         touch -d @315532800 "$new/podvm.efi"    # the first day of FAT
         TREE_BIND="$new:/work/image" tree_run env TZ=UTC mcopy -o -m -i "/work/image/podvm.raw@@$((start * 512))" \
                 /work/image/podvm.efi ::/EFI/BOOT/BOOTX64.EFI
@@ -179,7 +182,8 @@ image_sizes() {
         TREE_BIND="$1:/work/image" TREE_CWD=/work/image tree_run bash -ec '
                 line() { awk -v what="$1" -v size="$2" "BEGIN { printf \"%-12s %6.1f MB\\n\", what, size / 1e6 }"; }
                 line UKI "$(stat -c %s podvm.efi)"
-                line "root, hashes" "$(($(sfdisk --json podvm.raw | sed -n "s/.*\"size\": \([0-9]*\),/\1/p" | tail -n 2 | paste -sd+) << 9))"
+                sectors=$(sfdisk --json podvm.raw | sed -n "s/.*\"size\": \([0-9]*\),/\1/p" | tail -n 2 | paste -sd+)
+                line "root, hashes" "$(((sectors) << 9))"
                 line image "$(stat -c %s podvm.raw)"
                 line "as .zst" "$(zstd -q -T0 -c podvm.raw | wc -c)"' image_sizes
 }
