@@ -32,6 +32,8 @@ static void conn_update_input(Conn *c) {
 void conn_arm_drained(Conn *c) {
         if (c->blocking)
                 channel_notify_drained(c->channel, RELAY_ANSWERS_MAX / 2);
+        else if (c->held_size > 0)
+                ;       /* goes out behind the unfinished frame, which arms this again; till then it would be told at once, for ever */
         else if (c->answers_paused)
                 channel_notify_drained(c->channel, RELAY_ANSWERS_SOFT / 2);
         else if (c->eof || c->closing)
@@ -116,6 +118,7 @@ void conn_free(Conn *c) {
         conn_set_blocking(c, false);
         if (c->waiting)
                 DL_DELETE2(r->waiters, c, prev_waiter, next_waiter);
+        (void) silent_remove(&r->silent, &c->silent);
         DL_DELETE(r->conns, c);
         r->n_conns--;
         r->counters[RELAY_CONNECTIONS] = r->n_conns;
@@ -125,8 +128,8 @@ void conn_free(Conn *c) {
         free(c->held);
         free(c);
 
-        if (r->handlers->on_connection_closed)
-                r->handlers->on_connection_closed(r, r->userdata);
+        if (r->handlers->on_connections_changed)
+                r->handlers->on_connections_changed(r, r->userdata);
 }
 
 void conn_close(Conn *c) {
@@ -142,7 +145,8 @@ void conn_close(Conn *c) {
 }
 
 static void conn_sent(Conn *c) {
-        if (conn_answers(c) > RELAY_ANSWERS_MAX && !c->closing) {
+        /* What is held does not count here: it waits for the upstream, which must go on for that. */
+        if (channel_queued(c->channel) > RELAY_ANSWERS_MAX && !c->closing) {
                 conn_set_blocking(c, true);
                 conn_arm_drained(c);
         }
@@ -260,6 +264,13 @@ static void edit_not_sent(const RelayEdit *edit) {
                 edit->on_answer(-ECANCELED, (TtrpcSlice) {}, (TtrpcSlice) {}, edit->data);
 }
 
+static void conn_has_called(Conn *c) {
+        Relay *r = c->relay;
+
+        if (silent_remove(&r->silent, &c->silent) && r->handlers->on_connections_changed)
+                r->handlers->on_connections_changed(r, r->userdata);
+}
+
 /* Judges a whole frame from a caller. 1: its id is changed, it is to go upstream as it lies there. 0: nothing to send;
  * or @ret_new is the frame to send in its place (malloc()ed). */
 static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **ret_new, size_t *ret_new_size) {
@@ -294,6 +305,7 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
                 conn_reply(c, h->stream_id, TTRPC_INVALID_ARGUMENT, "StreamID cannot be re-used and must increment");
                 return 0;
         }
+        conn_has_called(c);
         if (r->refusing) {
                 conn_reply(c, h->stream_id, TTRPC_UNAVAILABLE, "%s", r->refusing);
                 return 0;
@@ -513,7 +525,7 @@ static void on_conn_drained(Channel *channel, void *userdata) {
                 }
         }
 
-        if (c->blocking && conn_answers(c) <= RELAY_ANSWERS_MAX / 2)
+        if (c->blocking && channel_queued(c->channel) <= RELAY_ANSWERS_MAX / 2)
                 conn_set_blocking(c, false);
         if (c->answers_paused && conn_answers(c) <= RELAY_ANSWERS_SOFT / 2) {
                 c->answers_paused = false;
@@ -541,9 +553,23 @@ static const ChannelHandlers conn_handlers = {
         .on_closed = on_conn_closed,
 };
 
-int relay_add_downstream(Relay *r, Channel *channel) {
-        Conn *c = new(Conn);
+void relay_set_connections_max(Relay *r, size_t n) {
+        r->n_conns_max = n;
+}
 
+bool relay_has_room(const Relay *r) {
+        return r->n_conns_max == 0 || silent_has_room(&r->silent, r->n_conns, r->n_conns_max);
+}
+
+int relay_add_downstream(Relay *r, Channel *channel) {
+        Conn *c;
+
+        if (r->n_conns_max > 0 && r->n_conns >= r->n_conns_max && r->silent.oldest) {
+                log_debug("Closing a connection on which no call was made, as another one comes.");
+                conn_drop(CONTAINER_OF(r->silent.oldest, Conn, silent));
+        }
+
+        c = new(Conn);
         if (!c) {
                 channel_free(channel);
                 return -ENOMEM;
@@ -551,6 +577,7 @@ int relay_add_downstream(Relay *r, Channel *channel) {
         *c = (Conn) { .relay = r, .channel = channel };
         DL_APPEND(r->conns, c);
         r->n_conns++;
+        silent_add(&r->silent, &c->silent);
         r->counters[RELAY_CONNECTIONS] = r->n_conns;
 
         channel_set_handlers(channel, &conn_handlers, c);
@@ -568,8 +595,9 @@ void conn_finish(Conn *c, const char *text, uint64_t timeout_usec) {
 }
 
 void conn_restored(Conn *c) {
+        (void) silent_remove(&c->relay->silent, &c->silent);    /* it may have made its calls before */
         conn_update_input(c);
-        if (conn_answers(c) > RELAY_ANSWERS_MAX)
+        if (channel_queued(c->channel) > RELAY_ANSWERS_MAX)
                 conn_set_blocking(c, true);
         if (!c->eof)
                 conn_set_waiting(c, true);      /* a frame that is there already brings no input */
