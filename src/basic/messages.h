@@ -22,3 +22,4 @@
 #define MSG_CERTIFICATE_ENDS "1f5d8f1cb3ab4e24a7c0c2d5e9a1b6d4"
 #define MSG_PROXY_FAILED     "108ef071547048808721aa63dd1081be"
 #define MSG_SANDBOX_HELD     "936ac8ea655b4377bbcaf3e726a98e38"
+#define MSG_VM_ENDED         "4e0b1d6f0a8c4c0e9c1b6d2f7a53e8b9"
