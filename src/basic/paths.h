@@ -16,5 +16,10 @@
 #define PODVM_DATA_DIR "/run/peerpod"
 #define PODVM_APF_CONFIG "/run/peerpod/apf.json"
 #define PODVM_AGENT_SOCKET "/run/peerpod/agent.sock"
+#define PODVM_AGENT_EXIT "/run/peerpod/agent-exit"
 #define PODVM_POD_NETNS "/run/netns/podns"
+#define PODVM_CDH_SOCKET "/run/confidential-containers/cdh.sock"
+#define PODVM_VOLUMES_SOCKET "/run/podvm-volumes/bus.sock"
+#define PODVM_VOLUMES_RUNTIME_DIR "/run/podvm-volumes"
+#define PODVM_VOLUMES_DIR "/run/cloud-volumes"
 #define PODVM_FORWARDER_PORT 15150

@@ -746,6 +746,17 @@ static void tls_may_be_off(void **state) {
         ttrpc_result_done(&result);
 }
 
+static void tls_may_not_be_off_unless_the_image_says_so(void **state) {
+        int status;
+
+        rig.tls = false;
+        rig.tls_off_is_forbidden = true;
+        rig_write_config(&rig);
+        rig_start_forwarder(&rig);
+        status = rig_wait(&rig.forwarder, 60000);
+        assert_true(status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 78);
+}
+
 static void an_upstream_forwarder_serves_our_proxy(void **state) {
         static const char *const versions[] = { "VersionTLS13", "VersionTLS12" };
         uint8_t *payload = calloc(1, 3 << 20);
@@ -822,6 +833,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(tls_may_be_off, setup, teardown),
+                cmocka_unit_test_setup_teardown(tls_may_not_be_off_unless_the_image_says_so, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_upstream_forwarder_serves_our_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_upstream_worker_uses_our_forwarder, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_forwarder_needs_a_client_ca, setup, teardown),
