@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 
 #include "adaptor/error.h"
-#include "adaptor/initdata.h"
 #include "adaptor/request.h"
 #include "basic/io.h"
 #include "basic/json.h"
@@ -20,6 +19,7 @@
 #include "tls/cert.h"
 #include "userdata/apf.h"
 #include "userdata/cloud-config.h"
+#include "userdata/initdata.h"
 
 #define CLIENT_KEY "client.key"
 #define CLIENT_CERT "client.crt"

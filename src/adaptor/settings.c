@@ -5,7 +5,6 @@
 #include <sys/utsname.h>
 
 #include "adaptor/history.h"
-#include "adaptor/initdata.h"
 #include "adaptor/request.h"
 #include "agent-proxy/proxy-config.h"
 #include "basic/env-file.h"
@@ -19,6 +18,7 @@
 #include "basic/util.h"
 #include "tls/cert.h"
 #include "tls/session.h"
+#include "userdata/initdata.h"
 
 #define CERTIFICATE_CHECK_MAX_USEC (UINT64_C(8760) * 3600 * USEC_PER_SEC)
 #define GIVEN_FILE_MAX (UINT32_C(1) << 20)
@@ -251,6 +251,7 @@ static int load_certificates(Settings *s, int *ret_exit) {
 }
 
 static int check_initdata(Settings *s, int *ret_exit) {
+        _cleanup_(initdata_done) Initdata initdata = INITDATA_NULL;
         _cleanup_(freep) char *text = NULL;
         int r;
 
@@ -260,7 +261,7 @@ static int check_initdata(Settings *s, int *ret_exit) {
                 return 0;
         }
 
-        r = initdata_check(s->initdata, &text);
+        r = initdata_decode(s->initdata, strlen(s->initdata), &initdata, &text);
         if (r == -ENOMEM)
                 return log_oom();
         if (r < 0) {

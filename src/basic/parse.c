@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <strings.h>
 
+#include "basic/utf8.h"
 #include "basic/util.h"
 
 #define SANDBOX_ID_MAX 64
@@ -174,48 +175,16 @@ bool sandbox_id_is_valid(const char *s) {
         return n > 0 && n <= SANDBOX_ID_MAX && !s[n] && isalnum((unsigned char) s[0]);
 }
 
-/* The sequences of RFC 3629, section 4: no surrogates, nothing overlong, nothing above U+10FFFF. */
-static size_t utf8_sequence_length(const uint8_t *p) {
-        size_t n;
-        uint8_t lo = 0x80, hi = 0xbf;
-
-        if (p[0] < 0x80)
-                return 1;
-        if (p[0] >= 0xc2 && p[0] <= 0xdf)
-                n = 2;
-        else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-                n = 3;
-                if (p[0] == 0xe0)
-                        lo = 0xa0;
-                if (p[0] == 0xed)
-                        hi = 0x9f;
-        } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-                n = 4;
-                if (p[0] == 0xf0)
-                        lo = 0x90;
-                if (p[0] == 0xf4)
-                        hi = 0x8f;
-        } else
-                return 0;
-
-        if (p[1] < lo || p[1] > hi)
-                return 0;
-        for (size_t i = 2; i < n; i++)          /* a NUL ends the check at the first byte that is missing */
-                if (p[i] < 0x80 || p[i] > 0xbf)
-                        return 0;
-        return n;
-}
-
 bool text_is_plain(const char *s, size_t max_size) {
         if (strnlen(s, max_size + 1) > max_size)
                 return false;
 
-        for (const uint8_t *p = (const uint8_t*) s; *p;) {
-                size_t n = utf8_sequence_length(p);
+        for (size_t n; *s; s += n) {
+                uint32_t c;
 
-                if (n == 0 || *p < 0x20 || *p == 0x7f)
+                n = utf8_decode(s, strnlen(s, UTF8_MAX), &c);
+                if (n == 0 || c < 0x20 || c == 0x7f)
                         return false;
-                p += n;
         }
 
         return true;

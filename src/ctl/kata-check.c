@@ -11,8 +11,7 @@
 
 #include "basic/io.h"
 #include "basic/log.h"
-#include "basic/strv.h"
-#include "ctl/toml.h"
+#include "basic/toml.h"
 
 #define FILES_MAX 32U
 #define TABLE "hypervisor.remote"
@@ -35,7 +34,7 @@ static const char *const annotations[] = {
 
 typedef struct Check {
         Findings *findings;
-        const TomlFile *files;
+        const TomlValue *files;
         size_t n_files;
         const char *path;
 } Check;
@@ -51,16 +50,10 @@ static const TomlValue* find(const Check *c, const char *path) {
         return NULL;
 }
 
-/* Is there the table, by its header or by a key in it? */
 static bool has_table(const Check *c, const char *table) {
-        size_t n = strlen(table);
+        const TomlValue *v = find(c, table);
 
-        for (size_t i = 0; i < c->n_files; i++)
-                FOREACH_ELEMENT(const TomlValue, v, c->files[i].values, c->files[i].n_values)
-                        if (strncmp(v->path, table, n) == 0 && (v->path[n] == '.' || v->path[n] == '\0'))
-                                return true;
-
-        return false;
+        return v && v->type == TOML_TABLE;
 }
 
 static const char* text_of(const TomlValue *v) {
@@ -128,19 +121,23 @@ static bool is_anchored(const char *pattern) {
 
 static void check_annotations(const Check *c) {
         const TomlValue *v = find(c, TABLE ".enable_annotations");
+        size_t n = v && v->type == TOML_ARRAY ? v->n_items : 0;
         char loose[512] = "", missing[512] = "";
         bool unanchored = false;
 
-        for (char **i = v && v->items ? v->items : (char*[]) { NULL }; *i; i++)
-                if (!is_anchored(*i)) {
+        for (size_t i = 0; i < n; i++) {
+                const char *pattern = text_of(v->items + i);
+
+                if (pattern && !is_anchored(pattern)) {
                         unanchored = true;
-                        (void) snprintf(loose + strlen(loose), sizeof(loose) - strlen(loose), "%s%s", *loose ? ", " : "", *i);
+                        (void) snprintf(loose + strlen(loose), sizeof(loose) - strlen(loose), "%s%s", *loose ? ", " : "", pattern);
                 }
+        }
         for (size_t a = 0; a < ELEMENTSOF(annotations); a++) {
                 bool found = false;
 
-                for (char **i = v && v->items ? v->items : (char*[]) { NULL }; *i; i++)
-                        found = found || pattern_matches(*i, annotations[a]);
+                for (size_t i = 0; i < n && !found; i++)
+                        found = text_of(v->items + i) && pattern_matches(text_of(v->items + i), annotations[a]);
                 if (!found)
                         (void) snprintf(missing + strlen(missing), sizeof(missing) - strlen(missing), "%s%s", *missing ? ", " : "",
                                         annotations[a]);
@@ -176,7 +173,7 @@ static void check_go_runtime(const Check *c) {
         check_create_timeout(c, "runtime.create_container_timeout");
 }
 
-int kata_check(Findings *f, const TomlFile *files, size_t n_files, const char *path, const char *socket, uint64_t start_timeout_usec) {
+int kata_check(Findings *f, const TomlValue *files, size_t n_files, const char *path, const char *socket, uint64_t start_timeout_usec) {
         const Check c = { .findings = f, .files = files, .n_files = n_files, .path = path };
         const char *name;
 
@@ -199,7 +196,7 @@ int kata_check(Findings *f, const TomlFile *files, size_t n_files, const char *p
 }
 
 /* Returns 1 if it was read, 0 if there is something to say about it, which was said; -ENOENT, -ENOMEM. */
-static int read_file(Findings *f, const char *path, TomlFile *ret) {
+static int read_file(Findings *f, const char *path, TomlValue *ret) {
         _cleanup_(freep) char *text = NULL, *error = NULL;
         _cleanup_(close_fdp) int fd = -EBADF;
         size_t size;
@@ -233,7 +230,7 @@ static int is_toml(const struct dirent *e) {
 }
 
 /* Kata merges config.d/ beside the file (kata-containers: src/runtime/pkg/katautils/config.go). */
-static int read_drop_ins(Findings *f, const char *path, TomlFile *files, size_t *n_files) {
+static int read_drop_ins(Findings *f, const char *path, TomlValue *files, size_t *n_files) {
         _cleanup_(freep) char *dir = NULL;
         const char *slash = strrchr(path, '/');
         struct dirent **entries;
@@ -268,7 +265,7 @@ static int read_drop_ins(Findings *f, const char *path, TomlFile *files, size_t 
 }
 
 static int check_path(Findings *f, const char *path, const char *socket, uint64_t start_timeout_usec) {
-        TomlFile files[FILES_MAX] = {};
+        TomlValue files[FILES_MAX] = {};
         size_t n_files = 0;
         int r;
 

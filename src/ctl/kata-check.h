@@ -4,7 +4,7 @@
 
 #include "ctl/findings.h"
 
-typedef struct TomlFile TomlFile;
+typedef struct TomlValue TomlValue;
 
 /**
  * kata_check() - look at what Kata's runtime would read
@@ -14,7 +14,7 @@ typedef struct TomlFile TomlFile;
  *
  * Returns 0 or -ENOMEM.
  */
-int kata_check(Findings *f, const TomlFile *files, size_t n_files, const char *path, const char *socket, uint64_t start_timeout_usec);
+int kata_check(Findings *f, const TomlValue *files, size_t n_files, const char *path, const char *socket, uint64_t start_timeout_usec);
 
 /* kata_check_file() - read @path, or the first one of Kata's usual places where there is one for remote hypervisors (NULL) */
 int kata_check_file(Findings *f, const char *path, const char *socket, uint64_t start_timeout_usec);

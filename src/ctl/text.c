@@ -9,34 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of the well-formed character at @s (Unicode 15, table 3-7), 0 if there is none. */
-static size_t utf8_character(const uint8_t *s) {
-        uint8_t low = 0x80, high = 0xbf;
-        size_t n;
-
-        if (s[0] < 0x80)
-                return 1;
-        if (s[0] < 0xc2 || s[0] > 0xf4)
-                return 0;
-
-        n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
-        if (s[0] == 0xe0)
-                low = 0xa0;
-        else if (s[0] == 0xed)
-                high = 0x9f;
-        else if (s[0] == 0xf0)
-                low = 0x90;
-        else if (s[0] == 0xf4)
-                high = 0x8f;
-
-        if (s[1] < low || s[1] > high)  /* also where the text ends */
-                return 0;
-        for (size_t i = 2; i < n; i++)
-                if (s[i] < 0x80 || s[i] > 0xbf)
-                        return 0;
-
-        return n;
-}
+#include "basic/utf8.h"
 
 char* text_make_utf8(const char *s) {
         char *copy, *q;
@@ -46,7 +19,8 @@ char* text_make_utf8(const char *s) {
                 return NULL;
 
         while (*s) {
-                size_t n = utf8_character((const uint8_t*) s);
+                uint32_t c;
+                size_t n = utf8_decode(s, strnlen(s, UTF8_MAX), &c);
 
                 if (n > 0) {
                         q = mempcpy(q, s, n);
@@ -69,17 +43,15 @@ char* text_for_terminal(const char *s) {
                 return NULL;
 
         while (*s) {
-                const uint8_t *u = (const uint8_t*) s;
-                size_t n = utf8_character(u);
-                bool control = (u[0] < 0x20 && u[0] != '\n' && u[0] != '\t') || u[0] == 0x7f ||
-                        (n == 2 && u[0] == 0xc2 && u[1] < 0xa0);
+                uint32_t c;
+                size_t n = utf8_decode(s, strnlen(s, UTF8_MAX), &c);
 
-                if (n > 0 && !control)
+                if (n > 0 && (c == '\n' || c == '\t' || (c >= 0x20 && (c < 0x7f || c >= 0xa0))))
                         q = mempcpy(q, s, n);
                 else {
                         n = n == 0 ? 1 : n;
                         for (size_t i = 0; i < n; i++)
-                                q += sprintf(q, "\\x%02x", u[i]);
+                                q += sprintf(q, "\\x%02x", (uint8_t) s[i]);
                 }
                 s += n;
         }

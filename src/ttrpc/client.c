@@ -211,12 +211,15 @@ static void client_handle_response(TtrpcSlot *slot, const TtrpcFrame *frame) {
         if (response.message.size > 0)
                 message = strndup((const char*) response.message.data, response.message.size);
 
+        /* A peer may send a payload beside an error; nobody may take it for an answer. */
+        bool ok = response.code == TTRPC_OK;
+
         slot_complete(slot, &(TtrpcReply) {
-                .error = response.code != TTRPC_OK ? -EREMOTEIO : 0,
+                .error = ok ? 0 : -EREMOTEIO,
                 .code = response.code,
                 .message = strempty(message),   /* without memory for it the code must do */
-                .payload = response.payload.data,
-                .size = response.payload.size,
+                .payload = ok ? response.payload.data : NULL,
+                .size = ok ? response.payload.size : 0,
         });
 }
 

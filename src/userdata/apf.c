@@ -3,28 +3,15 @@
 
 #include <json-c/json.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 
+#include "basic/error-text.h"
 #include "basic/json.h"
 #include "basic/strv.h"
+#include "basic/utf8.h"
 #include "basic/util.h"
 
 #define INDENT 4
-
-static int fail(char **reterr, int error, const char *format, ...) PRINTF(3, 4);
-static int fail(char **reterr, int error, const char *format, ...) {
-        va_list ap;
-
-        if (!reterr)
-                return error;
-
-        va_start(ap, format);
-        if (vasprintf(reterr, format, ap) < 0)
-                *reterr = NULL;
-        va_end(ap);
-        return error;
-}
 
 /* The simple keys, in upstream's order behind "pod-network" (Config in pkg/forwarder/forwarder.go). */
 static const struct {
@@ -61,49 +48,14 @@ static bool tls_version_is_known(const char *s) {
         return streq(s, "VersionTLS12") || streq(s, "VersionTLS13");
 }
 
-/* The code point at p and the length of its sequence (RFC 3629 section 4), 0 if it is none. */
-static size_t utf8_decode(const unsigned char *p, uint32_t *ret) {
-        static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
-        uint32_t c;
-        size_t n;
-
-        if (p[0] < 0x80) {
-                *ret = p[0];
-                return 1;
-        }
-
-        if (p[0] >= 0xc2 && p[0] <= 0xdf)
-                n = 2;
-        else if (p[0] >= 0xe0 && p[0] <= 0xef)
-                n = 3;
-        else if (p[0] >= 0xf0 && p[0] <= 0xf4)
-                n = 4;
-        else
-                return 0;
-
-        c = p[0] & (0x7fU >> n);
-        for (size_t i = 1; i < n; i++) {                /* a NUL ends this too */
-                if ((p[i] & 0xc0) != 0x80)
-                        return 0;
-                c = c << 6 | (p[i] & 0x3fU);
-        }
-        if (c < smallest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-                return 0;
-
-        *ret = c;
-        return n;
-}
-
 /* Go's encoding/json escapes &, <, > and U+2028/2029, and has short forms for \n, \r, \t, \b and \f. The characters from DEL
  * on are ours: the text is to fit into a YAML block, which may not hold them. */
 static int put_string(FILE *f, const char *s) {
-        const unsigned char *p = (const unsigned char*) s;
-
         fputc('"', f);
-        while (*p) {
+        for (size_t n; *s; s += n) {
                 uint32_t c;
-                size_t n = utf8_decode(p, &c);
 
+                n = utf8_decode(s, strnlen(s, UTF8_MAX), &c);
                 if (n == 0)
                         return -EINVAL;
 
@@ -123,8 +75,7 @@ static int put_string(FILE *f, const char *s) {
                          c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff)
                         fprintf(f, "\\u%04x", c);
                 else
-                        (void) fwrite(p, 1, n, f);
-                p += n;
+                        (void) fwrite(s, 1, n, f);
         }
         fputc('"', f);
         return 0;
@@ -205,7 +156,7 @@ static int put_config(FILE *f, const ApfConfig *c, json_object *network, char **
         fprintf(f, "{\n%*s\"pod-network\": ", INDENT, "");
         r = put_value(f, network, 1);
         if (r < 0)
-                return fail(reterr, r, "'pod-network' holds a string that is no text, or a number that JSON does not have");
+                return error_text(reterr, r, "'pod-network' holds a string that is no text, or a number that JSON does not have");
 
         for (size_t i = 0; i < ELEMENTSOF(strings); i++) {
                 const char *s = string_of_const(c, i);
@@ -213,11 +164,11 @@ static int put_config(FILE *f, const ApfConfig *c, json_object *network, char **
                 if (isempty(s) && !strings[i].always)
                         continue;
                 if (strlen(strempty(s)) > strings[i].size_max)
-                        return fail(reterr, -E2BIG, "'%s' is longer than %zu bytes", strings[i].key, strings[i].size_max);
+                        return error_text(reterr, -E2BIG, "'%s' is longer than %zu bytes", strings[i].key, strings[i].size_max);
                 put_key(f, strings[i].key);
                 r = put_string(f, strempty(s));
                 if (r < 0)
-                        return fail(reterr, r, "'%s' is no UTF-8 text", strings[i].key);
+                        return error_text(reterr, r, "'%s' is no UTF-8 text", strings[i].key);
         }
 
         if (c->tls_cipher_suites && c->tls_cipher_suites[0]) {
@@ -229,7 +180,7 @@ static int put_config(FILE *f, const ApfConfig *c, json_object *network, char **
                         put_line(f, 2);
                         r = put_string(f, *s);
                         if (r < 0)
-                                return fail(reterr, r, "'tls-cipher-suites' is no UTF-8 text");
+                                return error_text(reterr, r, "'tls-cipher-suites' is no UTF-8 text");
                 }
                 put_line(f, 1);
                 fputc(']', f);
@@ -250,17 +201,17 @@ int apf_config_format(const ApfConfig *c, char **ret, size_t *ret_size, char **r
 
         if (c->pod_network) {
                 if (strlen(c->pod_network) > APF_SIZE_MAX)
-                        return fail(reterr, -E2BIG, "'pod-network' is longer than %zu bytes", APF_SIZE_MAX);
+                        return error_text(reterr, -E2BIG, "'pod-network' is longer than %zu bytes", APF_SIZE_MAX);
                 r = json_parse(c->pod_network, strlen(c->pod_network), &network, &why);
                 if (r == -ENOMEM)
                         return r;
                 if (r < 0)
-                        return fail(reterr, -EINVAL, "'pod-network' is no JSON object: %s", strempty(why));
+                        return error_text(reterr, -EINVAL, "'pod-network' is no JSON object: %s", strempty(why));
         }
         if (!isempty(c->tls_min_version) && !tls_version_is_known(c->tls_min_version))
-                return fail(reterr, -EINVAL, "'tls-min-version' is neither VersionTLS12 nor VersionTLS13");
+                return error_text(reterr, -EINVAL, "'tls-min-version' is neither VersionTLS12 nor VersionTLS13");
         if (strv_length(c->tls_cipher_suites) > APF_CIPHER_SUITES_MAX)
-                return fail(reterr, -E2BIG, "'tls-cipher-suites' has more than %u names", APF_CIPHER_SUITES_MAX);
+                return error_text(reterr, -E2BIG, "'tls-cipher-suites' has more than %u names", APF_CIPHER_SUITES_MAX);
 
         f = open_memstream(&text, &size);
         if (!f)
@@ -271,7 +222,7 @@ int apf_config_format(const ApfConfig *c, char **ret, size_t *ret_size, char **r
         if (fclose(f) != 0 || failed)
                 r = r < 0 ? r : -ENOMEM;
         if (r >= 0 && size > APF_SIZE_MAX)
-                r = fail(reterr, -E2BIG, "the text is longer than %zu bytes", APF_SIZE_MAX);
+                r = error_text(reterr, -E2BIG, "the text is longer than %zu bytes", APF_SIZE_MAX);
         if (r < 0) {
                 erase_free(text, size);
                 return r;
@@ -290,7 +241,7 @@ static int read_string(json_object *o, size_t i, ApfConfig *c, char **reterr) {
         if (r <= 0)
                 return r;
         if (strlen(s) > strings[i].size_max)
-                return fail(reterr, -E2BIG, "'%s' is longer than %zu bytes", strings[i].key, strings[i].size_max);
+                return error_text(reterr, -E2BIG, "'%s' is longer than %zu bytes", strings[i].key, strings[i].size_max);
 
         *string_of(c, i) = strdup(s);
         return *string_of(c, i) ? 0 : -ENOMEM;
@@ -304,14 +255,14 @@ static int read_cipher_suites(json_object *o, ApfConfig *c, char **reterr) {
         if (r <= 0)
                 return r;
         if (json_object_array_length(array) > APF_CIPHER_SUITES_MAX)
-                return fail(reterr, -E2BIG, "'tls-cipher-suites' has more than %u names", APF_CIPHER_SUITES_MAX);
+                return error_text(reterr, -E2BIG, "'tls-cipher-suites' has more than %u names", APF_CIPHER_SUITES_MAX);
 
         r = json_get_strv(o, "tls-cipher-suites", &c->tls_cipher_suites, reterr);
         if (r < 0)
                 return r;
         for (char **s = c->tls_cipher_suites; *s; s++)
                 if (strlen(*s) > APF_STRING_MAX)
-                        return fail(reterr, -E2BIG, "'tls-cipher-suites' has a name longer than %zu bytes", APF_STRING_MAX);
+                        return error_text(reterr, -E2BIG, "'tls-cipher-suites' has a name longer than %zu bytes", APF_STRING_MAX);
         return 0;
 }
 
@@ -322,7 +273,7 @@ int apf_config_parse(const void *data, size_t size, ApfConfig *ret, char **reter
         int r;
 
         if (size > APF_SIZE_MAX)
-                return fail(reterr, -E2BIG, "more than %zu bytes", APF_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "more than %zu bytes", APF_SIZE_MAX);
 
         r = json_parse(size > 0 ? data : "", size, &o, reterr);
         if (r < 0)
@@ -345,7 +296,7 @@ int apf_config_parse(const void *data, size_t size, ApfConfig *ret, char **reter
                         return r;
         }
         if (!isempty(c.tls_min_version) && !tls_version_is_known(c.tls_min_version))
-                return fail(reterr, -EBADMSG, "'tls-min-version' is neither VersionTLS12 nor VersionTLS13");
+                return error_text(reterr, -EBADMSG, "'tls-min-version' is neither VersionTLS12 nor VersionTLS13");
 
         r = read_cipher_suites(o, &c, reterr);
         if (r < 0)

@@ -8,26 +8,14 @@
 #include <stdio.h>
 #include <yaml.h>
 
+#include "basic/error-text.h"
+#include "basic/utf8.h"
 #include "basic/util.h"
 #include "userdata/decode.h"
 
 #define CLOUD_CONFIG_DEPTH_MAX 16U              /* a real document has three levels; the rest is for skipped keys */
 #define CLOUD_CONFIG_EVENTS_MAX 16384U
 #define CLOUD_CONFIG_KEY_SHOWN_MAX 64           /* of an unknown key, in a warning */
-
-/* Fills *reterr if somebody wants it, and returns error as it came. No memory for the text is no other error. */
-static int PRINTF(3, 4) fail(char **reterr, int error, const char *format, ...) {
-        va_list ap;
-
-        if (!reterr)
-                return error;
-
-        va_start(ap, format);
-        if (vasprintf(reterr, format, ap) < 0)
-                *reterr = NULL;
-        va_end(ap);
-        return error;
-}
 
 static void cloud_config_file_done(CloudConfigFile *f) {
         free(f->path);
@@ -130,48 +118,21 @@ static bool owner_is_plain(const char *s) {
 
 /* The length of the UTF-8 sequence at p, 0 if it is none or a character that a literal block changes or may not hold:
  * YAML 1.1 section 5.1 (c-printable) without its line breaks other than LF (5.4), and without the byte order mark. */
-static size_t block_character(const unsigned char *p, size_t left) {
+static size_t block_character(const char *p, size_t left) {
         uint32_t c;
-        size_t n;
+        size_t n = utf8_decode(p, left, &c);
 
-        if (p[0] < 0x80)
-                return p[0] == '\n' || p[0] == '\t' || (p[0] >= 0x20 && p[0] < 0x7f) ? 1 : 0;
-
-        if (p[0] >= 0xc2 && p[0] <= 0xdf) {
-                n = 2;
-                c = p[0] & 0x1fU;
-        } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
-                n = 3;
-                c = p[0] & 0x0fU;
-        } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
-                n = 4;
-                c = p[0] & 0x07U;
-        } else
-                return 0;
-
-        if (left < n)
-                return 0;
-        for (size_t i = 1; i < n; i++) {
-                if ((p[i] & 0xc0) != 0x80)
-                        return 0;
-                c = c << 6 | (p[i] & 0x3fU);
-        }
-
-        if ((n == 3 && c < 0x800) || (n == 4 && c < 0x10000) || c > 0x10ffff)
-                return 0;
-        if (c < 0xa0 || (c >= 0xd800 && c <= 0xdfff) || c == 0xfeff || c == 0xfffe || c == 0xffff ||
-            c == 0x2028 || c == 0x2029)
-                return 0;
-        return n;
+        if (n <= 1)
+                return n == 1 && (c == '\n' || c == '\t' || (c >= 0x20 && c < 0x7f)) ? 1 : 0;
+        return c < 0xa0 || c == 0xfeff || c == 0xfffe || c == 0xffff || c == 0x2028 || c == 0x2029 ? 0 : n;
 }
 
 /* NULL if a literal block gives this content back (with its one final newline), otherwise the reason. */
 static const char* content_obstacle(const char *content, size_t size) {
-        const unsigned char *p = (const unsigned char*) content;
         size_t first;
 
         for (size_t i = 0; i < size;) {
-                size_t n = block_character(p + i, size - i);
+                size_t n = block_character(content + i, size - i);
                 if (n == 0)
                         return "it holds bytes that are no printable UTF-8 text";
                 i += n;
@@ -207,23 +168,23 @@ static int check_entry(const CloudConfigEntry *e, size_t i, char **reterr) {
         const char *why;
 
         if (!e->path || !path_is_plain(e->path))
-                return fail(reterr, -EINVAL, "write_files[%zu]: this path cannot be written as a plain word", i);
+                return error_text(reterr, -EINVAL, "write_files[%zu]: this path cannot be written as a plain word", i);
         if (e->owner && e->owner[0] && !owner_is_plain(e->owner))
-                return fail(reterr, -EINVAL, "'%s': the owner is not of the form user:group", e->path);
+                return error_text(reterr, -EINVAL, "'%s': the owner is not of the form user:group", e->path);
         if (e->permissions && e->permissions[0] && parse_permissions(e->permissions, &mode) < 0)
-                return fail(reterr, -EINVAL, "'%s': the permissions are no octal number", e->path);
+                return error_text(reterr, -EINVAL, "'%s': the permissions are no octal number", e->path);
         if (e->encoding && e->encoding[0] && encoding_from_string(e->encoding) < 0)
-                return fail(reterr, -EINVAL, "'%s': unknown encoding", e->path);
+                return error_text(reterr, -EINVAL, "'%s': unknown encoding", e->path);
         if (e->append && e->append[0] && !streq(e->append, "true") && !streq(e->append, "false"))
-                return fail(reterr, -EINVAL, "'%s': append is neither true nor false", e->path);
+                return error_text(reterr, -EINVAL, "'%s': append is neither true nor false", e->path);
 
         if (e->size == 0)
                 return 0;
         if (e->size > CLOUD_CONFIG_SIZE_MAX)
-                return fail(reterr, -E2BIG, "'%s': more than %zu bytes of content", e->path, CLOUD_CONFIG_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "'%s': more than %zu bytes of content", e->path, CLOUD_CONFIG_SIZE_MAX);
         why = content_obstacle(e->content, e->size);
         if (why)
-                return fail(reterr, -EINVAL, "'%s': the content cannot be written as a literal block: %s", e->path, why);
+                return error_text(reterr, -EINVAL, "'%s': the content cannot be written as a literal block: %s", e->path, why);
         return 0;
 }
 
@@ -240,7 +201,7 @@ int cloud_config_format(const CloudConfigEntry *entries, size_t n_entries, char 
         int r;
 
         if (n_entries > CLOUD_CONFIG_FILES_MAX)
-                return fail(reterr, -E2BIG, "more than %u files", CLOUD_CONFIG_FILES_MAX);
+                return error_text(reterr, -E2BIG, "more than %u files", CLOUD_CONFIG_FILES_MAX);
         for (size_t i = 0; i < n_entries; i++) {
                 r = check_entry(entries + i, i, reterr);
                 if (r < 0)
@@ -274,7 +235,7 @@ int cloud_config_format(const CloudConfigEntry *entries, size_t n_entries, char 
         }
         if (size > CLOUD_CONFIG_SIZE_MAX) {
                 erase_free(text, size);
-                return fail(reterr, -E2BIG, "the document has more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "the document has more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
         }
 
         *ret = text;
@@ -310,7 +271,7 @@ static int PRINTF(3, 4) refuse(Reader *r, int error, const char *format, ...) {
         va_end(ap);
         if (!text)
                 return error;
-        return fail(r->reterr, error, "line %zu: %s", r->event.start_mark.line + 1, text);
+        return error_text(r->reterr, error, "line %zu: %s", r->event.start_mark.line + 1, text);
 }
 
 /* Moves on to the next event, which is in r->event and of the returned type. */
@@ -321,7 +282,7 @@ static int next_event(Reader *r) {
                 if (r->parser.error == YAML_MEMORY_ERROR)
                         return -ENOMEM;
                 /* libyaml's texts are constants; none quotes the document. */
-                return fail(r->reterr, -EBADMSG, "line %zu: no YAML: %s", r->parser.problem_mark.line + 1,
+                return error_text(r->reterr, -EBADMSG, "line %zu: no YAML: %s", r->parser.problem_mark.line + 1,
                             r->parser.problem ?: "unreadable");
         }
 
@@ -720,7 +681,7 @@ int cloud_config_parse(const void *data, size_t size, CloudConfig *ret, char **r
         int e;
 
         if (size > CLOUD_CONFIG_SIZE_MAX)
-                return fail(reterr, -E2BIG, "more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
+                return error_text(reterr, -E2BIG, "more than %zu bytes", CLOUD_CONFIG_SIZE_MAX);
 
         _cleanup_(reader_done) Reader r = { .reterr = reterr };
 

@@ -157,7 +157,8 @@ static inline bool bus_fuzz_call(BusFuzz *f, const char *member, BusScript *s) {
 
         if (sd_bus_message_new_method_call(bus, &m, NULL, f->path, f->interface, member) < 0)
                 abort();
-        while (s && s->p < s->end)
+        /* libsystemd sends a signature of more than 255 characters, and drops it without an answer where it arrives. */
+        while (s && s->p < s->end && strlen(sd_bus_message_get_signature(m, true)) < 128)
                 script_append(s, m, 0);
         answered = sd_bus_call_async(bus, &slot, m, bus_fuzz_on_reply, &n_answers, USEC_INFINITY) < 0;
         for (unsigned i = 0; i < 1000 && !answered; i++) {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Payloads of the shim's calls: what is accepted keeps within the limits that the rest of the adaptor relies on. The first byte says
  * which message the others are. */
-#include "adaptor/initdata.h"
 #include "adaptor/request.h"
 #include "basic/parse.h"
 #include "basic/util.h"
 #include "proto/hypervisor.pb-c.h"
 #include "proto/podvminfo.pb-c.h"
 #include "proto/proto.h"
+#include "userdata/initdata.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -56,11 +56,9 @@ static void check_request(const char *id, const CreateRequest *q) {
                 check_name(name);
         }
         if (q->initdata) {
-                _cleanup_(freep) char *ignored = NULL;
                 int r = initdata_encode(q->initdata, &encoded);
 
                 assert(r == 0);
-                (void) initdata_check(encoded, &ignored);
         }
 }
 

@@ -59,7 +59,8 @@ write_files:
 END
 }
 
-at=(provision-files --seed-dir "$dir/seed" --output-dir "$dir/out")
+where=(--tpm-device "$dir/no-tpm" --sys-dir "$dir/no-sys")
+at=(provision-files --seed-dir "$dir/seed" --output-dir "$dir/out" "${where[@]}")
 
 check "no argument prints help" 0 "provision-files"
 check "--help" 0 "Usage: process-user-data COMMAND" --help
@@ -82,7 +83,7 @@ check "cut user data" 78 "The user data cannot be read: line 2" "${at[@]}"
 expect "nothing was written" [ ! -e "$dir/out" ]
 
 { good; printf '  - path: /run/peerpod/initdata\n    content: |\n      H4sIAAAA\n'; } >"$dir/seed/user-data"
-check "initdata is not ignored" 78 "has initdata" "${at[@]}"
+check "cut initdata" 78 "The initdata cannot be used: it is not gzip inside base64." "${at[@]}"
 expect "nothing was written" [ ! -e "$dir/out" ]
 
 rm "$dir/seed/user-data"
@@ -90,8 +91,8 @@ rm "$dir/seed/user-data"
 check "user data that comes late" 0 "Wrote '$dir/out/apf.json'." "${at[@]}" --wait-for-seed --user-data-fetch-timeout=10
 wait
 expect "secrets are not logged" bash -c '! grep -q SECRET "$1"' _ "$dir/log"
-expect "three files" [ "$(ls -A "$dir/out" | tr '\n' ' ')" = "apf.json auth.json user-data " ]
-expect "readable by root only" [ "$(stat -c %a "$dir"/out "$dir"/out/* | tr '\n' ' ')" = "700 600 600 600 " ]
+expect "these files" [ "$(ls -A "$dir/out" | tr '\n' ' ')" = "aa.toml apf.json auth.json initdata initdata.digest user-data " ]
+expect "readable by root only" [ "$(stat -c %a "$dir"/out "$dir"/out/* | sort | uniq -c | tr -s ' \n' ' ')" = " 6 600 1 700 " ]
 check "the same again" 0 "processed before" "${at[@]}"
 
 good | sed s/nginx/other/ >"$dir/seed/user-data"
@@ -101,12 +102,12 @@ expect "the first stays" grep -q nginx "$dir/out/apf.json"
 # A disk with room for some of the files, but not for all.
 mount -t tmpfs -o size=64k,mode=0755 tmpfs "$dir/small" || exit 1
 { good; printf '  - path: /run/peerpod/scratch-space.marker\n    content: |\n'; head -c 60000 /dev/zero | tr '\0' x | fold -w 100 | sed 's/^/      /'; } >"$dir/seed/user-data"
-check "full disk" 1 "No space left on device" provision-files --seed-dir "$dir/seed" --output-dir "$dir/small/out"
+check "full disk" 1 "No space left on device" provision-files --seed-dir "$dir/seed" --output-dir "$dir/small/out" "${where[@]}"
 expect "nothing is left on it" [ -z "$(ls -A "$dir/small")" ]
 mkdir "$dir/small/out" && echo old >"$dir/small/out/auth.json"
-check "full disk, directory there" 1 "No space left on device" provision-files --seed-dir "$dir/seed" --output-dir "$dir/small/out"
+check "full disk, directory there" 1 "No space left on device" provision-files --seed-dir "$dir/seed" --output-dir "$dir/small/out" "${where[@]}"
 expect "what was there is left on it" [ "$(ls -A "$dir/small/out")" = auth.json ]
 mount -o remount,ro "$dir/small"
-check "read-only disk" 1 "Read-only file system" provision-files --seed-dir "$dir/seed" --output-dir "$dir/small/out"
+check "read-only disk" 1 "Read-only file system" provision-files --seed-dir "$dir/seed" --output-dir "$dir/small/out" "${where[@]}"
 
 exit $failed

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The adaptor's parts that need nobody else: states, annotations, names, records, the store, initdata, error names. */
+/* The adaptor's parts that need nobody else: states, annotations, names, records, the store, error names. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,14 +9,12 @@
 #include <cmocka.h>
 
 #include "adaptor/error.h"
-#include "adaptor/initdata.h"
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
 #include "adaptor/sandbox-store.h"
 #include "basic/io.h"
 #include "basic/strv.h"
 #include "basic/util.h"
-#include "userdata/decode.h"
 
 #define CRI "io.kubernetes.cri."
 #define P "io.katacontainers.config.hypervisor."
@@ -376,45 +374,7 @@ static void a_save_that_fails_leaves_the_old_record(void **state) {
         assert_string_equal(contents(t), "a=old;");
 }
 
-/* ---- initdata, errors -------------------------------------------------------------------------------------------------------------- */
-
-static void initdata_survives_the_way_to_the_vm(void **state) {
-        static const char *const texts[] = {
-                "algorithm = \"sha256\"\nversion = \"0.1.0\"\n\n[data]\n\"aa.toml\" = '''\n'''",
-                "version = \"0.1.0\"\nalgorithm='sha384'\n[data]\n",
-                "a",
-        };
-
-        for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
-                _cleanup_(freep) char *encoded = NULL, *compressed = NULL, *text = NULL, *reason = NULL;
-                size_t compressed_size, size;
-
-                assert_int_equal(initdata_encode(texts[i], &encoded), 0);
-                assert_null(strpbrk(encoded, "\r\n"));
-                assert_int_equal(base64_decode(encoded, strlen(encoded), &compressed, &compressed_size), 0);
-                assert_int_equal(gzip_decode(compressed, compressed_size, 1 << 16, &text, &size), 0);
-                assert_string_equal(text, texts[i]);
-                assert_int_equal(initdata_check(encoded, &reason), i < 2 ? 0 : -EBADMSG);
-        }
-}
-
-static void global_initdata_is_checked(void **state) {
-        static const struct {
-                const char *toml, *reason;
-        } cases[] = {
-                { "algorithm = \"md5\"\nversion = \"0.1.0\"\n", "algorithm" },
-                { "algorithm = \"sha256\"\n", "version" },
-                { "[data]\nalgorithm = \"sha256\"\nversion = \"0.1.0\"\n", "version" },
-        };
-
-        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-                _cleanup_(freep) char *encoded = NULL, *reason = NULL;
-
-                assert_int_equal(initdata_encode(cases[i].toml, &encoded), 0);
-                assert_int_equal(initdata_check(encoded, &reason), -EBADMSG);
-                assert_non_null(strstr(reason, cases[i].reason));
-        }
-}
+/* ---- errors ------------------------------------------------------------------------------------------------------------------------ */
 
 static void errors_become_codes(void **state) {
         static const struct {
@@ -454,8 +414,6 @@ int main(int argc, char *argv[]) {
                 STORE(store_is_not_disturbed_by_other_files),
                 STORE(store_keeps_what_it_sets_aside),
                 STORE(a_save_that_fails_leaves_the_old_record),
-                cmocka_unit_test(initdata_survives_the_way_to_the_vm),
-                cmocka_unit_test(global_initdata_is_checked),
                 cmocka_unit_test(errors_become_codes),
         };
         struct CMUnitTest tests[ELEMENTSOF(fixed) + ELEMENTSOF(annotation_cases) + ELEMENTSOF(record_cases)];

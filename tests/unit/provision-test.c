@@ -16,6 +16,7 @@
 #include "basic/util.h"
 #include "podvm/process-user-data/provision.h"
 #include "podvm/process-user-data/source.h"
+#include "userdata/initdata.h"
 
 #define APF "{\"pod-network\":{\"podip\":\"10.0.0.1/24\"},\"pod-name\":\"p\",\"pod-namespace\":\"n\"}"
 #define APF_ENTRY "  - path: /run/peerpod/apf.json\n    content: |\n      " APF "\n"
@@ -66,10 +67,13 @@ static int teardown(void **state) {
         return r < 0 ? -1 : 0;
 }
 
+/* No TPM and no TEE: what they do is shown with the program itself (tests/integration/initdata-test.py). */
+static const MeasureSettings measure = { .tpm_device = "/nonexistent/tpm", .sys_dir = "/nonexistent" };
+
 static int run_provision(Fixture *f, const char *text) {
         free(f->error);
         f->error = NULL;
-        return provision(text, strlen(text), f->out, &f->error);
+        return provision(text, strlen(text), f->out, &measure, &f->error);
 }
 
 static unsigned count_files(const char *path) {
@@ -82,6 +86,26 @@ static unsigned count_files(const char *path) {
                 if (!streq(de->d_name, ".") && !streq(de->d_name, ".."))
                         n++;
         return n;
+}
+
+/* What every run writes. */
+#define FEWEST "apf.json", "aa.toml", "initdata", "initdata.digest", "user-data"
+
+/* The directory has these files and no others. */
+static void assert_files(Fixture *f, ...) {
+        unsigned n = 0;
+        va_list ap;
+
+        va_start(ap, f);
+        for (const char *name; (name = va_arg(ap, const char*)); n++) {
+                char path[128];
+
+                (void) snprintf(path, sizeof(path), "%s/%s", f->out, name);
+                if (access(path, F_OK) < 0)
+                        fail_msg("'%s' is missing", name);
+        }
+        va_end(ap);
+        assert_int_equal(count_files(f->out), n);
 }
 
 static void assert_file(Fixture *f, const char *name, const char *content) {
@@ -122,7 +146,7 @@ static void files_of_the_list_are_written_0600(void **state) {
         assert_file(f, "apf.json", APF "\n");
         assert_file(f, "auth.json", "{\"auths\":{}}\n");
         assert_file(f, "scratch-space.marker", "");
-        assert_int_equal(count_files(f->out), 4);       /* and user-data */
+        assert_files(f, "apf.json", "auth.json", "scratch-space.marker", "aa.toml", "initdata", "initdata.digest", "user-data", NULL);
         assert_int_equal(stat(f->out, &st), 0);
         assert_int_equal(st.st_mode & 07777, 0700);
 }
@@ -141,8 +165,8 @@ static void other_paths_are_skipped(void **state) {
 
                 (void) snprintf(text, sizeof(text), "write_files:\n" APF_ENTRY "  - path: %s\n    content: x\n", paths[i]);
                 assert_int_equal(run_provision(f, text), PROVISION_DONE);
-                if (count_files(f->out) != 2)
-                        fail_msg("'%s' was written", paths[i]);
+                assert_files(f, FEWEST, NULL);
+                assert_file(f, "aa.toml", "");          /* the dummy's */
                 assert_int_equal(remove_tree(f->out), 0);
         }
 }
@@ -162,7 +186,9 @@ static void bad_data_leaves_nothing_behind(void **state) {
                 { "write_files:\n" APF_ENTRY APF_ENTRY, "apf.json' is given twice", -EBADMSG },
                 { "write_files:\n" APF_ENTRY "  - path: /run/peerpod/auth.json\n  - path: /run/peerpod/auth.json\n",
                   "auth.json' is given twice", -EBADMSG },
-                { "write_files:\n" APF_ENTRY "  - path: /run/peerpod/initdata\n    content: H4sI\n", "has initdata", -EOPNOTSUPP },
+                { "write_files:\n" APF_ENTRY "  - path: /run/peerpod/initdata\n    content: H4sI\n",
+                  "The initdata cannot be used: it is not gzip inside base64.", -EBADMSG },
+                { "write_files:\n" APF_ENTRY "  - path: /run/peerpod/initdata\n", "it is not gzip inside base64", -EBADMSG },
         };
         Fixture *f = *state;
 
@@ -180,7 +206,7 @@ static void provisioned_once_is_provisioned_for_good(void **state) {
         assert_int_equal(run_provision(f, first), PROVISION_ALREADY);
         assert_refused(f, "write_files:\n" APF_ENTRY "  - path: /run/peerpod/auth.json\n", -EEXIST, "other user data");
         assert_refused(f, "write_files:\n" APF_ENTRY "\n", -EEXIST, "other user data");
-        assert_int_equal(count_files(f->out), 2);
+        assert_files(f, FEWEST, NULL);
         assert_file(f, "apf.json", APF "\n");
 }
 
@@ -201,7 +227,7 @@ static void a_default_auth_json_is_replaced(void **state) {
         put_file(f->out, "user-data", "left by a run that was cut off");
         assert_int_equal(run_provision(f, "write_files:\n" APF_ENTRY "  - path: /run/peerpod/auth.json\n    content: new\n"), PROVISION_DONE);
         assert_file(f, "auth.json", "new");
-        assert_int_equal(count_files(f->out), 3);
+        assert_files(f, FEWEST, "auth.json", NULL);
 }
 
 static void a_failed_step_undoes_the_ones_before(void **state) {
@@ -258,6 +284,105 @@ static void a_directory_of_others_is_refused(void **state) {
         assert_int_equal(chmod(f->out, 0777), 0);
         assert_refused(f, "write_files:\n" APF_ENTRY, -EPERM, "written by others");
         assert_int_equal(count_files(f->out), 0);
+}
+
+/* ---- initdata ---------------------------------------------------------------------------------------------------- */
+
+#define HEAD "algorithm = \"sha384\"\nversion = \"0.1.0\"\n[data]\n"
+
+/* User data with initdata of this text. */
+static int run_initdata(Fixture *f, const char *toml) {
+        _cleanup_(freep) char *encoded = NULL;
+        char text[2048];
+
+        assert_int_equal(initdata_encode(toml, &encoded), 0);
+        (void) snprintf(text, sizeof(text), "write_files:\n" APF_ENTRY "  - path: /run/peerpod/initdata\n    content: |\n      %s\n", encoded);
+        return run_provision(f, text);
+}
+
+static void initdata_is_unpacked_beside_its_digest(void **state) {
+        Fixture *f = *state;
+
+        assert_int_equal(run_initdata(f, HEAD "\"aa.toml\" = 'a'\n\"cdh.toml\" = '''\nc\n'''\n\"policy.rego\" = \"p\\n\"\n"), PROVISION_DONE);
+        assert_file(f, "aa.toml", "a");
+        assert_file(f, "cdh.toml", "c\n");
+        assert_file(f, "policy.rego", "p\n");
+        /* printf '…' | sha384sum */
+        assert_file(f, "initdata.digest", "928962eb7d2a09fd825244f36fdc3199ef0801f0199ac199"
+                    "e8bdf3c290fea2cdcb8474db6a914e9c4348326c91a684e2");
+        assert_files(f, FEWEST, "cdh.toml", "policy.rego", NULL);
+}
+
+static void the_dummy_stands_for_initdata_that_did_not_come(void **state) {
+        Fixture *f = *state;
+
+        assert_int_equal(run_provision(f, "write_files:\n" APF_ENTRY), PROVISION_DONE);
+        assert_file(f, "aa.toml", "");
+        assert_file(f, "initdata.digest", "adb48cc14fea9403d3d51f3b5f5068fd4d80445a14e94f1b3d5dbabaad66478d");
+}
+
+static void other_names_in_initdata_are_measured_but_not_written(void **state) {
+        static const char *const names[] = {
+                "apf.json", "auth.json", "user-data", "initdata.digest", "./aa.toml", "../aa.toml", "/run/peerpod/aa.toml", "AA.toml", "",
+                "aa.toml ", "policy.rego/", "measurements",
+        };
+        Fixture *f = *state;
+
+        for (size_t i = 0; i < ELEMENTSOF(names); i++) {
+                char toml[256];
+
+                (void) snprintf(toml, sizeof(toml), HEAD "\"%s\" = 'evil'\n", names[i]);
+                assert_int_equal(run_initdata(f, toml), PROVISION_DONE);
+                assert_files(f, "apf.json", "initdata", "initdata.digest", "user-data", NULL);
+                assert_file(f, "apf.json", APF "\n");
+                assert_int_equal(remove_tree(f->out), 0);
+        }
+}
+
+static void what_was_there_before_initdata_is_removed(void **state) {
+        static const char *const names[] = { "aa.toml", "cdh.toml", "policy.rego", "measurements" };
+        Fixture *f = *state;
+
+        assert_int_equal(mkdir(f->out, 0755), 0);
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                put_file(f->out, names[i], "of somebody else");
+        assert_int_equal(run_initdata(f, HEAD "\"cdh.toml\" = 'ours'\n"), PROVISION_DONE);
+        assert_files(f, "apf.json", "initdata", "initdata.digest", "user-data", "cdh.toml", NULL);
+        assert_file(f, "cdh.toml", "ours");
+}
+
+static void what_was_there_comes_back_when_a_step_fails(void **state) {
+        char path[128];
+        Fixture *f = *state;
+
+        assert_int_equal(mkdir(f->out, 0755), 0);
+        put_file(f->out, "policy.rego", "old");
+        put_file(f->out, "cdh.toml", "old");
+        (void) snprintf(path, sizeof(path), "%s/measurements", f->out);
+        assert_int_equal(mkdir(path, 0700), 0);
+
+        assert_int_equal(run_initdata(f, HEAD "\"cdh.toml\" = 'new'\n"), -EISDIR);
+        assert_files(f, "policy.rego", "cdh.toml", "measurements", NULL);
+        free(f->text);
+        f->text = NULL;
+        (void) snprintf(path, sizeof(path), "%s/cdh.toml", f->out);
+        assert_int_equal(read_full_file_at(AT_FDCWD, path, 100, &f->text, NULL), 0);
+        assert_string_equal(f->text, "old");
+}
+
+static void a_run_that_was_cut_off_is_finished_with_its_own_initdata_only(void **state) {
+        char path[128];
+        Fixture *f = *state;
+
+        assert_int_equal(run_initdata(f, HEAD), PROVISION_DONE);
+        (void) snprintf(path, sizeof(path), "%s/apf.json", f->out);
+        assert_int_equal(unlink(path), 0);              /* the last to be written */
+
+        assert_int_equal(run_initdata(f, HEAD "\"aa.toml\" = ''\n"), -EEXIST);
+        assert_non_null(strstr(f->error, "initdata.digest' is of other initdata"));
+        assert_int_equal(access(path, F_OK), -1);
+        assert_int_equal(run_initdata(f, HEAD), PROVISION_DONE);
+        assert_int_equal(run_initdata(f, HEAD), PROVISION_ALREADY);
 }
 
 /* ---- the NoCloud seed ------------------------------------------------------------------------------------------ */
@@ -318,6 +443,12 @@ int main(void) {
                 TEST(a_failed_step_undoes_the_ones_before),
                 TEST(symlinks_are_not_followed),
                 TEST(a_directory_of_others_is_refused),
+                TEST(initdata_is_unpacked_beside_its_digest),
+                TEST(the_dummy_stands_for_initdata_that_did_not_come),
+                TEST(other_names_in_initdata_are_measured_but_not_written),
+                TEST(what_was_there_before_initdata_is_removed),
+                TEST(what_was_there_comes_back_when_a_step_fails),
+                TEST(a_run_that_was_cut_off_is_finished_with_its_own_initdata_only),
                 TEST(the_seed_is_found_and_read),
                 TEST(tricks_on_the_seed_are_refused),
         };

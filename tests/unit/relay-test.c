@@ -648,6 +648,52 @@ static void half_an_answer_is_never_finished_with_something_else(void **state) {
         assert_int_equal(relay_get_n_connections(f->relay), 0);
 }
 
+/* Each turn ends: nobody goes round and round while an answer is unfinished. */
+static void words_that_wait_keep_nobody_busy(void **state) {
+        enum { SIZE = 400000, HALF = 200000 };
+        static uint8_t frame[TTRPC_HEADER_SIZE + SIZE], b[65536];
+        Fixture *f = *state;
+        size_t size, got = 0, done;
+        ssize_t n;
+
+        request(f, 0, 1, "A", "");
+        (void) make_frame(frame, 1, TTRPC_TYPE_RESPONSE, 0, NULL, 0);
+        write_be32(frame, SIZE);
+        for (done = 0; done < HALF; done += 50000) {
+                put(f->upstream, frame + done, 50000);
+                turn(f);
+        }
+
+        /* More refusals than the relay keeps for one that does not read: it stops reading, and the queue itself is empty. */
+        for (unsigned i = 0; i < 40000; i++) {
+                uint8_t q[256];
+
+                size = make_request(q, 4, 0, "Even", "");
+                if (send(f->clients[0], q, size, MSG_NOSIGNAL) != (ssize_t) size)
+                        break;
+                turn(f);
+        }
+        while ((n = recv(f->clients[0], b, sizeof(b), 0)) > 0 || got < HALF) {
+                got += n > 0 ? n : 0;
+                turn(f);
+        }
+        assert_true(got < sizeof(frame));
+
+        /* With the rest come all of them. */
+        while (done < sizeof(frame) || got < (1U << 20)) {
+                size = MIN(sizeof(frame) - done, (size_t) 50000);
+                if (size > 0)
+                        put(f->upstream, frame + done, size);
+                done += size;
+                turn(f);
+                n = recv(f->clients[0], b, sizeof(b), 0);
+                got += n > 0 ? n : 0;
+        }
+        request(f, 1, 1, "B", "");
+        answer(f, 3, "fine");
+        assert_int_equal(take(f->clients[1], NULL).length, 4);
+}
+
 static void a_half_closed_client_is_let_go_after_its_answers(void **state) {
         Fixture *f = *state;
 
@@ -1110,6 +1156,7 @@ int main(void) {
                 T(oversize_requests_are_skipped, setup_two),
                 T(oversize_answers_end_their_call_only, setup_two),
                 T(our_words_wait_behind_an_unfinished_answer, setup_two),
+                T(words_that_wait_keep_nobody_busy, setup_two),
                 T(half_an_answer_is_never_finished_with_something_else, setup_two),
                 T(a_half_closed_client_is_let_go_after_its_answers, setup_two),
                 T(an_upstream_that_does_not_read_stops_the_callers, setup_two),

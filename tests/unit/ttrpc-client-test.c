@@ -202,6 +202,17 @@ static void rust_form_of_success_is_understood(void **state) {
         assert_int_equal(b->size, 0);
 }
 
+static void error_with_a_payload_has_no_answer(void **state) {
+        Fixture *f = *state;
+        Answer *a = call(f, "x", 0);
+
+        peer_send_response(&f->peer, 1, &(TtrpcResponse) { .code = TTRPC_NOT_FOUND, .payload = ttrpc_slice("hi") });
+        RUN_UNTIL(f->event, a->n == 1);
+        assert_int_equal(a->error, -EREMOTEIO);
+        assert_int_equal(a->code, TTRPC_NOT_FOUND);
+        assert_int_equal(a->size, 0);
+}
+
 static void ids_grow_by_two(void **state) {
         Fixture *f = *state;
 
@@ -553,6 +564,7 @@ int main(void) {
                 TEST(requests_are_the_bytes_of_the_go_client),
                 TEST(responses_of_the_go_server_are_understood),
                 TEST(rust_form_of_success_is_understood),
+                TEST(error_with_a_payload_has_no_answer),
                 TEST(ids_grow_by_two),
                 TEST(answers_in_any_order_find_their_calls),
                 TEST(timeout_fails_the_call_and_drops_its_late_answer),

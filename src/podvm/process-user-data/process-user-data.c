@@ -21,6 +21,7 @@ typedef struct Settings {
         bool wait_for_seed;
         char *seed_dir;
         char *output_dir;
+        char *tpm_device, *sys_dir;
 } Settings;
 
 static const Option options[] = {
@@ -34,6 +35,10 @@ static const Option options[] = {
           .help = "Where the seed disk is mounted", .metavar = "DIR" },
         { .flag = "output-dir", .type = OPTION_STRING, .offset = offsetof(Settings, output_dir), .value = PODVM_DATA_DIR,
           .help = "Where the files go, for tests", .metavar = "DIR" },
+        { .flag = "tpm-device", .type = OPTION_STRING, .offset = offsetof(Settings, tpm_device), .value = "/dev/tpmrm0",
+          .help = "The TPM whose PCR 8 initdata is measured into", .metavar = "PATH" },
+        { .flag = "sys-dir", .type = OPTION_STRING, .offset = offsetof(Settings, sys_dir), .value = "/sys",
+          .help = "Where to look for a TPM and for attestation reports, for tests", .metavar = "DIR" },
         {}
 };
 
@@ -81,6 +86,7 @@ static int provision_files(const Settings *s) {
                 .seed_dir = s->seed_dir,
                 .deadline_usec = usec_add(now_usec(CLOCK_MONOTONIC), s->fetch_timeout_sec * USEC_PER_SEC),
         };
+        MeasureSettings measure = { .tpm_device = s->tpm_device, .sys_dir = s->sys_dir };
         _cleanup_(freep) char *error = NULL;
         const Source *source;
         char *text = NULL;
@@ -102,7 +108,7 @@ static int provision_files(const Settings *s) {
                 return exit_status(r);
         }
 
-        r = provision(text, size, s->output_dir, &error);
+        r = provision(text, size, s->output_dir, &measure, &error);
         erase_free(text, size);
         if (r < 0) {
                 (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, r, "Failed to process user data (%s): %s", source->name,
