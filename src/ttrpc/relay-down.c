@@ -621,14 +621,11 @@ static void on_conn_input(Channel *channel, void *userdata) {
 
 static void on_conn_drained(Channel *channel, void *userdata) {
         Conn *c = userdata;
+        bool over = c->closing || (c->eof && c->n_calls == 0 && !c->cut);
 
-        if (c->holds && (c->closing || c->eof))         /* relay_hold_done() arms it */
+        if (over && !c->holds && conn_answers(c) == 0) {
+                conn_drop(c);
                 return;
-        if (c->closing || (c->eof && c->n_calls == 0 && !c->cut)) {
-                if (conn_answers(c) == 0) {
-                        conn_drop(c);
-                        return;
-                }
         }
 
         if (c->blocking && conn_answers(c) <= RELAY_ANSWERS_MAX / 2)
@@ -637,6 +634,8 @@ static void on_conn_drained(Channel *channel, void *userdata) {
                 c->answers_paused = false;
                 conn_update_input(c);
         }
+        if (over && c->holds && !c->blocking && !c->answers_paused)
+                return;                 /* relay_hold_done() arms it */
         if (!c->eof || (c->n_calls == 0 && !c->cut))    /* else the next answer arms it */
                 conn_arm_drained(c);
 }
