@@ -154,32 +154,52 @@ static void write_cpu(Writer *w, const DomainSpec *s) {
         end(w);
 }
 
-static void write_disk_source(Writer *w, const DomainSpec *s, const char *name) {
-        if (s->pool)
-                empty(w, "source", "pool", s->pool, "volume", name, NULL);
+static void begin_disk(Writer *w, const char *pool, const char *name) {
+        bool block = startswith(name, "/dev/");
+
+        begin(w, "disk");
+        attribute(w, "type", block ? "block" : pool ? "volume" : "file");
+        attribute(w, "device", "disk");
+        if (block)
+                empty(w, "source", "dev", name, NULL);
+        else if (pool)
+                empty(w, "source", "pool", pool, "volume", name, NULL);
         else
                 empty(w, "source", "file", name, NULL);
 }
 
-/* The seed is a read-only virtio disk on all machines, and no CD-ROM as upstream has it: guests find it by its label either way,
- * but a CD-ROM may not have been probed yet when the guest looks. */
+/* The guest's kernel names them in this order, too: libvirt gives them PCI slots by it. */
+static void write_disk_target(Writer *w, unsigned i) {
+        char target[] = "vda";
+
+        target[2] += i;
+        empty(w, "target", "dev", target, "bus", "virtio", NULL);
+}
+
+/* The pod's disks are behind the root disk, where upstream's forwarder counts from, too (cloud-api-adaptor: pkg/forwarder/interceptor).
+ * The seed comes last. It is a read-only virtio disk on all machines, and no CD-ROM as upstream has it: guests find it by its label
+ * either way, but a CD-ROM may not have been probed yet when the guest looks. */
 static void write_disks(Writer *w, const DomainSpec *s) {
-        begin(w, "disk");
-        attribute(w, "type", s->pool ? "volume" : "file");
-        attribute(w, "device", "disk");
+        unsigned n = 0;
+
+        begin_disk(w, s->pool, s->root);
         /* A pod VM's disk is of no use after a crash of the host: no flushing. */
         empty(w, "driver", "name", "qemu", "type", "qcow2", "cache", "unsafe", "discard", "unmap", NULL);
-        write_disk_source(w, s, s->root);
-        empty(w, "target", "dev", "vda", "bus", "virtio", NULL);
+        write_disk_target(w, n++);
         empty(w, "boot", "order", "1", NULL);
         end(w);
 
-        begin(w, "disk");
-        attribute(w, "type", s->pool ? "volume" : "file");
-        attribute(w, "device", "disk");
+        /* Always raw: what a pod has written must not be taken for an image's header, which may name files of this host. */
+        for (char *const *volume = s->volumes; volume && *volume; volume++) {
+                begin_disk(w, s->pool, *volume);
+                empty(w, "driver", "name", "qemu", "type", "raw", "discard", "unmap", NULL);
+                write_disk_target(w, n++);
+                end(w);
+        }
+
+        begin_disk(w, s->pool, s->seed);
         empty(w, "driver", "name", "qemu", "type", "raw", NULL);
-        write_disk_source(w, s, s->seed);
-        empty(w, "target", "dev", "vdb", "bus", "virtio", NULL);
+        write_disk_target(w, n);
         empty(w, "readonly", NULL);
         end(w);
 }

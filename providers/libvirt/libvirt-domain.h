@@ -26,6 +26,7 @@ typedef struct DomainSpec {
         bool s390_pv;
         const char *pool;                       /* disks are volumes of this pool; NULL: files */
         const char *root, *seed;                /* volume names or absolute paths */
+        char *const *volumes;                   /* the pod's own disks, likewise, or block devices below /dev; NULL: none */
         const char *network, *tap;              /* one of both */
         const char *mac;
         const char *serial_log;                 /* file for the console's output, NULL: a pty */

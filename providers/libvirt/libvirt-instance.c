@@ -226,6 +226,11 @@ static int plan(Libvirt *l, virConnectPtr c, const PeerpodInstanceSpec *spec, Pl
         r = storage_init(&ret->storage, l, c, spec->name, error);
         if (r < 0)
                 return r;
+        if (PEERPOD_HAS(spec, n_volumes)) {
+                r = storage_find_volumes(&ret->storage, spec->volumes, spec->n_volumes, error);
+                if (r < 0)
+                        return r;
+        }
         tap_name_make(spec->name, ret->tap);
         if (l->accel == ACCEL_TCG)
                 (void) virConnectGetVersion(c, &qemu_version);
@@ -246,6 +251,7 @@ static int plan(Libvirt *l, virConnectPtr c, const PeerpodInstanceSpec *spec, Pl
                 .pool = libvirt_is_embedded(l) ? NULL : l->pool,
                 .root = ret->storage.root,
                 .seed = ret->storage.seed,
+                .volumes = ret->storage.volumes,
                 .network = l->network,
                 .tap = libvirt_is_embedded(l) ? ret->tap : NULL,
                 .mac = ret->mac_text,

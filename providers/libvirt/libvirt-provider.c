@@ -416,6 +416,7 @@ const PeerpodProvider peerpod_provider = {
         .n_options = _OPTION_MAX,
         .option_size = sizeof(PeerpodOption),
         .user_data_size_max = UINT64_C(8) << 20,
+        .volumes_max = 24,                      /* vdb to vdy; the seed is the last one */
         .open = libvirt_open,
         .verify = libvirt_verify,
         .create = instance_create,

@@ -6,10 +6,12 @@
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 #include <libxml/xmlwriter.h>
+#include <limits.h>
 #include <sys/stat.h>
 
 #include "basic/io.h"
 #include "basic/parse.h"
+#include "basic/strv.h"
 #include "libvirt-command.h"
 
 #define IMAGE_NAME_MAX 255
@@ -321,6 +323,48 @@ static int remove_volume(virStoragePoolPtr pool, const char *name, const Peerpod
 
 /* Both */
 
+static int find_volume(Storage *s, const char *id, PeerpodError *error) {
+        _cleanup_(virStorageVolFreep) virStorageVolPtr volume = NULL;
+        _cleanup_(freep) char *path = NULL;
+        bool block = startswith(id, "/dev/");
+        struct stat st;
+
+        if (block ? !text_is_plain(id, PATH_MAX) || strstr(id, "/..") : !image_name_is_valid(id))
+                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "'%.128s' is neither a volume's name nor a block device.", id);
+        if (!block && streq(id, s->libvirt->image))
+                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "Volume '%s' is the base image.", id);
+        if (s->pool && block)           /* of another machine, perhaps: libvirt will tell */
+                return strv_extend(&s->volumes, id) < 0 ? libvirt_oom(error) : 0;
+        if (s->pool) {
+                volume = virStorageVolLookupByName(s->pool, id);
+                if (!volume && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && virStoragePoolRefresh(s->pool, 0) == 0)
+                        volume = virStorageVolLookupByName(s->pool, id);
+                if (!volume)
+                        return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find volume '%s' in pool '%s'", id,
+                                            s->libvirt->pool);
+                return strv_extend(&s->volumes, id) < 0 ? libvirt_oom(error) : 0;
+        }
+
+        if (asprintf(&path, "%s%s%s", block ? "" : base_directory(s->libvirt), block ? "" : "/", id) < 0)
+                return libvirt_oom(error);
+        if (stat(path, &st) < 0 || access(path, R_OK|W_OK) < 0)
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Volume '%s' cannot be used: %s", path, strerror(errno));
+        if (block ? !S_ISBLK(st.st_mode) : !S_ISREG(st.st_mode))
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Volume '%s' is no %s.", path,
+                                         block ? "block device" : "regular file");
+        return strv_extend(&s->volumes, path) < 0 ? libvirt_oom(error) : 0;
+}
+
+int storage_find_volumes(Storage *s, const char *const *ids, size_t n, PeerpodError *error) {
+        for (size_t i = 0; i < n; i++) {
+                int r = find_volume(s, ids[i], error);
+
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
 int storage_init(Storage *s, const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
         *s = (Storage) { .libvirt = l };
         if (libvirt_is_embedded(l))
@@ -340,6 +384,7 @@ void storage_done(Storage *s) {
         free(s->directory);
         free(s->root);
         free(s->seed);
+        strv_free(s->volumes);
         free(s->nvram);
         free(s->serial_log);
         free(s->libvirt_log);

@@ -11,6 +11,7 @@ typedef struct Storage {
         virStoragePoolPtr pool;         /* NULL: files */
         char *directory;                /* files: the instance's */
         char *root, *seed;              /* names of the volumes, or paths */
+        char **volumes;                 /* the pod's own, which are not ours to remove; likewise */
         char *nvram, *serial_log;       /* files only, else NULL */
         char *libvirt_log;              /* what libvirt writes for the domain; likewise */
 } Storage;
@@ -18,6 +19,14 @@ typedef struct Storage {
 /* storage_init() - names only; nothing is made yet. Returns 0, or negative with @error. */
 int storage_init(Storage *s, const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error);
 void storage_done(Storage *s);
+
+/**
+ * storage_find_volumes() - the disks that the pod brings along
+ * @ids: names of raw volumes of the pool, or of raw files in the directory of base images; or paths of block devices below /dev
+ *
+ * Returns 0, or negative with @error.
+ */
+int storage_find_volumes(Storage *s, const char *const *ids, size_t n, PeerpodError *error);
 
 /* image_name_is_valid() - a plain file or volume name, and not one that an instance's own disk has */
 bool image_name_is_valid(const char *s);

@@ -21,6 +21,7 @@ static const struct {
         { PEERPOD_ERROR_CANCELLED,           TTRPC_CANCELLED },
         { PEERPOD_ERROR_UNAUTHENTICATED,     TTRPC_UNAUTHENTICATED },
         { PEERPOD_ERROR_INTERNAL,            TTRPC_INTERNAL },
+        { PEERPOD_ERROR_THROTTLED,           TTRPC_UNAVAILABLE },
         /* what sd-bus, the broker and systemd say of themselves */
         { SD_BUS_ERROR_INVALID_ARGS,         TTRPC_INTERNAL },
         { SD_BUS_ERROR_ACCESS_DENIED,        TTRPC_PERMISSION_DENIED },

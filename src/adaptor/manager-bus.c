@@ -184,6 +184,20 @@ static int property_get_node(sd_bus *bus, const char *path, const char *interfac
         return sd_bus_message_append(reply, "s", m->settings->node);
 }
 
+static int property_get_socket(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+                               void *userdata, sd_bus_error *error) {
+        Manager *m = userdata;
+
+        return sd_bus_message_append(reply, "s", strempty(m->hypervisor_socket));
+}
+
+static int property_get_start_timeout(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+                                      void *userdata, sd_bus_error *error) {
+        Manager *m = userdata;
+
+        return sd_bus_message_append(reply, "t", m->settings->start_timeout_usec);
+}
+
 static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_PROPERTY("Version", "s", property_get_version, 0, SD_BUS_VTABLE_PROPERTY_CONST),
@@ -191,6 +205,8 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_PROPERTY("NHeldPodVMs", "u", property_get_n_held, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Provider", "s", property_get_provider, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Node", "s", property_get_node, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("HypervisorSocket", "s", property_get_socket, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("StartTimeoutUSec", "t", property_get_start_timeout, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_METHOD_WITH_ARGS("ListPodVMs", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(sssso)", podvms), method_list,
                                 SD_BUS_VTABLE_UNPRIVILEGED /* reading is for everybody */),
         SD_BUS_METHOD_WITH_ARGS("GetPodVM", SD_BUS_ARGS("s", sandbox_id), SD_BUS_RESULT("o", path), method_get,

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 #include "adaptor/certificate-watch.h"
@@ -142,13 +144,14 @@ Manager* manager_free(Manager *m) {
         m->find_call = service_call_free(m->find_call);
         m->list_call = service_call_free(m->list_call);
         manager_forget_gone(m);
-        unit_client_free(m->units);
         polkit_free(m->polkit);
         service_link_free(m->tunnel);
         service_link_free(m->provider);
+        unit_client_free(m->units);
         sd_bus_flush_close_unref(m->bus);
         history_free(m->history);
         sandbox_store_free(m->store);
+        free(m->hypervisor_socket);
         free(m->provider_name);
         sd_event_unref(m->event);
         free(m);
@@ -171,6 +174,11 @@ int manager_connect_bus(Manager *m) {
         r = unit_client_new(m->bus, &m->units);
         if (r < 0)
                 return log_error_errno(r, "Failed to listen to systemd: %m");
+        r = service_link_watch(m->tunnel, m->units, "peerpod-tunnel.service");
+        if (r >= 0)
+                r = service_link_watch(m->provider, m->units, "peerpod-provider.service");
+        if (r < 0)
+                return log_oom();
         r = manager_bus_add(m->bus, m);
         if (r < 0)
                 return log_error_errno(r, "Failed to add our objects to the system bus: %m");
@@ -249,8 +257,12 @@ int manager_load(Manager *m) {
 }
 
 int manager_listen(Manager *m, int fd) {
+        struct sockaddr_un sa = {};
+        socklen_t size = sizeof(sa) - 1;        /* leaves a NUL behind the path */
         int r;
 
+        if (getsockname(fd, (struct sockaddr*) &sa, &size) >= 0 && sa.sun_family == AF_UNIX)
+                m->hypervisor_socket = strdup(sa.sun_path);
         r = hypervisor_service_new(m, fd, &m->hypervisor);
         if (r < 0)
                 return log_error_errno(r, "Failed to serve the shim's socket: %m");

@@ -40,6 +40,7 @@ struct Manager {
         UnitClient *units;
         Polkit *polkit;
         HypervisorService *hypervisor;
+        char *hypervisor_socket;        /* its path, whoever has made it; NULL before it is served */
 
         char *provider_name;            /* NULL until the provider service has told */
         uint64_t user_data_size_max;    /* 0 until then, or if it did not say */

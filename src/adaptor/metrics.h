@@ -33,7 +33,7 @@ typedef enum MetricsOrphan {
 } MetricsOrphan;
 
 #define METRICS_STEPS 16U                       /* at least the steps of sandbox.h, and one for "none under way" */
-#define METRICS_ERRORS 12U                      /* our error names, and one for all others */
+#define METRICS_ERRORS 13U                      /* our error names, one for all others, and the table's end */
 #define METRICS_BUCKETS 15U                     /* the last one has no upper bound */
 
 typedef struct Histogram {

@@ -5,11 +5,14 @@
 #include <sys/queue.h>
 
 #include "adaptor/error.h"
+#include "adaptor/unit-client.h"
 #include "basic/log.h"
+#include "basic/messages.h"
 #include "basic/util.h"
 
 #define RECONNECT_FIRST_USEC (50 * USEC_PER_MSEC)
 #define RECONNECT_LAST_USEC (5 * USEC_PER_SEC)
+#define RECONNECT_DOWN_USEC (30 * USEC_PER_SEC)         /* each try starts the service, in vain */
 
 struct ServiceCall {
         ServiceLink *link;                     /* borrowed */
@@ -30,6 +33,9 @@ struct ServiceLink {
         sd_bus *bus;
         sd_event_source *work;          /* connects and sends from the loop, at once or after a pause */
         unsigned n_failures;            /* since the last answer */
+        UnitWatch *watch;
+        const char *unit;
+        bool down;                      /* it cannot start, and that was said */
         TAILQ_HEAD(ServiceCalls, ServiceCall) waiting, sent;
 };
 
@@ -67,10 +73,26 @@ ServiceLink* service_link_free(ServiceLink *link) {
         assert(TAILQ_EMPTY(&link->waiting));
         assert(TAILQ_EMPTY(&link->sent));
         sd_event_source_disable_unref(link->work);
+        unit_watch_free(link->watch);
         sd_bus_close_unref(link->bus);
         sd_event_unref(link->event);
         free(link);
         return NULL;
+}
+
+static void on_unit_failed(UnitWatch *watch, void *userdata) {
+        ServiceLink *link = userdata;
+
+        if (link->down || !unit_watch_has_failed(watch))
+                return;
+        link->down = true;
+        log_full(NULL, LOG_ERR, MSG_SERVICE_DOWN, 0,
+                 "The %s cannot start, and what is asked of it waits: 'journalctl -u %s' tells why.", link->name, link->unit);
+}
+
+int service_link_watch(ServiceLink *link, UnitClient *units, const char *unit) {
+        link->unit = unit;
+        return unit_client_watch(units, unit, on_unit_failed, link, &link->watch);
 }
 
 static void call_finish(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error) {
@@ -87,7 +109,7 @@ static uint64_t service_link_pause(ServiceLink *link) {
         uint64_t usec = RECONNECT_FIRST_USEC << MIN(link->n_failures, 16U);
 
         link->n_failures++;
-        return MIN(usec, RECONNECT_LAST_USEC);
+        return link->down ? RECONNECT_DOWN_USEC : MIN(usec, RECONNECT_LAST_USEC);
 }
 
 /* All that was asked on this connection is to be asked again. Not all of it has heard of the end: sd-bus tells the calls one by one. */
@@ -136,6 +158,9 @@ static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         }
 
         call->link->n_failures = 0;
+        if (call->link->down)
+                log_notice("The %s answers again.", call->link->name);
+        call->link->down = false;
         call_finish(call, e ? NULL : m, e);
         return 1;
 }
@@ -241,8 +266,12 @@ static int on_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         ServiceCall *call = userdata;
 
-        (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "The %s has not answered %s within %s", call->link->name,
-                                 call->method->member, FORMAT_USEC(call->timeout_usec));
+        if (call->link->down)
+                (void) sd_bus_error_setf(&error, PEERPOD_ERROR_UNAVAILABLE, "The %s cannot start: 'journalctl -u %s' tells why",
+                                         call->link->name, call->link->unit);
+        else
+                (void) sd_bus_error_setf(&error, PEERPOD_ERROR_TIMED_OUT, "The %s has not answered %s within %s", call->link->name,
+                                         call->method->member, FORMAT_USEC(call->timeout_usec));
         call_finish(call, /* reply= */ NULL, &error);
         return 0;
 }

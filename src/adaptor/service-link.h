@@ -14,6 +14,7 @@
 
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
+typedef struct UnitClient UnitClient;
 
 typedef struct ServiceMethod {
         const char *path, *interface, *member;
@@ -31,6 +32,16 @@ typedef void (*ServiceHandler)(ServiceCall *call, sd_bus_message *reply, const s
 int service_link_new(sd_event *event, const char *name, const char *path, ServiceLink **ret);
 ServiceLink* service_link_free(ServiceLink *link);            /* no call may be left */
 DEFINE_CLEANUP(ServiceLink*, service_link_free);
+
+/**
+ * service_link_watch() - say once, in the journal and to calls whose time is over, that the service cannot start
+ * @units: borrowed; outlives the link
+ * @unit:  the service's; borrowed for the link's life
+ *
+ * systemd starts again whatever has failed at run time: a unit that stays failed has refused its settings, and its callers
+ * (daemon_refuse_callers()). It is tried less often then. Returns 0, -ENOMEM.
+ */
+int service_link_watch(ServiceLink *link, UnitClient *units, const char *unit);
 
 /**
  * service_link_call() - make a call

@@ -56,7 +56,7 @@ struct UnitWatch {
         char *path;                     /* the unit's object */
         UnitFailedHandler handler;
         void *userdata;
-        bool failed;
+        bool failed, ended;             /* by ActiveState=; for good, by SubState= */
         char *status;
 };
 
@@ -522,6 +522,7 @@ static int read_property(sd_bus_message *m, UnitWatch *w, const char *interface,
                 /* It was killed, or killed itself. systemd starts it again, and never shows it as failed. */
                 if (streq(value, "auto-restart"))
                         *failed = true;
+                w->ended = streq(value, "failed");              /* and not "failed-before-auto-restart" */
         } else if (streq(interface, SERVICE_INTERFACE))
                 return set_status(w, value);
 
@@ -685,4 +686,8 @@ void unit_watch_want_status(UnitWatch *w) {
 
 const char* unit_watch_get_status(const UnitWatch *w) {
         return strempty(w->status);
+}
+
+bool unit_watch_has_failed(const UnitWatch *w) {
+        return w->failed && w->ended;
 }

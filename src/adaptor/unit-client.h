@@ -34,12 +34,16 @@ int unit_client_allow_addresses(UnitClient *c, const char *unit, char *const *ad
 UnitJob* unit_job_free(UnitJob *job);
 DEFINE_CLEANUP(UnitJob*, unit_job_free);
 
-/* Run whenever the unit enters the state "failed". The watch may not be freed here. */
+/* Run whenever the unit enters the state "failed", or is about to be started again. The watch may not be freed here. */
 typedef void (*UnitFailedHandler)(UnitWatch *watch, void *userdata);
 
 int unit_client_watch(UnitClient *c, const char *unit, UnitFailedHandler handler, void *userdata, UnitWatch **ret);
 UnitWatch* unit_watch_free(UnitWatch *watch);
 DEFINE_CLEANUP(UnitWatch*, unit_watch_free);
+
+/* unit_watch_has_failed() - it is in the state "failed", as far as systemd has told since the watch was made, and is not about to be started
+ * again */
+bool unit_watch_has_failed(const UnitWatch *watch);
 
 /* unit_watch_want_status() - ask for it, if the service has not said anything since the watch was made; the answer comes later, if at
  * all, since one question is under way at a time */

@@ -25,7 +25,7 @@
 #include "ttrpc/relay.h"
 #include "ttrpc/wire.h"
 
-#define CONNECTIONS_MAX 64U                     /* of the shim and of tools; more wait in the backlog */
+#define CONNECTIONS_MAX 64U                     /* of the shim and of tools */
 #define CHECK_TIMEOUT_USEC (5 * USEC_PER_SEC)
 #define PAUSE_USEC LINK_PAUSE_USEC
 #define STATUS_USEC USEC_PER_SEC
@@ -129,7 +129,7 @@ static void proxy_tell_clients_later(Proxy *p) {
 
 static void proxy_update_acceptor(Proxy *p) {
         proxy_tell_clients_later(p);
-        acceptor_set_enabled(p->acceptor, p->ready && relay_get_n_connections(p->relay) < CONNECTIONS_MAX);
+        acceptor_set_enabled(p->acceptor, p->ready && relay_has_room(p->relay));
 }
 
 /* Says what is wrong once, not every half second. */
@@ -436,7 +436,7 @@ static void on_upstream_lost(Relay *r, int error, const char *text, void *userda
                 proxy_lost_link(p, text, /* resumable= */ false);
 }
 
-static void on_connection_closed(Relay *r, void *userdata) {
+static void on_connections_changed(Relay *r, void *userdata) {
         proxy_update_acceptor(userdata);
 }
 
@@ -445,7 +445,7 @@ static RelayAnswerHandler answer_handler(unsigned kind);
 static const RelayHandlers relay_handlers = {
         .on_upstream_lost = on_upstream_lost,
         .on_upstream_failing = on_upstream_failing,
-        .on_connection_closed = on_connection_closed,
+        .on_connections_changed = on_connections_changed,
         .answer_handler = answer_handler,
         .upstream = "pod VM",
         .whole_answers = true,
@@ -654,6 +654,7 @@ static int proxy_make_relay(Proxy *p) {
 
         if (r < 0)
                 return log_oom();
+        relay_set_connections_max(p->relay, CONNECTIONS_MAX);
         relay_set_counters(p->relay, p->counters.values);
         return 0;
 }

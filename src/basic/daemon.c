@@ -113,6 +113,23 @@ int daemon_listen_unix(const char *path) {
         return TAKE_FD(fd);
 }
 
+void daemon_refuse_callers(void) {
+        char **names;
+        int n = passed_fds(&names);
+
+        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
+                if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, /* listening= */ true) <= 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+                        continue;
+                for (unsigned i = 0; i < SOMAXCONN; i++) {      /* no more were waiting when we began */
+                        int caller = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+
+                        if (caller < 0)
+                                break;
+                        close_fd(caller);
+                }
+        }
+}
+
 int daemon_print_version(const char *name) {
         printf("%s %s\n", name, PEERPOD_VERSION);
         return 0;

@@ -5,6 +5,8 @@
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
+#include "basic/main-func.h"
+
 /**
  * daemon_event_new() - the daemon's one loop
  *
@@ -28,6 +30,25 @@ int daemon_take_fd(const char *name);
 /* daemon_listen_unix() - listen on a path by hand, for tests and for use without systemd: mode 0600, an old *socket* there is
  * replaced, anything else is -EEXIST. Returns the descriptor or -errno. */
 int daemon_listen_unix(const char *path);
+
+/**
+ * daemon_refuse_callers() - close all connections that wait in the sockets that systemd passed
+ *
+ * For a service that cannot serve them: as long as one waits, systemd starts it again, however often it ends. Who was refused may come
+ * back at a pace of his own.
+ */
+void daemon_refuse_callers(void);
+
+/* main() of a service that systemd starts when somebody connects. */
+#define DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run)                                \
+        static int run_or_refuse(int argc, char *argv[]) {                      \
+                int r = run(argc, argv);                                        \
+                                                                                \
+                if (r == EXIT_USAGE || r == EXIT_CONFIGURATION)                 \
+                        daemon_refuse_callers();                                \
+                return r;                                                       \
+        }                                                                       \
+        DEFINE_MAIN_FUNCTION(run_or_refuse)
 
 /* daemon_print_version() - "NAME VERSION"; returns 0, the exit status */
 int daemon_print_version(const char *name);

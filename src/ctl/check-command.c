@@ -11,7 +11,6 @@
 #include "ctl/settings-check.h"
 
 #define CONFIG_DIR "/etc/peerpod"
-#define START_TIMEOUT_USEC (570 * USEC_PER_SEC)         /* the adaptor's default */
 #define EXIT_WARNINGS 3
 #define EXIT_ERRORS 4
 #define SYSTEMD "org.freedesktop.systemd1"
@@ -49,10 +48,16 @@ static void check_unit(Findings *f, sd_bus *bus, const char *unit) {
                 finding_add(f, SEVERITY_OK, unit, NULL, "Is %s.", active);      /* a service starts with the first call */
 }
 
-static void check_adaptor(Findings *f, sd_bus *bus) {
+/* @ret_socket, @ret_start_timeout_usec: what it really has, wherever it has that from; as they were if it does not tell */
+static void check_adaptor(Findings *f, sd_bus *bus, char **ret_socket, uint64_t *ret_start_timeout_usec) {
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         _cleanup_(freep) char *version = NULL;
         int r;
+
+        (void) sd_bus_get_property_string(bus, PEERPOD_BUS_NAME, PEERPOD_BUS_PATH, PEERPOD_MANAGER_INTERFACE, "HypervisorSocket", NULL,
+                                          ret_socket);
+        (void) sd_bus_get_property_trivial(bus, PEERPOD_BUS_NAME, PEERPOD_BUS_PATH, PEERPOD_MANAGER_INTERFACE, "StartTimeoutUSec", NULL, 't',
+                                           ret_start_timeout_usec);
 
         r = sd_bus_get_property_string(bus, PEERPOD_BUS_NAME, PEERPOD_BUS_PATH, PEERPOD_MANAGER_INTERFACE, "Version", &error, &version);
         if (r < 0)
@@ -128,6 +133,8 @@ static int check_sandbox(Findings *f, const CommandLine *line, sd_bus *bus, cons
 
 static int check_all(Findings *f, const CommandLine *line) {
         _cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
+        _cleanup_(freep) char *socket = NULL;
+        uint64_t start_timeout_usec = 0;
         const Arguments *a = arguments(line);
         const char *programs = getenv("PEERPOD_LIBEXECDIR");    /* of a build tree */
         int r;
@@ -135,21 +142,23 @@ static int check_all(Findings *f, const CommandLine *line) {
         r = settings_check(f, a->config_dir ?: CONFIG_DIR, isempty(programs) ? PKGLIBEXECDIR : programs);
         if (r >= 0)
                 r = kernel_check(f);
-        if (r >= 0)
-                r = kata_check_file(f, a->kata_config, PEERPOD_HYPERVISOR_SOCKET, START_TIMEOUT_USEC);
         if (r < 0)
                 return r;
 
         r = sd_bus_open_system(&bus);
-        if (r < 0) {
+        if (r < 0)
                 finding_add(f, SEVERITY_ERROR, "bus", "Is dbus running?", "Cannot connect to the system bus: %s", strerror(-r));
-                return 0;
+        else {
+                for (size_t i = 0; i < ELEMENTSOF(units); i++)
+                        check_unit(f, bus, units[i]);
+                check_adaptor(f, bus, &socket, &start_timeout_usec);
+                check_provider(f, line, bus);
         }
-        for (size_t i = 0; i < ELEMENTSOF(units); i++)
-                check_unit(f, bus, units[i]);
-        check_adaptor(f, bus);
-        check_provider(f, line, bus);
-        return a->sandbox ? check_sandbox(f, line, bus, a->sandbox) : 0;
+
+        r = kata_check_file(f, a->kata_config, isempty(socket) ? PEERPOD_HYPERVISOR_SOCKET : socket, start_timeout_usec);
+        if (r < 0)
+                return r;
+        return bus && a->sandbox ? check_sandbox(f, line, bus, a->sandbox) : 0;
 }
 
 int command_check(const CommandLine *line) {

@@ -81,7 +81,7 @@ static void check_start_timeout(const Check *c, uint64_t start_timeout_usec) {
                 add(c, SEVERITY_ERROR, "Set remote_hypervisor_timeout = 600 below [hypervisor.remote].",
                     "remote_hypervisor_timeout is no number of seconds.");
         else if (start_timeout_usec > 0 && start_timeout_usec / USEC_PER_SEC >= (uint64_t) v->integer)
-                add(c, SEVERITY_WARNING, "Make START_TIMEOUT in /etc/peerpod/peer-pods-cm.env shorter, or remote_hypervisor_timeout longer.",
+                add(c, SEVERITY_WARNING, "Make START_TIMEOUT in /etc/peerpod/peer-pods-cm.env shorter and restart the adaptor, or remote_hypervisor_timeout longer.",
                     "remote_hypervisor_timeout is %" PRIi64 " s and START_TIMEOUT is %s: Kata gives up before it hears the reason.",
                     v->integer, FORMAT_USEC(start_timeout_usec));
         else

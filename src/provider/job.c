@@ -92,6 +92,7 @@ static const char* error_kind_to_bus_name(uint32_t kind) {
                 [PEERPOD_E_CANCELLED] = PEERPOD_ERROR_CANCELLED,
                 [PEERPOD_E_UNAUTHENTICATED] = PEERPOD_ERROR_UNAUTHENTICATED,
                 [PEERPOD_E_INTERNAL] = PEERPOD_ERROR_INTERNAL,
+                [PEERPOD_E_THROTTLED] = PEERPOD_ERROR_THROTTLED,
         };
 
         return kind < _PEERPOD_E_MAX && names[kind] ? names[kind] : PEERPOD_ERROR_INTERNAL;

@@ -39,6 +39,7 @@ extern "C" {
 #define PEERPOD_HAS(object, member) \
         ((object)->size >= (char*) &(object)->member - (char*) (object) + sizeof((object)->member))
 
+/* Grows at its end within a version, too; a kind that the daemon does not know is PEERPOD_E_INTERNAL to it. */
 typedef enum PeerpodErrorKind {
         PEERPOD_E_NONE,
         PEERPOD_E_INVALID_ARGUMENT,         /* the request or the configuration can never work */
@@ -51,6 +52,7 @@ typedef enum PeerpodErrorKind {
         PEERPOD_E_CANCELLED,
         PEERPOD_E_UNAUTHENTICATED,
         PEERPOD_E_INTERNAL,
+        PEERPOD_E_THROTTLED,                /* too many requests: the cloud wants fewer, and later */
         _PEERPOD_E_MAX,
 } PeerpodErrorKind;
 
@@ -217,6 +219,8 @@ static inline int peerpod_error_to_errno(PeerpodErrorKind kind) {
                 return -ECANCELED;
         case PEERPOD_E_UNAUTHENTICATED:
                 return -EACCES;
+        case PEERPOD_E_THROTTLED:
+                return -EBUSY;
         default:
                 return -EIO;
         }

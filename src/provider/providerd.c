@@ -250,4 +250,4 @@ static int run(int argc, char *argv[]) {
         return r < 0 ? r : exit_status;
 }
 
-DEFINE_MAIN_FUNCTION(run);
+DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

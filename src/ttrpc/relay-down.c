@@ -32,6 +32,8 @@ static void conn_update_input(Conn *c) {
 void conn_arm_drained(Conn *c) {
         if (c->blocking)
                 channel_notify_drained(c->channel, RELAY_ANSWERS_MAX / 2);
+        else if (c->held_size > 0)
+                ;       /* goes out behind the unfinished frame, which arms this again; till then it would be told at once, for ever */
         else if (c->answers_paused)
                 channel_notify_drained(c->channel, RELAY_ANSWERS_SOFT / 2);
         else if (c->eof || c->closing)
@@ -117,6 +119,7 @@ void conn_free(Conn *c) {
         conn_set_blocking(c, false);
         if (c->waiting)
                 DL_DELETE2(r->waiters, c, prev_waiter, next_waiter);
+        (void) silent_remove(&r->silent, &c->silent);
         DL_DELETE(r->conns, c);
         r->n_conns--;
         r->counters[RELAY_CONNECTIONS] = r->n_conns;
@@ -126,8 +129,8 @@ void conn_free(Conn *c) {
         free(c->held);
         free(c);
 
-        if (r->handlers->on_connection_closed)
-                r->handlers->on_connection_closed(r, r->userdata);
+        if (r->handlers->on_connections_changed)
+                r->handlers->on_connections_changed(r, r->userdata);
 }
 
 void conn_close(Conn *c) {
@@ -143,7 +146,8 @@ void conn_close(Conn *c) {
 }
 
 static void conn_sent(Conn *c) {
-        if (conn_answers(c) > RELAY_ANSWERS_MAX && !c->closing) {
+        /* What is held does not count here: it waits for the upstream, which must go on for that. */
+        if (channel_queued(c->channel) > RELAY_ANSWERS_MAX && !c->closing) {
                 conn_set_blocking(c, true);
                 conn_arm_drained(c);
         }
@@ -312,6 +316,13 @@ static int conn_apply(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint64_t si
         return 1;
 }
 
+static void conn_has_called(Conn *c) {
+        Relay *r = c->relay;
+
+        if (silent_remove(&r->silent, &c->silent) && r->handlers->on_connections_changed)
+                r->handlers->on_connections_changed(r, r->userdata);
+}
+
 /* Judges a whole frame from a caller. 1: its id is changed, it is to go upstream as it lies there. 0: nothing to send;
  * or @ret_new is the frame to send in its place (malloc()ed). */
 static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **ret_new, size_t *ret_new_size) {
@@ -346,6 +357,7 @@ static int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **r
                 conn_reply(c, h->stream_id, TTRPC_INVALID_ARGUMENT, "StreamID cannot be re-used and must increment");
                 return 0;
         }
+        conn_has_called(c);
         if (r->refusing) {
                 conn_reply(c, h->stream_id, TTRPC_UNAVAILABLE, "%s", r->refusing);
                 return 0;
@@ -628,7 +640,7 @@ static void on_conn_drained(Channel *channel, void *userdata) {
                 return;
         }
 
-        if (c->blocking && conn_answers(c) <= RELAY_ANSWERS_MAX / 2)
+        if (c->blocking && channel_queued(c->channel) <= RELAY_ANSWERS_MAX / 2)
                 conn_set_blocking(c, false);
         if (c->answers_paused && conn_answers(c) <= RELAY_ANSWERS_SOFT / 2) {
                 c->answers_paused = false;
@@ -658,9 +670,23 @@ static const ChannelHandlers conn_handlers = {
         .on_closed = on_conn_closed,
 };
 
-int relay_add_downstream(Relay *r, Channel *channel) {
-        Conn *c = new(Conn);
+void relay_set_connections_max(Relay *r, size_t n) {
+        r->n_conns_max = n;
+}
 
+bool relay_has_room(const Relay *r) {
+        return r->n_conns_max == 0 || silent_has_room(&r->silent, r->n_conns, r->n_conns_max);
+}
+
+int relay_add_downstream(Relay *r, Channel *channel) {
+        Conn *c;
+
+        if (r->n_conns_max > 0 && r->n_conns >= r->n_conns_max && r->silent.oldest) {
+                log_debug("Closing a connection on which no call was made, as another one comes.");
+                conn_drop(CONTAINER_OF(r->silent.oldest, Conn, silent));
+        }
+
+        c = new(Conn);
         if (!c) {
                 channel_free(channel);
                 return -ENOMEM;
@@ -668,6 +694,7 @@ int relay_add_downstream(Relay *r, Channel *channel) {
         *c = (Conn) { .relay = r, .channel = channel };
         DL_APPEND(r->conns, c);
         r->n_conns++;
+        silent_add(&r->silent, &c->silent);
         r->counters[RELAY_CONNECTIONS] = r->n_conns;
 
         channel_set_handlers(channel, &conn_handlers, c);
@@ -706,8 +733,9 @@ int conn_request(Conn *c, const uint8_t *frame) {
 }
 
 void conn_restored(Conn *c) {
+        (void) silent_remove(&c->relay->silent, &c->silent);    /* it may have made its calls before */
         conn_update_input(c);
-        if (conn_answers(c) > RELAY_ANSWERS_MAX)
+        if (channel_queued(c->channel) > RELAY_ANSWERS_MAX)
                 conn_set_blocking(c, true);
         if (!c->eof)
                 conn_set_waiting(c, true);      /* a frame that is there already brings no input */

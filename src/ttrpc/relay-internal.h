@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ttrpc/relay.h"
+#include "ttrpc/silent.h"
 
 typedef struct Call Call;
 typedef struct Conn Conn;
@@ -58,6 +59,7 @@ struct Conn {
         size_t held_size;
         sd_event_source *timer;         /* blocking or closing for too long */
 
+        SilentPeer silent;
         Conn *prev, *next;              /* relay.conns */
         Conn *prev_waiter, *next_waiter;
 };
@@ -88,6 +90,8 @@ struct Relay {
 
         Conn *conns, *waiters;
         size_t n_conns, n_blocking;
+        size_t n_conns_max;             /* 0: no limit */
+        SilentPeers silent;
 
         size_t n_holds;
         Conn *ruled_conn;               /* while a rule's handler runs */

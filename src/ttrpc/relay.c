@@ -167,8 +167,7 @@ static void body_done(Relay *r) {
                 c->held = NULL;
                 c->held_size = 0;
         }
-        if (c->eof)
-                conn_arm_drained(c);
+        conn_arm_drained(c);
 }
 
 /* Keeps the beginning of a frame until the rest is there. False: no memory. */

@@ -74,7 +74,7 @@ typedef struct RelayRule {
 typedef struct RelayHandlers {
         void (*on_upstream_wanted)(Relay *r, void *userdata);           /* a request waits and there is none; may be NULL */
         void (*on_upstream_lost)(Relay *r, int error, const char *text, void *userdata); /* it is freed already */
-        void (*on_connection_closed)(Relay *r, void *userdata);         /* one caller less; may be NULL */
+        void (*on_connections_changed)(Relay *r, void *userdata);       /* one less, or one less that is silent; may be NULL */
         void (*on_upstream_failing)(Relay *r, void *userdata);          /* it is lost, its calls can still be answered; may be NULL */
         bool (*on_upstream_closing)(Relay *r, void *userdata);          /* it has closed; true: relay_lose_upstream() will follow; may be NULL */
         RelayAnswerHandler (*answer_handler)(unsigned kind);            /* of a restored call; may be NULL */
@@ -100,6 +100,10 @@ typedef enum RelayCounter {
 int relay_new(sd_event *event, const RelayRule *rules, size_t n_rules, const RelayHandlers *handlers, void *userdata, Relay **ret);
 Relay* relay_free(Relay *r);
 DEFINE_CLEANUP(Relay*, relay_free);
+
+/* With so many callers' connections, the one on which no call has been made for longest gives way to the next. */
+void relay_set_connections_max(Relay *r, size_t n);
+bool relay_has_room(const Relay *r);            /* for one more */
 
 /* @channel: open; taken, on failure too. */
 int relay_add_downstream(Relay *r, Channel *channel);

@@ -29,6 +29,7 @@
 #include "ttrpc/deadline.h"
 #include "ttrpc/frame.h"
 #include "ttrpc/reader.h"
+#include "ttrpc/silent.h"
 #include "ttrpc/utf8.h"
 #include "ttrpc/writer.h"
 
@@ -74,7 +75,7 @@ struct TtrpcServer {
         TtrpcDeadlines deadlines;
         Connection *connections;
         unsigned n_connections;
-        unsigned n_silent;              /* of these, have made no call yet */
+        SilentPeers silent;             /* of these */
         unsigned n_calls;
 
         bool draining;
@@ -103,7 +104,7 @@ struct Connection {
         bool held;                      /* too much is queued: no more frames are taken */
         bool ended;                     /* the peer sends no more: what is queued goes out, then we close */
         bool broken;                    /* writing failed: nothing is written any more */
-        bool silent;                    /* no call has been made yet */
+        SilentPeer silent;
 };
 
 struct TtrpcCall {
@@ -563,11 +564,8 @@ static void connection_dispatch_call(Connection *c, uint32_t stream_id, const Se
                 return;
         }
 
-        if (c->silent) {
-                c->silent = false;
-                c->server->n_silent--;
+        if (silent_remove(&c->server->silent, &c->silent))
                 server_update_accepting(c->server);
-        }
 
         ttrpc_call_ref(call);   /* ours, beside the table's: the handler may end the call */
         r = method->handler(call, request->payload.data, request->payload.size, service->userdata);
@@ -669,7 +667,7 @@ static void server_update_accepting(TtrpcServer *s) {
                 return;         /* the listeners are closed */
 
         accepting = sd_event_source_get_enabled(s->accept_pause, NULL) == 0 &&
-                    (s->n_connections < s->limits.n_connections_max || s->n_silent > 0);
+                    silent_has_room(&s->silent, s->n_connections, s->limits.n_connections_max);
         if (accepting == s->accepting)
                 return;
 
@@ -738,7 +736,7 @@ static void connection_close(Connection *c) {
         if (c->next)
                 c->next->previous = c->previous;
         s->n_connections--;
-        s->n_silent -= c->silent;
+        (void) silent_remove(&s->silent, &c->silent);
         connection_free(c);
 
         server_update_accepting(s);
@@ -877,17 +875,12 @@ static bool fd_get_peer_cred(int fd, struct ucred *ret) {
         return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret, &size) >= 0;
 }
 
-/* Who connects and makes no call must not keep out who does: the oldest of them gives way. It has no call that could be told. */
+/* It has no call that could be told. */
 static void server_make_room(TtrpcServer *s) {
-        Connection *oldest = NULL;
-
-        for (Connection *c = s->connections; c; c = c->next)
-                if (c->silent)
-                        oldest = c;
-        if (oldest) {
-                log_debug("Closing a connection on which no call was made, as another one comes.");
-                connection_close(oldest);
-        }
+        if (!s->silent.oldest)
+                return;
+        log_debug("Closing a connection on which no call was made, as another one comes.");
+        connection_close(CONTAINER_OF(s->silent.oldest, Connection, silent));
 }
 
 int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
@@ -919,7 +912,6 @@ int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
                 .events = EPOLLIN,
                 .limits = s->limits,
                 .has_cred = has_cred,
-                .silent = true,
         };
         if (has_cred)
                 c->cred = cred;
@@ -934,7 +926,7 @@ int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
                 c->next->previous = c;
         s->connections = TAKE_PTR(c);
         s->n_connections++;
-        s->n_silent++;
+        silent_add(&s->silent, &s->connections->silent);
         server_update_accepting(s);
         return 0;
 }

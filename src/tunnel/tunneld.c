@@ -123,4 +123,4 @@ static int run(int argc, char *argv[]) {
         return r;
 }
 
-DEFINE_MAIN_FUNCTION(run);
+DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

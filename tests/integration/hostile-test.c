@@ -127,7 +127,7 @@ static size_t make_echo(uint8_t *p) {
 /* ---- callers ----------------------------------------------------------------------------------------------------------------------- */
 
 static void ten_thousand_callers_stop_nobody(void **state) {
-        _cleanup_(ttrpc_client_freep) TtrpcClient *c = connect_client(&rig), *later = NULL;
+        _cleanup_(ttrpc_client_freep) TtrpcClient *c = connect_client(&rig), *beside = NULL, *later = NULL;
         Crowd crowd = crowd_of_unix(rig.proxy_socket);
         size_t fds, kib;
 
@@ -139,9 +139,12 @@ static void ten_thousand_callers_stop_nobody(void **state) {
                 expect_served(c, 5);
         }
         assert_true(crowd.n >= 1000);           /* what the socket's backlog takes */
+        beside = connect_client(&rig);
+        expect_served(beside, 5);
         check_memory(rig.proxy, kib, CROWD_KIB);
 
         crowd_leave(&crowd);
+        ttrpc_client_free(TAKE_PTR(beside));
         wait_for_fds(rig.proxy, fds);
         later = connect_client(&rig);
         expect_served(later, 5);

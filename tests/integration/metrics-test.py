@@ -351,6 +351,12 @@ class WithAdaptor(Rig):
         self.assertEqual(samples["peerpod_step_failures_total", (("error", "Exhausted"), ("step", "create-instance"))], 1)
         self.assertEqual(samples["peerpod_phase_duration_seconds_count", (("phase", "create"),)], 0)
 
+    def test_a_throttled_request_is_counted_as_such(self):
+        self.write("provider/control", "create=fail:Throttled:fewer requests\n")
+        self.create(IDS[0])
+        self.hypervisor("start-vm", IDS[0], fails=True)
+        self.assertEqual(self.value("peerpod_step_failures_total", error="Throttled", step="create-instance"), 1)
+
     def test_a_stopped_start_is_cancelled_and_not_failed(self):
         self.write("provider/control", "create=hang\n")
         self.create(IDS[0])

@@ -17,7 +17,7 @@
 #define OTHER_ID "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
 
 extern char **environ;
-static const char *ctl_program, *completion_script, *tunneld_program;
+static const char *ctl_program, *tunneld_program, *bash_completion, *zsh_completion, *zsh_complete;
 static const char *options[4];          /* of the adaptor, from its next start on */
 
 typedef struct Output {
@@ -577,8 +577,6 @@ static void monitor_shows_a_life_as_it_happens(void **state) {
 /* ---- check -------------------------------------------------------------------------------------------------------------------------- */
 
 static const char good_kata[] =
-        "[hypervisor.remote]\n"
-        "remote_hypervisor_socket = \"/run/peerpod/hypervisor.sock\"\n"
         "remote_hypervisor_timeout = 600\n"
         "enable_annotations = [\"^machine_type$\", \"^default_vcpus$\", \"^default_memory$\", \"^image$\", \"^default_gpus$\",\n"
         "    \"^default_gpu_model$\", \"^cc_init_data$\"]\n"
@@ -610,7 +608,8 @@ static void run_check(Test *t, Output *o, const char *cm, const char *secret, co
                         module_directory, cm);
         write_text(path_of(t, "etc/peer-pods-cm.env"), text);
         write_text(path_of(t, "etc/peer-pods-secret.env"), secret);
-        write_text(path_of(t, "kata.toml"), good_kata);
+        (void) snprintf(text, sizeof(text), "[hypervisor.remote]\nremote_hypervisor_socket = \"%s\"\n%s", path_of(t, "hypervisor.sock"), good_kata);
+        write_text(path_of(t, "kata.toml"), text);
         assert_int_equal(setenv("PEERPOD_LIBEXECDIR", path_of(t, "libexec"), 1), 0);
 
         (void) snprintf(config, sizeof(config), "--config-dir=%s", path_of(t, "etc"));
@@ -728,6 +727,23 @@ static void check_says_in_the_clouds_words_why_the_provider_cannot_be_used(void 
         start_adaptor(t);
 }
 
+static void check_compares_kata_with_what_the_adaptor_has(void **state) {
+        static const char *const longer[] = { "--start-timeout=700s", NULL };
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+
+        adaptor_options = longer;
+        restart_adaptor(t, SIGTERM);
+        run_check(t, &o, "", "", NULL);
+        assert_says(o.out, "remote_hypervisor_timeout is 600 s and START_TIMEOUT is 11min 40s");
+        assert_int_equal(o.status, 3);
+
+        write_text(path_of(t, "kata.toml"), "[hypervisor.remote]\nremote_hypervisor_socket = \"/run/peerpod/hypervisor.sock\"\n");
+        CTL(t, &o, "check", "--config-dir", path_of(t, "etc"), "--kata-config", path_of(t, "kata.toml"));
+        assert_says(o.out, "remote_hypervisor_socket is '/run/peerpod/hypervisor.sock', but the adaptor listens on '");
+        assert_says(o.out, path_of(t, "hypervisor.sock"));
+}
+
 static void check_looks_at_one_sandbox(void **state) {
         static const char *const one[] = { "--sandbox", "0123", NULL };
         Test *t = *state;
@@ -750,57 +766,76 @@ static void check_looks_at_one_sandbox(void **state) {
 
 /* ---- completion -------------------------------------------------------------------------------------------------------------------- */
 
-/* What bash's own function makes of a command line; the last word is the begun one. */
-static void complete(Test *t, char *ret, size_t size, const char *line) {
-        static const char script[] =
-                "set -eu; PATH=$(dirname -- \"$1\"):$PATH; . \"$2\"; read -ra COMP_WORDS <<<\"$3\"; "
-                "[[ $3 == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _peerpodctl; "
-                "printf '%s\\n' \"${COMPREPLY[@]-}\" >\"$4\"";
-        const char *const args[] = { "-c", script, "bash", ctl_program, completion_script, line, path_of(t, "completions"), NULL };
-        _cleanup_(freep) char *text = NULL;
+static void run_shell(Test *t, const char *shell, const char *const *args) {
         int status = 0;
         pid_t pid;
 
-        pid = spawn("bash", args);
+        pid = spawn(shell, args);
         wait_until(t, waitpid(pid, &status, WNOHANG) == pid);
         assert_int_equal(status, 0);
-        text = read_text(path_of(t, "completions"));
-        (void) snprintf(ret, size, "%s", text);
 }
 
-static void bash_completes_commands_options_and_sandboxes(void **state) {
+/* What bash's own function makes of a command line; the last word is the begun one. */
+static void complete_by_bash(Test *t, const char *line) {
+        static const char script[] =
+                "set -eu; PATH=$(dirname -- \"$1\"):$PATH; . \"$2\"; read -ra COMP_WORDS <<<\"$3\"; "
+                "[[ $3 == *' ' ]] && COMP_WORDS+=(''); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _peerpodctl; "
+                "printf '%s\\n' \"${COMPREPLY[@]}\" | sed '/^$/d' >\"$4\"";
+        const char *const args[] = { "-c", script, "bash", ctl_program, bash_completion, line, path_of(t, "completions"), NULL };
+
+        run_shell(t, "bash", args);
+}
+
+/* An interactive zsh, which finds our function by itself. */
+static void complete_by_zsh(Test *t, const char *line) {
+        static const char script[] = "set -eu; export PATH=${1:A:h}:$PATH; mkdir -p $4; cp $2 $4/_peerpodctl; \"$3\" $4 \"$5\" \"$6\"";
+        const char *const args[] = { "-fc", script, "zsh", ctl_program, zsh_completion, zsh_complete, path_of(t, "zsh"),
+                                     path_of(t, "completions"), line, NULL };
+
+        run_shell(t, "zsh", args);
+}
+
+static void commands_options_and_sandboxes_are_completed(Test *t, void (*complete)(Test *t, const char *line)) {
         static const struct {
                 const char *line, *expected;
         } cases[] = {
                 { "peerpodctl st", "status\nstop\n" },
-                { "peerpodctl comp", "\n" },                            /* not for people */
+                { "peerpodctl comp", "" },                              /* not for people */
                 { "peerpodctl hypervisor s", "start-vm\nstop-vm\n" },
                 { "peerpodctl stop --", "--timeout\n--wait\n--no-ask-password\n--help\n" },
                 { "peerpodctl status ", ID "\n" },
                 { "peerpodctl status 01", ID "\n" },
-                { "peerpodctl status f", "\n" },
+                { "peerpodctl status f", "" },
                 { "peerpodctl why default/", "default/web\n" },
                 { "peerpodctl agent 0", ID "\n" },
                 { "peerpodctl agent 0123 che", "check\n" },
                 { "peerpodctl agent --socket /x che", "check\n" },
-                { "peerpodctl hold --for ", "\n" },
+                { "peerpodctl hold --for ", "" },
                 { "peerpodctl hold --for 5m 0", ID "\n" },
-                { "peerpodctl nonsense x", "\n" },
+                { "peerpodctl nonsense x", "" },
         };
-        Test *t = *state;
         TtrpcClient *client = connect_shim(t);
 
         create_ok(t, client);
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-                char found[1024];
+                _cleanup_(freep) char *found = NULL;
 
-                complete(t, found, sizeof(found), cases[i].line);
+                complete(t, cases[i].line);
+                found = read_text(path_of(t, "completions"));
                 if (!streq(found, cases[i].expected))
                         fail_msg("'%s' is completed to:\n%s", cases[i].line, found);
         }
         stop_ok(t, client);
         wait_until(t, all_gone(t));
         ttrpc_client_free(client);
+}
+
+static void bash_completes_commands_options_and_sandboxes(void **state) {
+        commands_options_and_sandboxes_are_completed(*state, complete_by_bash);
+}
+
+static void zsh_completes_commands_options_and_sandboxes(void **state) {
+        commands_options_and_sandboxes_are_completed(*state, complete_by_zsh);
 }
 
 int main(int argc, char *argv[]) {
@@ -825,24 +860,28 @@ int main(int argc, char *argv[]) {
                 TEST(changing_methods_ask_polkit),
                 TEST(monitor_shows_a_life_as_it_happens),
                 TEST(bash_completes_commands_options_and_sandboxes),
+                TEST(zsh_completes_commands_options_and_sandboxes),
                 TEST(check_finds_nothing_where_all_is_in_order),
                 TEST(check_names_the_variable_that_a_service_refuses),
                 TEST(check_finds_a_module_that_is_not_the_one_whose_hash_is_given),
                 TEST(check_tells_a_typing_error_from_a_setting),
                 TEST(check_finds_credentials_that_others_can_read_and_shows_none),
                 TEST(check_says_in_the_clouds_words_why_the_provider_cannot_be_used),
+                TEST(check_compares_kata_with_what_the_adaptor_has),
                 TEST(check_looks_at_one_sandbox),
         };
 
-        if (argc != 8)
+        if (argc != 10)
                 return 2;
         adaptor_program = argv[1];
         providerd_program = argv[2];
         module_directory = argv[3];
         fakes_program = argv[4];
         ctl_program = argv[5];
-        completion_script = argv[6];
-        tunneld_program = realpath(argv[7], NULL);
+        tunneld_program = realpath(argv[6], NULL);
+        bash_completion = argv[7];
+        zsh_completion = argv[8];
+        zsh_complete = argv[9];
         adaptor_program = realpath(adaptor_program, NULL);
         providerd_program = realpath(providerd_program, NULL);
         if (!tunneld_program || !adaptor_program || !providerd_program)

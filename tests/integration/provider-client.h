@@ -103,6 +103,7 @@ typedef struct CreateArgs {
         size_t user_data_size;          /* 0 = strlen() */
         uint32_t vcpus;
         uint64_t memory_mib;
+        const char *volumes[4];         /* ends with NULL */
 } CreateArgs;
 
 static inline sd_bus_message* create_call(sd_bus *bus, const CreateArgs *a) {
@@ -120,6 +121,14 @@ static inline sd_bus_message* create_call(sd_bus *bus, const CreateArgs *a) {
                 (void) sd_bus_message_append(m, "{sv}", "vcpus", "u", a->vcpus);
         if (a->memory_mib)
                 (void) sd_bus_message_append(m, "{sv}", "memory-mib", "t", a->memory_mib);
+        if (a->volumes[0]) {
+                (void) sd_bus_message_open_container(m, 'e', "sv");
+                (void) sd_bus_message_append(m, "s", "volumes");
+                (void) sd_bus_message_open_container(m, 'v', "as");
+                (void) sd_bus_message_append_strv(m, (char**) a->volumes);
+                (void) sd_bus_message_close_container(m);
+                (void) sd_bus_message_close_container(m);
+        }
         r = sd_bus_message_close_container(m);
         assert(r >= 0);
         r = sd_bus_message_append(m, "h", fd);

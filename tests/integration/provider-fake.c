@@ -110,6 +110,7 @@ static PeerpodErrorKind kind_from_string(const char *s, size_t n) {
                 [PEERPOD_E_CANCELLED] = "Cancelled",
                 [PEERPOD_E_UNAUTHENTICATED] = "Unauthenticated",
                 [PEERPOD_E_INTERNAL] = "Internal",
+                [PEERPOD_E_THROTTLED] = "Throttled",
         };
 
         for (unsigned i = 1; i < _PEERPOD_E_MAX; i++)

@@ -191,11 +191,11 @@ static const char* error_of(sd_bus_message *reply) {
 
 static const CreateArgs args1 = { "sandbox1", NAME, "node1", "#cloud-config\n", NULL, 0, 1, 256 };
 
-static void create_running(Fixture *f, const char *address, char *ret_id) {
+static void create_running_with(Fixture *f, const CreateArgs *args, const char *address, char *ret_id) {
         const char *id, *type, *got;
         sd_bus_message *reply = NULL;
 
-        send_async(f->bus, create_call(f->bus, &args1), &reply);
+        send_async(f->bus, create_call(f->bus, args), &reply);
         while (!reply) {                /* the VM may be made anew meanwhile, with another hardware address */
                 learn_address(f, address);
                 while (sd_bus_process(f->bus, NULL) > 0)
@@ -213,6 +213,10 @@ static void create_running(Fixture *f, const char *address, char *ret_id) {
         if (ret_id)
                 strcpy(ret_id, id);
         sd_bus_message_unref(reply);
+}
+
+static void create_running(Fixture *f, const char *address, char *ret_id) {
+        create_running_with(f, &args1, address, ret_id);
 }
 
 static void delete(Fixture *f, const char *id) {
@@ -263,6 +267,72 @@ static void created_found_joined_deleted(void **state) {
         assert_nothing_left(f);
         assert_int_equal(count_instances(f->bus, "node1", NULL, NULL, NULL, NULL), 0);
         delete(f, "");
+}
+
+/* Has QEMU the file open? */
+static bool qemu_uses(const Fixture *f, const char *name) {
+        char command[300];
+        pid_t pid;
+
+        assert_int_equal(find_qemu(f, &pid), 1);
+        (void) snprintf(command, sizeof(command), "readlink /proc/%i/fd/* | grep -qx '%s/%s'", (int) pid, f->images, name);
+        return system(command) == 0;
+}
+
+static void a_pods_disks_are_behind_the_root_disk_in_their_order(void **state) {
+        static const char *const order[] = { "instances/" NAME "/root.qcow2'", "'vda'", "images/z-first'", "'vdb'", "images/a-second'", "'vdc'",
+                                             "/seed.iso'", "'vdd'" };
+        _cleanup_(freep) char *xml = NULL;
+        CreateArgs args = args1;
+        Fixture *f = *state;
+        const char *at;
+
+        run("cd %s && truncate -s 1M z-first && truncate -s 2M a-second && chown " USER ":" USER " z-first a-second", f->images);
+        args.volumes[0] = "z-first";
+        args.volumes[1] = "a-second";
+        start(f, NULL);
+        create_running_with(f, &args, "10.99.0.9", NULL);
+        assert_true(qemu_uses(f, "z-first"));
+        assert_true(qemu_uses(f, "a-second"));
+        assert_true(read_domain(f, &xml));
+        at = xml;
+        for (size_t i = 0; i < ELEMENTSOF(order); i++) {
+                at = strstr(at, order[i]);
+                if (!at)
+                        fail_msg("no %s behind what comes before it in:\n%s", order[i], xml);
+        }
+
+        delete(f, "");
+        assert_nothing_left(f);
+        run("test $(stat -c %%s %s/z-first) = 1048576 -a $(stat -c %%s %s/a-second) = 2097152", f->images, f->images);
+}
+
+static void a_disk_that_cannot_be_attached_ends_the_create(void **state) {
+        static const struct {
+                const char *volume, *error, *text;
+        } cases[] = {
+                { "missing", PEERPOD_ERROR_FAILED_PRECONDITION, "/missing' cannot be used: No such file or directory" },
+                { "roots", PEERPOD_ERROR_FAILED_PRECONDITION, "/roots' cannot be used: Permission denied" },
+                { "podvm-base.qcow2", PEERPOD_ERROR_INVALID_ARGUMENT, "is the base image" },
+                { "../podvm-base.qcow2", PEERPOD_ERROR_INVALID_ARGUMENT, "is neither a volume's name nor a block device" },
+                { "/etc/passwd", PEERPOD_ERROR_INVALID_ARGUMENT, "is neither a volume's name nor a block device" },
+                { "/dev/../etc/passwd", PEERPOD_ERROR_INVALID_ARGUMENT, "is neither a volume's name nor a block device" },
+                { "/dev/null", PEERPOD_ERROR_FAILED_PRECONDITION, "'/dev/null' is no block device" },
+        };
+        Fixture *f = *state;
+
+        run("install -m 0600 /dev/null %s/roots", f->images);
+        start(f, NULL);
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
+                CreateArgs args = args1;
+
+                args.volumes[0] = cases[i].volume;
+                assert_null(call_and_unref(f->bus, create_call(f->bus, &args), TIMEOUT, &error));
+                if (!streq(error.name, cases[i].error) || !strstr(error.message, cases[i].text))
+                        fail_msg("'%s' gives %s: %s", cases[i].volume, error.name, error.message);
+                assert_nothing_left(f);
+        }
 }
 
 static void others_instance_is_left_alone(void **state) {
@@ -467,6 +537,8 @@ int main(int argc, char *argv[]) {
         const struct CMUnitTest tests[] = {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
                 TEST(created_found_joined_deleted),
+                TEST(a_pods_disks_are_behind_the_root_disk_in_their_order),
+                TEST(a_disk_that_cannot_be_attached_ends_the_create),
                 TEST(others_instance_is_left_alone),
                 TEST(delete_while_it_boots),
                 TEST(no_address_in_time),

@@ -405,13 +405,18 @@ static void errors_of_the_module_keep_kind_and_text(void **state) {
         Fixture *f = *state;
 
         start(f, NULL);
-        control(f, "create=fail:Exhausted:no more of these\nfind=fail:Unavailable:cloud is away\n");
+        control(f, "create=fail:Exhausted:no more of these\nfind=fail:Unavailable:cloud is away\ndelete=fail:Throttled:"
+                "fewer requests, please\n");
         assert_null(call_and_unref(f->bus, create_call(f->bus, &args1), TIMEOUT, &error));
         assert_string_equal(error.name, PEERPOD_ERROR_EXHAUSTED);
         assert_string_equal(error.message, "no more of these");
         sd_bus_error_free(&error);
         assert_null(call_and_unref(f->bus, find_call(f->bus, "n"), TIMEOUT, &error));
         assert_string_equal(error.name, PEERPOD_ERROR_UNAVAILABLE);
+        sd_bus_error_free(&error);
+        assert_null(call_and_unref(f->bus, delete_call(f->bus, "sandbox1", "podvm-a-sandbox1", ""), TIMEOUT, &error));
+        assert_string_equal(error.name, PEERPOD_ERROR_THROTTLED);
+        assert_string_equal(error.message, "fewer requests, please");
 }
 
 static void caller_that_goes_does_not_undo(void **state) {

@@ -384,7 +384,7 @@ static void errors_become_codes(void **state) {
                 { PEERPOD_ERROR_INVALID_ARGUMENT, 3 }, { PEERPOD_ERROR_TIMED_OUT, 4 }, { PEERPOD_ERROR_NOT_FOUND, 5 },
                 { PEERPOD_ERROR_ALREADY_EXISTS, 6 }, { PEERPOD_ERROR_EXHAUSTED, 8 }, { PEERPOD_ERROR_FAILED_PRECONDITION, 9 },
                 { PEERPOD_ERROR_INTERNAL, 13 }, { PEERPOD_ERROR_UNAVAILABLE, 14 }, { PEERPOD_ERROR_UNAUTHENTICATED, 16 },
-                { PEERPOD_ERROR_CANCELLED, 1 }, { SD_BUS_ERROR_ACCESS_DENIED, 7 }, { "com.example.Other", 2 },
+                { PEERPOD_ERROR_CANCELLED, 1 }, { PEERPOD_ERROR_THROTTLED, 14 }, { SD_BUS_ERROR_ACCESS_DENIED, 7 }, { "com.example.Other", 2 },
         };
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 

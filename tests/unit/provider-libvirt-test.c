@@ -84,6 +84,19 @@ static void what_xml_cannot_hold_is_refused(void **state) {
         }
 }
 
+static void volumes_are_between_root_and_seed(void **state) {
+        DomainSpec s = plain;
+        char *xml = NULL;
+
+        s.volumes = (char*[]) { (char*) "/pool/b", (char*) "/dev/sdq", NULL };
+        assert_int_equal(domain_xml_write(&s, &xml), 0);
+        assert_non_null(strstr(xml, "<source file=\"/pool/b\"/><driver name=\"qemu\" type=\"raw\" discard=\"unmap\"/>"
+                                    "<target dev=\"vdb\" bus=\"virtio\"/></disk>"
+                                    "<disk type=\"block\" device=\"disk\"><source dev=\"/dev/sdq\"/>"));
+        assert_non_null(strstr(xml, "<source file=\"/x/seed.iso\"/><driver name=\"qemu\" type=\"raw\"/><target dev=\"vdd\" bus=\"virtio\"/>"));
+        free(xml);
+}
+
 static void xml_is_as_the_machine_needs(void **state) {
         DomainSpec s = plain;
         char *xml = NULL;
@@ -291,6 +304,7 @@ int main(void) {
                 cmocka_unit_test(any_text_survives),
                 cmocka_unit_test(what_xml_cannot_hold_is_refused),
                 cmocka_unit_test(xml_is_as_the_machine_needs),
+                cmocka_unit_test(volumes_are_between_root_and_seed),
                 cmocka_unit_test(a_disk_that_comes_back_once_is_removed_again),
                 cmocka_unit_test(owner_is_read),
                 cmocka_unit_test(mac_is_read),

@@ -29,6 +29,7 @@ typedef struct Fixture {
         int clients[N_CLIENTS_MAX];
         unsigned n_wanted, n_lost, n_closed, n_answers;
         int last_code, lost_error;
+        size_t n_connections;
         size_t own_fds;
 } Fixture;
 
@@ -43,11 +44,15 @@ static void on_lost(Relay *r, int error, const char *text, void *userdata) {
         f->lost_error = error;
 }
 
-static void on_closed(Relay *r, void *userdata) {
-        ((Fixture*) userdata)->n_closed++;
+static void on_changed(Relay *r, void *userdata) {
+        Fixture *f = userdata;
+        size_t n = relay_get_n_connections(r);
+
+        f->n_closed += n < f->n_connections;
+        f->n_connections = n;
 }
 
-static const RelayHandlers handlers = { on_wanted, on_lost, on_closed };
+static const RelayHandlers handlers = { on_wanted, on_lost, on_changed };
 
 static void on_answer(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
         Fixture *f = userdata;
@@ -91,6 +96,7 @@ static void add_client(Fixture *f, size_t i) {
         Channel *c = channel_on_pair(f, &f->clients[i]);
 
         assert_int_equal(relay_add_downstream(f->relay, c), 0);
+        f->n_connections = relay_get_n_connections(f->relay);
 }
 
 static void add_upstream(Fixture *f) {
@@ -520,6 +526,33 @@ static void malformed_envelopes_go_no_further(void **state) {
         turn(f);
         expect_status(f->clients[0], 1, TTRPC_INVALID_ARGUMENT, NULL);
         assert_true(nothing_to_read(f->upstream));
+}
+
+static void silent_connections_give_way_to_others(void **state) {
+        Fixture *f = *state;
+
+        add_upstream(f);
+        relay_set_connections_max(f->relay, 3);
+        for (size_t i = 0; i < 3; i++)
+                add_client(f, i);
+        request(f, 0, 1, "Poll", "");
+        assert_true(relay_has_room(f->relay));
+        put(f->clients[1], "\0\0\0\xff", 4);           /* the beginning of a frame is no call */
+        turn(f);
+
+        add_client(f, 3);
+        expect_end(f->clients[1]);
+        request(f, 3, 1, "Poll", "");
+        assert_true(relay_has_room(f->relay));
+        add_client(f, 4);
+        expect_end(f->clients[2]);
+        assert_int_equal(f->n_closed, 2);
+        request(f, 4, 1, "Poll", "");
+        assert_false(relay_has_room(f->relay));
+
+        answer(f, 1, "last");
+        assert_int_equal(take(f->clients[0], NULL).stream_id, 1);
+        assert_int_equal(relay_get_n_connections(f->relay), 3);
 }
 
 static void our_own_calls_go_beside_the_others(void **state) {
@@ -1152,6 +1185,7 @@ int main(void) {
                 T(edits_keep_what_they_do_not_know, setup_two),
                 T(the_watcher_hears_of_the_loss, setup_two),
                 T(malformed_envelopes_go_no_further, setup_two),
+                T(silent_connections_give_way_to_others, setup),
                 T(our_own_calls_go_beside_the_others, setup_two),
                 T(oversize_requests_are_skipped, setup_two),
                 T(oversize_answers_end_their_call_only, setup_two),

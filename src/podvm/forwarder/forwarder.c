@@ -190,7 +190,7 @@ static void on_connection_closed(Relay *r, void *userdata) {
 static const RelayHandlers relay_handlers = {
         .on_upstream_wanted = on_upstream_wanted,
         .on_upstream_lost = on_upstream_lost,
-        .on_connection_closed = on_connection_closed,
+        .on_connections_changed = on_connection_closed,
         .on_upstream_closing = on_upstream_closing,
         .upstream = "agent",
         .cancel_abandoned = true,
