@@ -415,7 +415,7 @@ static void requests_are_edited_on_their_way(void **state) {
         assert_int_equal(stat(source, &st), 0);
         ttrpc_result_done(&result);
 
-        /* Volumes are refused, not ignored. */
+        /* Volumes that cannot be understood are refused, not ignored. */
         {
                 _cleanup_(freep) uint8_t *more = NULL, *with = NULL;
                 size_t n_more = 0, n_with;
@@ -424,8 +424,8 @@ static void requests_are_edited_on_their_way(void **state) {
                 assert_int_equal(wire_append((TtrpcSlice) { request, n }, (const uint32_t[]) { 6, 0 }, (TtrpcSlice) { more, n_more },
                                              &with, &n_with), 0);
                 assert_int_equal(call(c, "CreateContainer", with, n_with, &result), -EREMOTEIO);
-                assert_int_equal(result.code, TTRPC_FAILED_PRECONDITION);
-                assert_non_null(strstr(result.message, "volumes are not supported"));
+                assert_int_equal(result.code, TTRPC_INVALID_ARGUMENT);
+                assert_non_null(strstr(result.message, "corrupt cloud_volumes annotation"));
                 ttrpc_result_done(&result);
         }
 
