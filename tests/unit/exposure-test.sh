@@ -30,12 +30,15 @@ check peerpod-tunnel 23
 check agent-protocol-forwarder 17
 check api-server-rest 16
 check attestation-agent 22
+check azure-ready 12
 check confidential-data-hub 48
 check kata-agent 94
 check netns@ 32
 check peerpod-seed 35
+check peerpod-user-data-failed 12
 check pod-network 20
-check process-user-data 12
+check podvm-volumes 40
+check process-user-data 17
 check scratch-storage 39
 check tee-report 39
 
