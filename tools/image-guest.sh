@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # What is put into a pod VM image beside our own programs; sourced by image.sh, after lib.sh.
 #
-#   image_guest DIR PROFILE   makes the tree DIR anew, which mkosi lays over the image's
+#   image_guest DIR PROFILE   adds to the tree DIR, which mkosi lays over the image's
 #   $KATA_AGENT               Kata's agent
 #   $ATTESTATION_AGENT $CONFIDENTIAL_DATA_HUB $API_SERVER_REST     guest components, where wanted
 #   $AGENT_POLICY             deny-all, allow-all, or the path of a Rego file
@@ -52,9 +52,8 @@ image_guest_resolver() {
 
 image_guest() {
         local dir=$1 profile=$2 policy
-        rm -rf "$dir"
         mkdir -p "$dir"/etc/kata-opa
-        if [[ $profile == production ]]; then
+        if [[ $profile == @(production|debug) ]]; then
                 image_guest_program KATA_AGENT "$dir" kata-agent
                 image_guest_agent_config "$KATA_AGENT" >"$dir/etc/agent-config.toml" || die "KATA_AGENT: '$KATA_AGENT' cannot be used"
         else

@@ -62,8 +62,8 @@ for setting in LLMNR=no MulticastDNS=no DNSStubListener=no FallbackDNS=; do
 done
 [[ $(ATTESTATION_AGENT=$dir/kata-agent image_guest_packages | tr '\n' ' ') == *systemd-resolved* ]] || bad "no resolver is installed"
 [[ -z $(image_guest_packages) ]] || bad "an image without guest components gets packages for them"
-image_guest "$dir/out" test
-[[ ! -L $dir/out/etc/resolv.conf ]] || bad "an image without guest components has a resolver"
+image_guest "$dir/without" test
+[[ ! -L $dir/without/etc/resolv.conf ]] || bad "an image without guest components has a resolver"
 ! (CONFIDENTIAL_DATA_HUB=/etc/passwd image_guest "$dir/out" test) 2>"$dir/err" || bad "a file that is no program is taken"
 grep -q "CONFIDENTIAL_DATA_HUB" "$dir/err" || bad "the variable is not named"
 

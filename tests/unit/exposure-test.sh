@@ -37,6 +37,7 @@ check netns@ 32
 check peerpod-seed 35
 check peerpod-user-data-failed 12
 check pod-network 20
+check podvm-volumes 40
 check process-user-data 17
 check scratch-storage 39
 check tee-report 39
