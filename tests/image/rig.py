@@ -303,11 +303,12 @@ class Disk:
 DISKS = {
     "virtio-blk": ["-device", "virtio-blk-pci,drive=root,bootindex=1", "-device", "virtio-blk-pci,drive=seed"],
     "virtio-scsi": ["-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=root,bootindex=1", "-device", "scsi-hd,drive=seed"],
+    "pvscsi": ["-device", "pvscsi", "-device", "scsi-hd,drive=root,bootindex=1", "-device", "scsi-hd,drive=seed"],
     "nvme": ["-device", "nvme,serial=root,drive=root,bootindex=1", "-device", "nvme,serial=seed,drive=seed"],
     # q35's own controller
     "ahci": ["-device", "ide-hd,bus=ide.0,drive=root,bootindex=1", "-device", "ide-hd,bus=ide.1,drive=seed"],
 }
-NICS = {"virtio-net": "virtio-net-pci", "e1000e": "e1000e", "vmxnet3": "vmxnet3"}
+NICS = {"virtio-net": "virtio-net-pci", "vmxnet3": "vmxnet3"}
 
 
 def read_console(path):
