@@ -8,10 +8,13 @@
 #   image_build PROFILE             makes the image of this checkout if need be; sets IMAGE_DIR
 #   image_convert DIR FORMAT        makes DIR/podvm.FORMAT of DIR/podvm.raw
 #   image_sign DIR KEY CERT NEWDIR  a copy of an image, with its UKI signed
-#   $KATA_AGENT                     Kata's agent, for profiles production and debug
+#   $KATA_AGENT                     Kata's agent, for profiles production and debug; tools/image-guest.sh has more of such programs
 #
 # IMAGE_DIR has podvm.raw, podvm.qcow2, podvm.efi (the UKI), podvm.roothash, podvm.pcr.json (reference values),
 # podvm.manifest (mkosi's list of packages) and podvm.spdx.json (the same as a bill of materials).
+
+# shellcheck source=tools/image-guest.sh
+. "$PEERPOD_CHECKOUT/tools/image-guest.sh"
 
 IMAGE_KEEP=4                    # finished images kept for each profile, the newest ones
 IMAGE_PROFILES=(production debug test bare)
@@ -29,14 +32,13 @@ image_build_programs() {
         TREE_BIND=$(image_build_dirs "$out") TREE_CWD=/work/src \
                 tree_run env PROFILE="$profile" SRCDIR=/work/src BUILDDIR=/work/build DESTDIR=/work/extra INITRD_DESTDIR=/work/initrd \
                 /work/src/podvm-mkosi/programs
-        [[ $profile != @(production|debug) ]] || install -D -m 0755 "$KATA_AGENT" "$out/extra/usr/bin/kata-agent"
 }
 
 image_key() {
         local out=$1 profile=$2
         {
                 echo "image 2 $profile $(tree_mirror) $(tree_stamp)"
-                cat "$PEERPOD_CHECKOUT/tools/image.sh"
+                cat "$PEERPOD_CHECKOUT"/tools/image{,-guest}.sh
                 (cd "$out" && find extra initrd -printf '%P %M %l\n' | LC_ALL=C sort)
                 (cd "$out" && find extra initrd -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
                 (cd "$PEERPOD_CHECKOUT/podvm-mkosi" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
@@ -46,9 +48,8 @@ image_key() {
 image_build() {
         local profile=$1 out key lock log
         [[ " ${IMAGE_PROFILES[*]} " == *" $profile "* ]] || die "unknown image profile '$profile'; there are: ${IMAGE_PROFILES[*]}"
-        if [[ $profile == @(production|debug) ]]; then
-                [[ -n ${KATA_AGENT:-} ]] || die "a $profile image needs Kata's agent: set KATA_AGENT to the path of the program"
-                [[ -f $KATA_AGENT && -x $KATA_AGENT ]] || die "KATA_AGENT: '$KATA_AGENT' is no program"
+        if [[ $profile == @(production|debug) && -z ${KATA_AGENT:-} ]]; then
+                die "a $profile image needs Kata's agent: set KATA_AGENT to the path of the program"
         fi
 
         tree_ensure
@@ -59,6 +60,7 @@ image_build() {
         flock -n "$lock" || { say "another command builds a $profile image, waiting for it"; flock "$lock"; }
 
         step "building the pod VM's programs" "$log-programs.log" image_build_programs "$out" "$profile"
+        [[ $profile == bare ]] || image_guest "$out/extra" "$profile"
         key=$(image_key "$out" "$profile")
         IMAGE_DIR=$PEERPOD_CACHE/out/image/$profile-$key
         if [[ -e $IMAGE_DIR/podvm.qcow2 ]]; then
@@ -75,6 +77,8 @@ image_build() {
 image_make() {
         local out=$1 profile=$2 dir=$3 cache=${4:-$PEERPOD_CACHE/out/image/incremental/$2} o options=()
         local packages=$PEERPOD_CACHE/out/image/packages
+
+        [[ $profile == bare ]] || mapfile -t options < <(image_guest_packages)
 
         # The package sources; mkosi's own would name an archive of debug symbols that many mirrors do not have.
         rm -rf "$out"/{sandbox,output,workspace}

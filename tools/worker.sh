@@ -15,7 +15,8 @@
 #   worker_down NAME               end it and remove all of it; fine if there is none
 #
 # What is installed: WORKER_BUILD, the name of the build (release); WORKER_TAGS, meson's install tags (worker,ctl,tests); and
-# WORKER_PROGRAMS, further programs by their paths in the build directory.
+# WORKER_PROGRAMS, further programs by their paths in the build directory. WORKER_PREPARE, a function that gets the directory with what was
+# installed, before the first boot.
 
 # Where a worker's root is in the mount namespace of its own. In /run, which is private there too: systemd-nspawn puts a lock
 # beside the root, and elsewhere workers would lock each other out.
@@ -163,6 +164,7 @@ worker_up() {
 
         step "installing the product into the worker host '$name'" "$PEERPOD_CACHE/log/worker-$name-install.log" \
                 worker_install "$dir" "$name" "$(build_dir "${WORKER_BUILD:-release}")"
+        [[ -z ${WORKER_PREPARE:-} ]] || "$WORKER_PREPARE" "$dir/upper"
 
         echo "$images" >"$dir/images"           # keeps it from being pruned
         say "booting the worker host '$name' …"

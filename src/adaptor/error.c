@@ -55,7 +55,7 @@ static const struct {
         { ECONNRESET,   PEERPOD_ERROR_UNAVAILABLE },
 };
 
-const char* error_text(const sd_bus_error *error) {
+const char* error_get_text(const sd_bus_error *error) {
         return error->message ?: error->name ?: "unknown error";
 }
 
@@ -103,7 +103,7 @@ void error_wrap(sd_bus_error *error, const char *format, ...) {
                 return;
         }
 
-        (void) sd_bus_error_setf(&wrapped, error->name, "%s: %s", text, error_text(error));
+        (void) sd_bus_error_setf(&wrapped, error->name, "%s: %s", text, error_get_text(error));
         if (sd_bus_error_is_set(&wrapped) && streq(wrapped.name, error->name)) {
                 sd_bus_error_free(error);
                 (void) sd_bus_error_move(error, &wrapped);

@@ -8,8 +8,8 @@
 #include "basic/cleanup.h"
 #include "ttrpc/status.h"
 
-/* error_text() - for people; borrowed, never NULL */
-const char* error_text(const sd_bus_error *error);
+/* error_get_text() - for people; borrowed, never NULL */
+const char* error_get_text(const sd_bus_error *error);
 
 /* error_to_code() - what the shim gets for it; names that are not ours are UNKNOWN */
 TtrpcCode error_to_code(const sd_bus_error *error);

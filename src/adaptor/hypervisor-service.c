@@ -77,7 +77,7 @@ static int reply_reason(TtrpcCall *call, TtrpcCode code, const char *reason) {
 }
 
 static int reply_error(TtrpcCall *call, const sd_bus_error *error) {
-        return reply_reason(call, error_to_code(error), error_text(error));
+        return reply_reason(call, error_to_code(error), error_get_text(error));
 }
 
 static int reply_being_deleted(TtrpcCall *call, const Sandbox *s) {

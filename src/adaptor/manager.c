@@ -288,7 +288,7 @@ static void on_description(ServiceCall *call, sd_bus_message *reply, const sd_bu
         if (reply)
                 r = provider_read_description(reply, &name, &size_max);
         if (error || r < 0 || !text_is_plain(name, 64))
-                log_warning("Failed to learn the provider's name, trying again: %s", error ? error_text(error) : "bad answer");
+                log_warning("Failed to learn the provider's name, trying again: %s", error ? error_get_text(error) : "bad answer");
         else {
                 m->user_data_size_max = size_max;
                 set_provider_name(m, name);
@@ -409,7 +409,7 @@ static void on_instances(ServiceCall *call, sd_bus_message *reply, const sd_bus_
                 r = read_instances(m, reply);
         if (error || r < 0) {
                 log_warning("Failed to compare sandboxes with the cloud's instances, trying again in %s: %s",
-                            FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_text(error) : strerror(-r));
+                            FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_get_text(error) : strerror(-r));
                 reconcile_later(m);
         }
         m->find_call = service_call_free(m->find_call);
@@ -462,7 +462,7 @@ static void on_tunnels(ServiceCall *call, sd_bus_message *reply, const sd_bus_er
                 r = read_tunnels(m, reply);
         if (error || r < 0) {
                 log_warning("Failed to compare sandboxes with the node's tunnels, trying again in %s: %s",
-                            FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_text(error) : strerror(-r));
+                            FORMAT_USEC(RECONCILE_AGAIN_USEC), error ? error_get_text(error) : strerror(-r));
                 reconcile_later(m);
         }
         m->list_call = service_call_free(m->list_call);

@@ -14,6 +14,7 @@
 #include "basic/io.h"
 #include "basic/json.h"
 #include "basic/parse.h"
+#include "basic/paths.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 #include "tls/cert.h"
@@ -33,7 +34,6 @@
 /* The files' names in the pod VM, and names in certificates: cloud-api-adaptor: pkg/adaptor/cloud/cloud.go, pkg/util/tlsutil */
 #define PODVM_APF "/run/peerpod/apf.json"
 #define PODVM_INITDATA "/run/peerpod/initdata"
-#define PODVM_SCRATCH_MARKER "/run/peerpod/scratch-space.marker"
 #define IMAGE_SERVER_NAME "podvm-server"
 #define CLIENT_ORGANIZATION "cloud-api-adaptor"
 #define SERVER_ORGANIZATION "agent-protocol-forwarder"

@@ -171,7 +171,7 @@ static void guess_deadline(Sandbox *s, SandboxStep step, const sd_bus_error *err
 }
 
 void sandbox_story_step_ended(Sandbox *s, SandboxStep step, const sd_bus_error *error) {
-        story_end_step(&s->story, error ? STEP_FAILED : STEP_DONE, error ? error_text(error) : NULL);
+        story_end_step(&s->story, error ? STEP_FAILED : STEP_DONE, error ? error_get_text(error) : NULL);
         if (!isempty(s->record.instance_id) && !s->story.instance_id)
                 story_set(&s->story.instance_id, s->record.instance_id);
         if (!error)
@@ -201,9 +201,9 @@ void sandbox_story_failed(Sandbox *s, const sd_bus_error *error) {
 
         story_set(&s->story.failed_step, step ? step->name : NULL);
         story_set(&s->story.error_name, error->name);
-        story_set(&s->story.error, error_text(error));
+        story_set(&s->story.error, error_get_text(error));
         s->story.failed_usec = now_usec(CLOCK_REALTIME);
-        story_end_step(&s->story, STEP_CUT_OFF, error_text(error));
+        story_end_step(&s->story, STEP_CUT_OFF, error_get_text(error));
 }
 
 void sandbox_story_stopped(Sandbox *s, const char *reason) {

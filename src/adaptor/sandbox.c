@@ -402,8 +402,8 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error) {
         if (s->record.state >= SANDBOX_DELETING)
                 return;
 
-        log_sandbox(s, LOG_ERR, MSG_SANDBOX_FAILED, "Sandbox '%s' has failed: %s", s->record.id, error_text(error));
-        sandbox_set_last_error(s, error_text(error));
+        log_sandbox(s, LOG_ERR, MSG_SANDBOX_FAILED, "Sandbox '%s' has failed: %s", s->record.id, error_get_text(error));
+        sandbox_set_last_error(s, error_get_text(error));
         sd_bus_error_free(&s->failure);
         (void) sd_bus_error_copy(&s->failure, error);
 
@@ -458,8 +458,8 @@ static void step_put_off(Sandbox *s, SandboxStep step, const sd_bus_error *error
 
         log_sandbox(s, LOG_WARNING, s->record.state == SANDBOX_DELETING ? MSG_DELETE_FAILED : NULL,
                     "Failed at a step of sandbox '%s', which is %s, trying again: %s", s->record.id,
-                    sandbox_state_to_string(s->record.state), error_text(error));
-        sandbox_set_last_error(s, error_text(error));
+                    sandbox_state_to_string(s->record.state), error_get_text(error));
+        sandbox_set_last_error(s, error_get_text(error));
 }
 
 static void step_failed(Sandbox *s, SandboxStep step, sd_bus_error *error) {

@@ -112,7 +112,7 @@ static void on_netns_answer(ServiceCall *call, sd_bus_message *reply, const sd_b
 
         if (error || r < 0)
                 log_sandbox(s, LOG_DEBUG, NULL, "Cannot tell whether network namespace '%s' is there, asking again: %s",
-                            s->record.netns_path, error ? error_text(error) : strerror(-r));
+                            s->record.netns_path, error ? error_get_text(error) : strerror(-r));
         else if (there)
                 s->shim.missing_usec = 0;       /* a path that is hidden from us */
         else if (s->shim.missing_usec > 0)

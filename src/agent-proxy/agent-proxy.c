@@ -413,6 +413,13 @@ static int proxy_set_away(Proxy *p) {
         return r;
 }
 
+/* The forwarder's last words: there is nothing to connect to again. What is in flight has been answered with them. */
+static void proxy_vm_ends(Proxy *p, const char *text) {
+        (void) log_full(&p->log, LOG_ERR, MSG_VM_ENDED, 0, "The pod VM ends: %s.", text);
+        (void) sd_notifyf(0, "STATUS=The pod VM has ended: %s", text);
+        (void) sd_event_exit(p->event, -ESHUTDOWN);
+}
+
 static void on_upstream_lost(Relay *r, int error, const char *text, void *userdata) {
         Proxy *p = userdata;
 
@@ -421,7 +428,9 @@ static void on_upstream_lost(Relay *r, int error, const char *text, void *userda
         if (p->stopping)
                 return;
 
-        if (p->ready && proxy_set_away(p) < 0)
+        if (error == -ESHUTDOWN && p->sandbox != SANDBOX_DESTROYED)
+                proxy_vm_ends(p, text);
+        else if (p->ready && proxy_set_away(p) < 0)
                 proxy_fail(p, "out of memory");
         else
                 proxy_lost_link(p, text, /* resumable= */ false);

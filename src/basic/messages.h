@@ -22,4 +22,6 @@
 #define MSG_CERTIFICATE_ENDS "1f5d8f1cb3ab4e24a7c0c2d5e9a1b6d4"
 #define MSG_PROXY_FAILED     "108ef071547048808721aa63dd1081be"
 #define MSG_SANDBOX_HELD     "936ac8ea655b4377bbcaf3e726a98e38"
+#define MSG_SCRATCH_FAILED   "2fe49b939a1d4accbb8ce8c51a972844"
+#define MSG_VM_ENDED         "4e0b1d6f0a8c4c0e9c1b6d2f7a53e8b9"
 #define MSG_SERVICE_DOWN     "22ae47b39d0845d8acb4be0df53c40dd"

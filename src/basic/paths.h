@@ -15,6 +15,13 @@
 /* In the pod VM (cloud-api-adaptor: src/cloud-api-adaptor/pkg/paths/paths.go) */
 #define PODVM_DATA_DIR "/run/peerpod"
 #define PODVM_APF_CONFIG "/run/peerpod/apf.json"
+#define PODVM_SCRATCH_MARKER "/run/peerpod/scratch-space.marker"
 #define PODVM_AGENT_SOCKET "/run/peerpod/agent.sock"
+#define PODVM_IMAGES_DIR "/run/kata-containers/image"            /* guest-components: image-rs, its default work directory */
+#define PODVM_AGENT_EXIT "/run/peerpod/agent-exit"
 #define PODVM_POD_NETNS "/run/netns/podns"
+#define PODVM_CDH_SOCKET "/run/confidential-containers/cdh.sock"
+#define PODVM_VOLUMES_SOCKET "/run/podvm-volumes/bus.sock"
+#define PODVM_VOLUMES_RUNTIME_DIR "/run/podvm-volumes"
+#define PODVM_VOLUMES_DIR "/run/cloud-volumes"
 #define PODVM_FORWARDER_PORT 15150

@@ -138,6 +138,14 @@ static bool priority_append(char *buffer, size_t size, const char *name) {
         return true;
 }
 
+static int unknown_suite(const char *name, char **reterr) {
+        char names[1024] = "";
+
+        for (size_t i = 0; i < ELEMENTSOF(suites); i++)
+                (void) snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s", i > 0 ? ", " : "", suites[i].iana);
+        return failed(reterr, -EINVAL, "unknown TLS cipher suite '%.64s'; there are: %s", name, names);
+}
+
 /* AES-128-GCM first: the same order as Go's, and the cheapest per byte. Nothing without forward secrecy and AEAD, unless a list of
  * the operator asks for it. A list does not map one-to-one onto GnuTLS's sets, so the outcome is compared with it after the
  * handshake; the server's order counts, so that what the list has is also what gets chosen. */
@@ -164,7 +172,7 @@ static int make_priority(TlsContext *c, const TlsSettings *settings, char **rete
                         for (i = 0; i < ELEMENTSOF(suites_1_3) && !streq(*s, suites_1_3[i]); i++)
                                 ;
                         if (i == ELEMENTSOF(suites_1_3))
-                                return failed(reterr, -EINVAL, "unknown TLS cipher suite '%.64s'", *s);
+                                return unknown_suite(*s, reterr);
                         continue;
                 }
 

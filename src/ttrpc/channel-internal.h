@@ -41,6 +41,7 @@ struct Channel {
         uint8_t *ahead;                 /* DATA behind which an ACK was looked for; session->ahead bytes from ahead_start */
         size_t ahead_start, ahead_size;
         char text[256];                 /* what there is to say about error */
+        char *last_words;               /* to the client */
 };
 
 void channel_defer(Channel *c);                 /* on_defer() from the loop */
@@ -60,5 +61,6 @@ int channel_session_flush(Channel *c);
 ssize_t channel_session_read(Channel *c, uint8_t *data, size_t size);
 bool channel_session_looks_ahead(const Channel *c);     /* the wire must be read although nobody wants input */
 void channel_session_look_ahead(Channel *c);
+void channel_session_look_last(Channel *c);             /* at a lost wire: for last words; DATA will come again */
 void channel_session_bye(Channel *c);
 void channel_session_free(Channel *c);

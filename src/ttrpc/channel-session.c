@@ -125,6 +125,14 @@ static int read_control(Channel *c) {
                 (void) over(c, -EPROTO, "it broke the rules of the session");
                 return 0;
         }
+        if (event.end) {
+                char text[SESSION_END_TEXT_MAX + 1];
+
+                memcpy(text, event.end, event.end_size);
+                text[event.end_size] = '\0';
+                (void) over(c, -ESHUTDOWN, text);
+                return 0;
+        }
         if (event.over) {
                 if (confirmed)
                         (void) channel_fail(c, -ECONNRESET);
@@ -248,6 +256,26 @@ void channel_session_look_ahead(Channel *c) {
         }
 }
 
+void channel_session_look_last(Channel *c) {
+        Session *s = c->session;
+        uint8_t data[4096];
+
+        tls_session_set_readable(c->tls);
+        while (c->error == 0 && s->state != SESSION_AWAY) {
+                ssize_t n;
+
+                if (s->data_left == 0) {
+                        if (read_control(c) == 0)
+                                break;
+                        continue;
+                }
+                n = tls_session_read(c->tls, data, MIN(sizeof(data), (size_t) s->data_left));
+                if (n <= 0)
+                        break;
+                s->data_left -= n;
+        }
+}
+
 static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         Channel *c = userdata;
 
@@ -261,10 +289,13 @@ static int on_ack_timer(sd_event_source *source, uint64_t usec, void *userdata) 
 }
 
 void channel_session_bye(Channel *c) {
-        uint8_t record[SESSION_BYE_SIZE];
+        uint8_t record[SESSION_END_SIZE_MAX];
+        SessionRecord bye = { .type = SESSION_BYE };
 
+        if (c->last_words)
+                bye = (SessionRecord) { .type = SESSION_END, .length = strlen(c->last_words), .text = c->last_words };
         if (wire_is_up(c) && (c->session->state == SESSION_UP || c->session->state == SESSION_GREETING))
-                (void) tls_session_write(c->tls, record, session_record_write(&(SessionRecord) { .type = SESSION_BYE }, record));
+                (void) tls_session_write(c->tls, record, session_record_write(&bye, record));
         c->ack_timer = sd_event_source_disable_unref(c->ack_timer);
 }
 
@@ -272,6 +303,19 @@ void channel_session_free(Channel *c) {
         sd_event_source_disable_unref(c->ack_timer);
         free(c->session);
         free(c->ahead);
+        free(c->last_words);
+}
+
+void channel_set_last_words(Channel *c, const char *text) {
+        char *copy = strndup(text, SESSION_END_TEXT_MAX);
+
+        for (char *p = copy; p && *p; p++)
+                if (*p < ' ' || *p > '~')
+                        *p = '?';
+        free(c->last_words);
+        c->last_words = isempty(copy) ? NULL : copy;
+        if (!c->last_words)
+                free(copy);
 }
 
 static void write_greeting(Channel *c, const uint8_t *record, size_t size) {

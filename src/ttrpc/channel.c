@@ -351,15 +351,14 @@ static void tell_closed(Channel *c) {
 static void tell_away(Channel *c) {
         int error = c->wire_error;
         char text[sizeof(c->text)];
-        uint8_t b;
 
         if (c->closed)
                 return;
-        /* Who refuses us says why before he closes (RFC 8446, section 6.2); whatever else is there will come again. */
-        if (error == -EPIPE && c->tls) {
-                tls_session_set_readable(c->tls);
-                (void) tls_session_read(c->tls, &b, sizeof(b));
-        }
+        /* Who refuses us, or ends, says why before he closes (RFC 8446, section 6.2; SESSION_END); whatever else is there will come again. */
+        if (c->tls)
+                channel_session_look_last(c);
+        if (c->error < 0)
+                return;
         (void) snprintf(text, sizeof(text), "%s", c->tls ? strempty(tls_session_error(c->tls)) : "");
         channel_lose_wire(c);
         c->keeper->on_away(c, error, text[0] ? text : NULL, c->keeper_userdata);

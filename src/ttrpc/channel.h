@@ -124,6 +124,10 @@ const Session* channel_session(const Channel *c);       /* borrowed; NULL: there
 void channel_lose_wire(Channel *c);                     /* of a session: closes the connection, tells nobody */
 void channel_give_up(Channel *c, int error, const char *text);  /* on_closed() follows */
 
+/* Of a server's session: what channel_free() says, after all that was written, instead of a bare goodbye. The client's channel is closed with
+ * -ESHUTDOWN and @text as its channel_error(). At most SESSION_END_TEXT_MAX characters, what is not ASCII becomes '?'. */
+void channel_set_last_words(Channel *c, const char *text);
+
 /* For the next process of a service: everything but TLS, so a TLS channel without a session cannot be stored. A session loses its
  * connection. The descriptor stays the channel's. */
 bool channel_can_be_stored(const Channel *c);

@@ -20,6 +20,7 @@ struct Link {
         LinkState state;
         size_t next_address;
         uint64_t deadline;              /* CLOCK_MONOTONIC */
+        uint64_t pause_usec;            /* the next one */
         int fd;                         /* LINK_CONNECTING */
         Channel *channel;               /* LINK_HANDSHAKING */
         sd_event_source *io_source, *timer;
@@ -85,7 +86,7 @@ static int on_pause_over(sd_event_source *source, uint64_t usec, void *userdata)
 
 /* One address did not work: the next one, at once, or all of them again after a pause. */
 static void link_next(Link *l) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC), pause = l->settings.pause_usec ?: LINK_PAUSE_USEC;
+        uint64_t now = now_usec(CLOCK_MONOTONIC), pause = l->pause_usec;
 
         log_debug("Link: %s", l->text);
         if (now >= l->deadline) {
@@ -103,6 +104,7 @@ static void link_next(Link *l) {
                 return;
         }
 
+        l->pause_usec = MAX(pause, MIN(2 * pause, l->settings.pause_max_usec));
         link_set_state(l, LINK_PAUSING);
         if (sd_event_add_time_relative(l->event, &l->timer, CLOCK_MONOTONIC, MIN(pause, l->deadline - now), 0, on_pause_over, l) < 0)
                 link_give_up(l);
@@ -135,6 +137,7 @@ static void link_is_up(Link *l) {
         Channel *channel = TAKE_PTR(l->channel);
 
         l->next_address = 0;
+        l->pause_usec = l->settings.pause_usec ?: LINK_PAUSE_USEC;
         l->text[0] = '\0';
         link_set_state(l, LINK_UP);
         channel_pause_input(channel);

@@ -34,6 +34,7 @@ typedef struct LinkSettings {
         TlsContext *tls;                /* referenced; NULL: plain */
         const char *server_name;        /* copied */
         uint64_t pause_usec;            /* 0: LINK_PAUSE_USEC */
+        uint64_t pause_max_usec;        /* it doubles up to this; 0: it stays the same */
 } LinkSettings;
 
 typedef struct LinkHandlers {

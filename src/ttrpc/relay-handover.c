@@ -48,6 +48,15 @@ static void put_call(Relay *r, const Call *call, Handover *h) {
         handover_put(h, own ? 0 : call->kind);
 }
 
+static void put_holds(Relay *r, Handover *h) {
+        handover_put(h, r->n_holds);
+        for (Conn *c = r->conns; c; c = c->next)
+                for (RelayHold *hold = c->holds; hold; hold = hold->next) {
+                        handover_put(h, conn_number(r, c));
+                        handover_put_bytes(h, hold->frame, TTRPC_HEADER_SIZE + hold->header.length);
+                }
+}
+
 void relay_store(Relay *r, Handover *h, const char *text, uint64_t timeout_usec, RelayConnStorer storer) {
         /* Who cannot be handed over gets an end in good order instead. */
         if (r->upstream && !channel_can_be_stored(r->upstream))
@@ -78,6 +87,8 @@ void relay_store(Relay *r, Handover *h, const char *text, uint64_t timeout_usec,
         for (size_t i = 0; i < r->n_buckets; i++)
                 for (const Call *call = r->by_id[i]; call; call = call->next_by_id)
                         put_call(r, call, h);
+        if (r->handlers->may_hold)
+                put_holds(r, h);
 }
 
 static int get_copy(Handover *h, size_t max, size_t capacity, uint8_t **ret, size_t *ret_size) {
@@ -179,6 +190,20 @@ static int get_answers(Relay *r, Handover *h) {
         return 0;
 }
 
+static int get_hold(Relay *r, Handover *h) {
+        Conn *c = conn_by_number(r, handover_get(h, r->n_conns));
+        const uint8_t *frame;
+        TtrpcHeader header;
+        size_t size;
+
+        frame = handover_get_bytes(h, TTRPC_HEADER_SIZE + TTRPC_DATA_MAX, &size);
+        if (h->error < 0)
+                return h->error;
+        if (!c || size < TTRPC_HEADER_SIZE || ttrpc_header_parse(frame, size, &header) <= 0 || size != TTRPC_HEADER_SIZE + header.length)
+                return -EBADMSG;
+        return conn_request(c, frame);
+}
+
 int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, RelayConnRestorer restorer) {
         uint32_t next_id = handover_get(h, UINT32_MAX);
         Channel *upstream = NULL;
@@ -203,6 +228,9 @@ int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, RelayConnR
         n = handover_get(h, CALLS_MAX);
         for (uint64_t i = 0; i < n && k >= 0; i++)
                 k = get_call(r, h);
+        n = k >= 0 && h->error == 0 && r->handlers->may_hold ? handover_get(h, RELAY_HOLDS_MAX) : 0;
+        for (uint64_t i = 0; i < n && k >= 0; i++)
+                k = get_hold(r, h);
         if (k < 0 || h->error < 0)
                 return k < 0 ? k : h->error;
 

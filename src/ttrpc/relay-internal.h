@@ -24,11 +24,24 @@ struct Call {
         Call *prev, *next;              /* of the same conn */
 };
 
+/* A request that waits for somebody else: not a call yet, as ids must go out in their order. */
+struct RelayHold {
+        Conn *conn;                     /* borrowed */
+        uint8_t *frame;                 /* a copy */
+        TtrpcHeader header;
+        uint64_t since;
+        bool survives;
+        void (*on_dropped)(RelayHold *h, void *userdata);
+        void *userdata;
+        RelayHold *prev, *next;         /* of the same conn */
+};
+
 struct Conn {
         Relay *relay;                   /* borrowed */
         Channel *channel;
         Call *calls;
         size_t n_calls;
+        RelayHold *holds;
 
         uint8_t *big;                   /* a request frame that does not fit into the channel's buffer */
         size_t big_size, big_done;
@@ -61,6 +74,7 @@ struct Relay {
         Channel *upstream;
         uint32_t next_id;
         bool upstream_wanted;
+        bool upstream_closing;          /* it has closed, and its owner has not yet given it up */
         const char *refusing;           /* there is no upstream and requests are answered with this; borrowed */
 
         size_t body_left;               /* bytes of an answer that is handed on in pieces */
@@ -78,6 +92,10 @@ struct Relay {
         size_t n_conns, n_blocking;
         size_t n_conns_max;             /* 0: no limit */
         SilentPeers silent;
+
+        size_t n_holds;
+        Conn *ruled_conn;               /* while a rule's handler runs */
+        const uint8_t *ruled_frame;
 
         uint64_t *counters;             /* borrowed, or: */
         uint64_t own_counters[_RELAY_COUNTER_MAX];
@@ -109,6 +127,11 @@ void conn_close(Conn *c);                       /* in good order: it is freed fr
 void conn_free(Conn *c);
 void conn_finish(Conn *c, const char *text, uint64_t timeout_usec);     /* answers what is in flight, writes all out */
 void conn_restored(Conn *c);
+
+/* Held requests. */
+void hold_drop(RelayHold *h);                   /* its owner is told */
+void conn_drop_holds(Conn *c, bool all, const char *text);      /* @all: also those that survive; @text: answered with it */
+int conn_request(Conn *c, const uint8_t *frame);        /* of a hold that was stored: as if it had come */
 
 /* The upstream, as the connections see it. */
 size_t upstream_high(const Relay *r);

@@ -55,15 +55,19 @@ static void upstream_lost(Relay *r, int error, const char *text) {
 /* Long polls of callers that are gone stay open at the other end: only closing the connection ends them. That is done as
  * soon as nobody else has a call or half an answer on it. */
 void upstream_end_abandoned(Relay *r) {
-        if (!r->upstream || r->n_abandoned < RELAY_ABANDONED_MAX || r->n_abandoned != r->n_calls || r->body_conn || r->whole)
+        size_t max = r->handlers->cancel_abandoned ? 1 : RELAY_ABANDONED_MAX;
+
+        if (!r->upstream || r->upstream_closing || r->n_abandoned < max || r->n_abandoned != r->n_calls || r->n_holds > 0 ||
+            r->body_conn || r->whole)
                 return;
         r->upstream = channel_free(r->upstream);
-        upstream_lost(r, -ESTALE, "too many calls of clients that are gone");
+        upstream_lost(r, -ESTALE, "only calls of clients that are gone were left");
 }
 
 static void upstream_failed(Relay *r, int error, const char *text) {
         _cleanup_(channel_freep) Channel *upstream = TAKE_PTR(r->upstream);
 
+        r->upstream_closing = false;
         if (r->handlers->on_upstream_failing)
                 r->handlers->on_upstream_failing(r, r->userdata);
         for (Conn *c = r->conns; c; c = c->next) {
@@ -75,6 +79,7 @@ static void upstream_failed(Relay *r, int error, const char *text) {
                                            text);
                         call_abandon(call);
                 }
+                conn_drop_holds(c, /* all= */ false, text);
                 if (c->cut || !r->handlers->keep_connections)
                         conn_close(c);
         }
@@ -89,6 +94,14 @@ void relay_lose_upstream(Relay *r, int error, const char *text) {
 
 static void upstream_closed(Relay *r, int error, const char *reason) {
         char text[256];
+
+        if (r->upstream_closing)
+                return;
+        if (r->handlers->on_upstream_closing && r->handlers->on_upstream_closing(r, r->userdata)) {
+                r->upstream_closing = true;
+                channel_pause_input(r->upstream);
+                return;
+        }
 
         if (!reason && (error == -ECONNRESET || error == -EPIPE))
                 (void) snprintf(text, sizeof(text), "closed by the %s", upstream_name(r));

@@ -31,6 +31,7 @@
 #include "ttrpc/status.h"
 
 typedef struct Relay Relay;
+typedef struct RelayHold RelayHold;
 
 #define RELAY_UPSTREAM_HIGH (256U * 1024U)
 #define RELAY_UPSTREAM_LOW (64U * 1024U)
@@ -41,6 +42,7 @@ typedef struct Relay Relay;
 #define RELAY_LINGER_USEC (5 * USEC_PER_SEC)            /* for last answers, when a connection is ended by us */
 #define RELAY_CALLS_MAX 8192U                           /* in flight upstream, abandoned ones included; more: RESOURCE_EXHAUSTED */
 #define RELAY_CALLS_PER_CONNECTION_MAX 4096U
+#define RELAY_HOLDS_MAX 64U                             /* requests that are kept; more: RESOURCE_EXHAUSTED */
 #define RELAY_ABANDONED_MAX 256U                        /* calls that the upstream still works on for callers that are gone */
 #define RELAY_CONNECTION_MEMORY_MAX                                                                                     \
         (RELAY_ANSWERS_MAX + TTRPC_DATA_MAX /* the frame that passed the mark */ + TTRPC_DATA_MAX /* a request */ +    \
@@ -57,6 +59,7 @@ typedef struct RelayEdit {
         TtrpcCode code;                 /* not TTRPC_OK: the request is answered with this and goes no further */
         char message[256];
         bool answered;                  /* the request is answered with .payload and goes no further */
+        bool held;                      /* by relay_hold(): neither of both for now */
         unsigned kind;                  /* of call, for relay_answer_calls() and relay_restore(); 0: none */
         RelayAnswerHandler on_answer;   /* be told how it ends, also if the caller is gone by then */
         void *data;                     /* on_answer()'s userdata, in place of the relay's; only relay_free() comes before it */
@@ -73,10 +76,13 @@ typedef struct RelayHandlers {
         void (*on_upstream_lost)(Relay *r, int error, const char *text, void *userdata); /* it is freed already */
         void (*on_connections_changed)(Relay *r, void *userdata);       /* one less, or one less that is silent; may be NULL */
         void (*on_upstream_failing)(Relay *r, void *userdata);          /* it is lost, its calls can still be answered; may be NULL */
+        bool (*on_upstream_closing)(Relay *r, void *userdata);          /* it has closed; true: relay_lose_upstream() will follow; may be NULL */
         RelayAnswerHandler (*answer_handler)(unsigned kind);            /* of a restored call; may be NULL */
         const char *upstream;           /* what to call it in texts for people; NULL: "other end" */
         bool whole_answers;             /* see above */
         bool keep_connections;          /* those of callers, when the upstream is lost; only one with half an answer is closed */
+        bool cancel_abandoned;          /* close the upstream when nothing is left on it but calls of callers that are gone: that ends them */
+        bool may_hold;                  /* rules use relay_hold() */
 } RelayHandlers;
 
 /* What a relay counts, in plain numbers. */
@@ -123,6 +129,22 @@ void relay_refuse_waiting(Relay *r, const char *text);
  */
 int relay_call(Relay *r, const char *service, const char *method, const void *payload, size_t size, uint64_t timeout_usec,
                RelayAnswerHandler handler, void *userdata);
+
+/**
+ * relay_hold() - keep the request that a rule's handler has been given, which may take longer than a handler may
+ * @survives:   also the loss of the upstream; else the request is answered with UNAVAILABLE then
+ * @on_dropped: it is over, because of that or because its caller is gone; @h is invalid then. Not called when the relay is freed
+ *
+ * Only from such a handler, which sets .held. Requests that come behind it do not wait. After a restart the next process's rule gets it as
+ * if it had come just now. Returns NULL: no memory, or RELAY_HOLDS_MAX.
+ */
+RelayHold* relay_hold(Relay *r, bool survives, void (*on_dropped)(RelayHold *h, void *userdata), void *userdata);
+
+/* The request as it came; its slices are good as long as the hold. */
+void relay_hold_get(const RelayHold *h, TtrpcRequest *ret);
+
+/* What the handler would have done at once: @edit is taken as from there, and @h is over. */
+void relay_hold_done(RelayHold *h, RelayEdit *edit);
 
 /* For a daemon that ends: answers all that is in flight with UNAVAILABLE and writes it out, for at most @timeout_usec. */
 void relay_finish(Relay *r, const char *text, uint64_t timeout_usec);

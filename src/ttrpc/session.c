@@ -31,6 +31,7 @@ static void set_state(Session *s, SessionState to) {
         s->state = to;
 }
 
+/* Of a record without a length of its own choice. */
 static size_t body_size(uint8_t type) {
         switch (type) {
 
@@ -50,7 +51,7 @@ int session_record_parse(const uint8_t *data, size_t size, SessionRecord *ret) {
         const uint8_t *p;
         uint32_t flags;
 
-        if (size > 0 && (data[0] < SESSION_HELLO || data[0] > SESSION_BYE))
+        if (size > 0 && (data[0] < SESSION_HELLO || data[0] > SESSION_END))
                 return -EBADMSG;
         if (size < SESSION_HEADER_SIZE)
                 return 0;
@@ -63,13 +64,20 @@ int session_record_parse(const uint8_t *data, size_t size, SessionRecord *ret) {
                 return SESSION_HEADER_SIZE;
         }
 
-        if (record.length != body_size(record.type))
+        if (record.type == SESSION_END ? record.length == 0 || record.length > SESSION_END_TEXT_MAX : record.length != body_size(record.type))
                 return -EBADMSG;
         if (size - SESSION_HEADER_SIZE < record.length)
                 return 0;
 
         p = data + SESSION_HEADER_SIZE;
         switch (record.type) {
+
+        case SESSION_END:
+                for (uint32_t i = 0; i < record.length; i++)
+                        if (p[i] < ' ' || p[i] > '~')
+                                return -EBADMSG;
+                record.text = (const char*) p;
+                break;
 
         case SESSION_HELLO:
                 flags = read_be32(p);
@@ -101,7 +109,8 @@ int session_record_parse(const uint8_t *data, size_t size, SessionRecord *ret) {
 }
 
 size_t session_record_write(const SessionRecord *record, uint8_t *p) {
-        uint32_t length = record->type == SESSION_DATA ? record->length : body_size(record->type);
+        bool any = record->type == SESSION_DATA || record->type == SESSION_END;
+        uint32_t length = any ? record->length : body_size(record->type);
         uint8_t *body = p + SESSION_HEADER_SIZE;
 
         write_be32(p, (uint32_t) record->type << 24 | length);
@@ -125,6 +134,11 @@ size_t session_record_write(const SessionRecord *record, uint8_t *p) {
 
         case SESSION_DATA:
                 return SESSION_HEADER_SIZE;
+
+        case SESSION_END:
+                assert(length > 0 && length <= SESSION_END_TEXT_MAX);
+                memcpy(body, record->text, length);
+                break;
 
         case SESSION_BYE:
                 break;
@@ -253,7 +267,7 @@ size_t session_wants(const Session *s) {
 
         if (s->head_size < SESSION_HEADER_SIZE)
                 return SESSION_HEADER_SIZE - s->head_size;
-        return SESSION_HEADER_SIZE + body_size(s->head[0]) - s->head_size;
+        return SESSION_HEADER_SIZE + (s->head[0] == SESSION_END ? read_be32(s->head) & 0xffffff : body_size(s->head[0])) - s->head_size;
 }
 
 static int on_welcome(Session *s, const SessionRecord *record, SessionEvent *ret) {
@@ -291,6 +305,13 @@ static int on_ack(Session *s, const SessionRecord *record, SessionEvent *ret) {
 }
 
 static int on_record(Session *s, const SessionRecord *record, SessionEvent *ret) {
+        if (record->type == SESSION_END && !s->server && (s->state == SESSION_GREETING || s->state == SESSION_UP)) {
+                session_set_over(s);
+                ret->over = true;
+                ret->end = record->text;
+                ret->end_size = record->length;
+                return 0;
+        }
         if (s->state == SESSION_GREETING)
                 return record->type == SESSION_WELCOME ? on_welcome(s, record, ret) : -EPROTO;
         if (s->state != SESSION_UP)

@@ -18,8 +18,10 @@
 #define SESSION_WELCOME_SIZE (SESSION_HEADER_SIZE + 12U)
 #define SESSION_ACK_SIZE (SESSION_HEADER_SIZE + 8U)
 #define SESSION_BYE_SIZE SESSION_HEADER_SIZE
+#define SESSION_END_TEXT_MAX 240U
+#define SESSION_END_SIZE_MAX (SESSION_HEADER_SIZE + SESSION_END_TEXT_MAX)
 #define SESSION_SEND_MAX (16384U - SESSION_ACK_SIZE - SESSION_HEADER_SIZE)
-#define SESSION_CONTROL_MAX SESSION_HELLO_SIZE
+#define SESSION_CONTROL_MAX SESSION_END_SIZE_MAX
 
 typedef enum SessionType {
         SESSION_HELLO = 1,
@@ -27,6 +29,7 @@ typedef enum SessionType {
         SESSION_DATA = 3,
         SESSION_ACK = 4,
         SESSION_BYE = 5,
+        SESSION_END = 6,                /* the pod VM ends; from the server */
 } SessionType;
 
 typedef enum SessionStatus {
@@ -49,6 +52,7 @@ typedef struct SessionRecord {
         SessionHello hello;
         SessionStatus status;           /* WELCOME */
         uint64_t received;              /* WELCOME, ACK */
+        const char *text;               /* END: .length printable ASCII characters, without a NUL; borrowed */
 } SessionRecord;
 
 /**
@@ -59,7 +63,7 @@ typedef struct SessionRecord {
  */
 int session_record_parse(const uint8_t *data, size_t size, SessionRecord *ret);
 
-/* Writes HELLO, WELCOME, ACK, BYE, or the header of DATA; at most SESSION_CONTROL_MAX bytes. Returns their number. */
+/* Writes HELLO, WELCOME, ACK, BYE, END, or the header of DATA; at most SESSION_CONTROL_MAX bytes. Returns their number. */
 size_t session_record_write(const SessionRecord *record, uint8_t *p);
 
 typedef enum SessionState {
@@ -138,7 +142,9 @@ void session_sent_promised(Session *s, size_t size);
 typedef struct SessionEvent {
         size_t release;         /* so many more bytes of the queue, sent on this connection or not, are with the peer */
         bool may_send;          /* the window, or the session, has opened */
-        bool over;              /* BYE, or WELCOME(unknown) */
+        bool over;              /* BYE, END, or WELCOME(unknown) */
+        const char *end;        /* END: its text, good until the session is touched again; NULL: none */
+        size_t end_size;
 } SessionEvent;
 
 /* Reading: as long as data_left is 0, session_wants() more bytes go to head + head_size and are told to session_control(); then

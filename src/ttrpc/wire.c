@@ -260,3 +260,28 @@ int wire_add_pair(uint8_t **buffer, size_t *size, uint32_t number, const char *f
         *size = p - *buffer;
         return 0;
 }
+
+int wire_add_bytes(uint8_t **buffer, size_t *size, uint32_t number, TtrpcSlice data) {
+        uint64_t tag = (uint64_t) number << 3 | WIRE_BYTES;
+        uint8_t *p = realloc(*buffer, *size + varint_size(tag) + varint_size(data.size) + data.size);
+
+        if (!p)
+                return -ENOMEM;
+        *buffer = p;
+
+        p = put_varint(p + *size, tag);
+        p = put_varint(p, data.size);
+        p = put_bytes(p, data.data, data.size);
+        *size = p - *buffer;
+        return 0;
+}
+
+int wire_add_raw(uint8_t **buffer, size_t *size, const uint8_t *data, size_t n) {
+        uint8_t *p = realloc(*buffer, MAX(*size + n, (size_t) 1));
+
+        if (!p)
+                return -ENOMEM;
+        *buffer = p;
+        *size = put_bytes(p + *size, data, n) - p;
+        return 0;
+}

@@ -60,3 +60,9 @@ int wire_remove(TtrpcSlice message, uint32_t number, uint8_t **ret, size_t *ret_
 /* A field with a message of two strings, numbers 1 and 2 (a map's entry, LinuxNamespace), malloc()ed; appended to what *buffer
  * holds. Returns 0, -ENOMEM. */
 int wire_add_pair(uint8_t **buffer, size_t *size, uint32_t number, const char *first, const char *second);
+
+/* A field of bytes, as above. @data and *buffer do not overlap. Returns 0, -ENOMEM. */
+int wire_add_bytes(uint8_t **buffer, size_t *size, uint32_t number, TtrpcSlice data);
+
+/* What is there already, whole fields, as above. */
+int wire_add_raw(uint8_t **buffer, size_t *size, const uint8_t *data, size_t n);

@@ -247,6 +247,19 @@ static int read_string(json_object *o, size_t i, ApfConfig *c, char **reterr) {
         return *string_of(c, i) ? 0 : -ENOMEM;
 }
 
+/* As Go's strings.TrimSpace(), of ASCII. */
+static void trim(char *s) {
+        size_t n;
+
+        if (!s)
+                return;
+        n = strspn(s, " \t\n\v\f\r");
+        memmove(s, s + n, strlen(s + n) + 1);
+        for (n = strlen(s); n > 0 && strchr(" \t\n\v\f\r", s[n - 1]); n--)
+                ;
+        s[n] = '\0';
+}
+
 static int read_cipher_suites(json_object *o, ApfConfig *c, char **reterr) {
         json_object *array;
         int r;
@@ -260,10 +273,20 @@ static int read_cipher_suites(json_object *o, ApfConfig *c, char **reterr) {
         r = json_get_strv(o, "tls-cipher-suites", &c->tls_cipher_suites, reterr);
         if (r < 0)
                 return r;
-        for (char **s = c->tls_cipher_suites; *s; s++)
+        for (char **s = c->tls_cipher_suites, **to = s; ; s++) {
+                if (!*s) {
+                        *to = NULL;
+                        break;
+                }
                 if (strlen(*s) > APF_STRING_MAX)
-                        return error_text(reterr, -E2BIG, "'tls-cipher-suites' has a name longer than %zu bytes", APF_STRING_MAX);
-        return 0;
+                        r = error_text(reterr, -E2BIG, "'tls-cipher-suites' has a name longer than %zu bytes", APF_STRING_MAX);
+                trim(*s);
+                if (**s)
+                        *to++ = *s;
+                else
+                        free(*s);
+        }
+        return r < 0 ? r : 0;
 }
 
 int apf_config_parse(const void *data, size_t size, ApfConfig *ret, char **reterr) {
@@ -295,6 +318,9 @@ int apf_config_parse(const void *data, size_t size, ApfConfig *ret, char **reter
                 if (r < 0)
                         return r;
         }
+        trim(c.tls_min_version);
+        if (streq(strempty(c.tls_min_version), "VersionTLS10") || streq(strempty(c.tls_min_version), "VersionTLS11"))
+                return error_text(reterr, -EBADMSG, "'tls-min-version': TLS 1.0 and 1.1 are not supported, use VersionTLS12 or VersionTLS13");
         if (!isempty(c.tls_min_version) && !tls_version_is_known(c.tls_min_version))
                 return error_text(reterr, -EBADMSG, "'tls-min-version' is neither VersionTLS12 nor VersionTLS13");
 

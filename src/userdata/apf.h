@@ -46,7 +46,8 @@ int apf_config_format(const ApfConfig *c, char **ret, size_t *ret_size, char **r
  * @ret:    untouched on failure; apf_config_done() when done with it
  * @reterr: filled on failure only, freed by the caller; names the key, never a value. May be NULL
  *
- * Unknown keys are ignored. Whether PEM texts are any good is for the TLS library to say; here they are only
+ * Unknown keys are ignored. The TLS version and cipher suites are trimmed, and suites without a name dropped
+ * (cloud-api-adaptor: src/cloud-api-adaptor/pkg/util/tlsconfig). Whether PEM texts are any good is for the TLS library to say; here they are only
  * strings with a bound and without NUL. Whether a missing key is an error is for the caller to say.
  *
  * Returns 0, -EBADMSG (no JSON object, wrong type, unknown TLS version), -E2BIG (a limit above), -ENOMEM.

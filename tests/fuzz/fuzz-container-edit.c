@@ -82,7 +82,7 @@ static void edit_on_worker(const TtrpcRequest *request, RelayEdit *e) {
 }
 
 static void edit_in_podvm(const TtrpcRequest *request, RelayEdit *e) {
-        edit_create_container("/run/netns/podns", "/nonexistent/root", request, e);
+        edit_create_container("/run/netns/podns", "/nonexistent/root", NULL, NULL, request, e);
 }
 
 static void check_dns_removed(TtrpcSlice before) {

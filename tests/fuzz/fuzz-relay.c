@@ -28,7 +28,7 @@ static void edit_both(const TtrpcRequest *request, RelayEdit *edit, void *userda
                 next.payload = (TtrpcSlice) { first.payload, first.size };
         }
         if (first.code == TTRPC_OK)
-                edit_create_container("/run/netns/podns", "/nonexistent/root", &next, edit);
+                edit_create_container("/run/netns/podns", "/nonexistent/root", NULL, NULL, &next, edit);
         else
                 *edit = first;
         if (edit->code == TTRPC_OK)

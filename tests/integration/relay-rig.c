@@ -177,8 +177,12 @@ static pid_t start(Rig *r, RigStore *store, int listen_fd, const char *fd_name, 
 }
 
 void rig_start_forwarder(Rig *r) {
-        const char *argv[9] = { getenv("FORWARDER"), "-kata-agent-socket", r->agent_socket, "-bind-source-root", r->dir };
-        size_t n = 5;
+        const char *argv[24] = { getenv(r->tls || r->tls_off_is_forbidden ? "FORWARDER" : "FORWARDER_PLAIN"),
+                                 "-kata-agent-socket", r->agent_socket, "-bind-source-root", r->dir,
+                                 "-agent-exit-note", r->exit_note ?: "/nonexistent/agent-exit",
+                                 "-volumes-socket", r->volumes_socket ?: "/nonexistent/volumes.sock",
+                                 "-volumes-dir", r->volumes_dir ?: "/nonexistent/volumes" };
+        size_t n = 11;
 
         if (r->pod_namespace) {
                 argv[n++] = "-pod-namespace";
@@ -187,7 +191,7 @@ void rig_start_forwarder(Rig *r) {
         if (!r->tls)
                 argv[n++] = "-disable-tls";
         check(argv[0], "$FORWARDER");
-        r->forwarder = start(r, r->forwarder_store, r->forwarder_listen, "agent-protocol", NULL, argv);
+        r->forwarder = start(r, r->forwarder_store, r->forwarder_listen, "agent-protocol", r->forwarder_log, argv);
 }
 
 void rig_start_proxy(Rig *r) {
@@ -421,7 +425,7 @@ static int method_cancelled(TtrpcCall *call, const void *payload, size_t size, v
 
 void rig_run_agent(const char *path, int ready_fd) {
         static const TtrpcMethod agent[] = {
-                { "CreateContainer", method_echo }, { "CreateSandbox", method_echo }, { "Echo", method_echo },
+                { "CreateContainer", method_echo }, { "RemoveContainer", method_write }, { "CreateSandbox", method_echo }, { "Echo", method_echo },
                 { "ReadStdout", method_read }, { "WriteStdin", method_write }, { "WaitProcess", method_wait },
                 { "GetOOMEvent", method_wait }, { "Cancelled", method_cancelled }, { "Stream", method_stream }, { "Sum", method_sum },
                 { "DestroySandbox", method_destroy }, {}

@@ -32,9 +32,12 @@ typedef struct Rig {
         pid_t agent, forwarder, proxy;
         TestCert server, client;
         bool tls;
+        bool tls_off_is_forbidden;      /* without TLS: the forwarder of an image that does not allow that */
         const char *tls_min_version;
         const char *check_error;        /* the agent answers Health.Check with this, if set before it is started */
         const char *proxy_log;          /* the proxy's stderr goes there, if set before it is started */
+        const char *forwarder_log;      /* likewise, the forwarder's */
+        const char *exit_note, *volumes_socket, *volumes_dir;   /* of the forwarder; NULL: there are none */
         const char *pod_namespace;              /* of the forwarder; NULL: its default */
         RigStore *forwarder_store, *proxy_store;        /* used from the next start on; NULL: no store, and the rig's own socket */
         uint64_t connect_timeout_usec, grace_time_usec;
@@ -64,7 +67,7 @@ int rig_wait(pid_t *pid, unsigned timeout_ms);  /* wait status, or -1 when it st
 /* The agent's methods of grpc.AgentService, beside Health.Check:
  *   CreateContainer, CreateSandbox, Echo      answer with the request's payload
  *   ReadStdout                                 answers with ReadStreamRequest.len (field 3) bytes
- *   WriteStdin                                 answers with nothing
+ *   WriteStdin, RemoveContainer                answer with nothing
  *   DestroySandbox                             answers with nothing, and then the agent ends
  *   WaitProcess, GetOOMEvent                   never answer
  *   Stream                                     answers with rig_stream() of the request's first 4 bytes (seed) and next 4 (size)

@@ -415,7 +415,7 @@ static void requests_are_edited_on_their_way(void **state) {
         assert_int_equal(stat(source, &st), 0);
         ttrpc_result_done(&result);
 
-        /* Volumes are refused, not ignored. */
+        /* Volumes that cannot be understood are refused, not ignored. */
         {
                 _cleanup_(freep) uint8_t *more = NULL, *with = NULL;
                 size_t n_more = 0, n_with;
@@ -424,8 +424,8 @@ static void requests_are_edited_on_their_way(void **state) {
                 assert_int_equal(wire_append((TtrpcSlice) { request, n }, (const uint32_t[]) { 6, 0 }, (TtrpcSlice) { more, n_more },
                                              &with, &n_with), 0);
                 assert_int_equal(call(c, "CreateContainer", with, n_with, &result), -EREMOTEIO);
-                assert_int_equal(result.code, TTRPC_FAILED_PRECONDITION);
-                assert_non_null(strstr(result.message, "volumes are not supported"));
+                assert_int_equal(result.code, TTRPC_INVALID_ARGUMENT);
+                assert_non_null(strstr(result.message, "corrupt cloud_volumes annotation"));
                 ttrpc_result_done(&result);
         }
 
@@ -746,6 +746,17 @@ static void tls_may_be_off(void **state) {
         ttrpc_result_done(&result);
 }
 
+static void tls_may_not_be_off_unless_the_image_says_so(void **state) {
+        int status;
+
+        rig.tls = false;
+        rig.tls_off_is_forbidden = true;
+        rig_write_config(&rig);
+        rig_start_forwarder(&rig);
+        status = rig_wait(&rig.forwarder, 60000);
+        assert_true(status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 78);
+}
+
 static void an_upstream_forwarder_serves_our_proxy(void **state) {
         static const char *const versions[] = { "VersionTLS13", "VersionTLS12" };
         uint8_t *payload = calloc(1, 3 << 20);
@@ -822,6 +833,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(a_vm_that_never_answers_ends_the_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(another_clients_certificate_is_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(tls_may_be_off, setup, teardown),
+                cmocka_unit_test_setup_teardown(tls_may_not_be_off_unless_the_image_says_so, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_upstream_forwarder_serves_our_proxy, setup, teardown),
                 cmocka_unit_test_setup_teardown(an_upstream_worker_uses_our_forwarder, setup, teardown),
                 cmocka_unit_test_setup_teardown(the_forwarder_needs_a_client_ca, setup, teardown),

@@ -612,7 +612,7 @@ class Files(Rig):
             with self.subTest(link=link):
                 os.makedirs(os.path.dirname(self.path("seed", link)), exist_ok=True)
                 os.symlink(target, self.path("seed", link))
-                self.fails(1, "there is a symbolic link in it")
+                self.fails(1, "a symbolic link")
                 shutil.rmtree(self.path("seed"))
                 os.mkdir(self.path("seed"))
 

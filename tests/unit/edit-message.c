@@ -26,7 +26,7 @@ int main(int argc, char *argv[]) {
         if (streq(argv[1], "worker"))
                 container_edit(volumes, ELEMENTSOF(volumes), &request, &edit);
         else if (streq(argv[1], "podvm"))
-                edit_create_container("/run/netns/podns", "/nonexistent/root", &request, &edit);
+                edit_create_container("/run/netns/podns", "/nonexistent/root", NULL, NULL, &request, &edit);
         else
                 edit_create_sandbox(&request, &edit);
 

@@ -115,7 +115,7 @@ static void forwarder_appends_the_network_namespace(void **state) {
         TtrpcRequest r = request_of(CREATE_CONTAINER);
         RelayEdit edit = {};
 
-        edit_create_container("/run/netns/podns", "/nonexistent", &r, &edit);
+        edit_create_container("/run/netns/podns", "/nonexistent", NULL, NULL, &r, &edit);
         m = unpack(&edit);
         assert_int_equal(m->oci->linux->n_namespaces, 3);
         for (size_t i = 0; i < 3; i++) {
@@ -146,7 +146,7 @@ static void unknown_fields_stay_at_every_level(void **state) {
 
                 assert_int_equal(wire_append(CREATE_CONTAINER, paths[i], (TtrpcSlice) { unknown, sizeof(unknown) }, &with, &size), 0);
                 r = request_of((TtrpcSlice) { with, size });
-                edit_create_container("/n", "/nonexistent", &r, &edit);
+                edit_create_container("/n", "/nonexistent", NULL, NULL, &r, &edit);
                 assert_int_equal(edit.code, TTRPC_OK);
                 p = memmem(edit.payload, edit.size, unknown, sizeof(unknown));
                 assert_non_null(p);
@@ -190,7 +190,7 @@ static void requests_without_the_needed_parts_are_refused(void **state) {
                 assert_int_equal(edit.code, cases[i].proxy);
                 free(edit.payload);
                 edit = (RelayEdit) {};
-                edit_create_container("/n", "/nonexistent", &r, &edit);
+                edit_create_container("/n", "/nonexistent", NULL, NULL, &r, &edit);
                 if (edit.code != cases[i].forwarder)
                         print_error("%s\n", cases[i].name);
                 assert_int_equal(edit.code, cases[i].forwarder);
@@ -250,16 +250,151 @@ static void proxy_tells_of_gpus_and_volumes(void **state) {
         assert_string_equal(annotation(m, "io.kubernetes.cri.sandbox-uid"), "u1");
         grpc__create_container_request__free_unpacked(m, NULL);
 
-        /* And the forwarder of this version says that it cannot do it. */
+        /* And the forwarder knows what it has to wait for. */
         {
                 TtrpcRequest next = request_of((TtrpcSlice) { edit.payload, edit.size });
-                RelayEdit refused = {};
+                ContainerVolumes v = CONTAINER_VOLUMES_NULL;
+                RelayEdit none = {};
 
-                edit_create_container("/n", "/nonexistent", &next, &refused);
-                assert_int_equal(refused.code, TTRPC_FAILED_PRECONDITION);
-                assert_null(refused.payload);
+                assert_int_equal(edit_get_volumes(&next, &v, &none), 1);
+                assert_string_equal(v.container, "c1");
+                assert_int_equal(v.specs.n, 2);
+                assert_string_equal(v.specs.list[0].name, "vol-0");
+                assert_string_equal(v.specs.list[0].mount_point, "/data");
+                assert_string_equal(v.specs.list[0].disk_id, "vol-a");
+                assert_string_equal(v.specs.list[0].encrypt_type, "luks2");
+                assert_string_equal(v.specs.list[0].key_id, "default/key/1");
+                assert_string_equal(v.specs.list[1].fs_type, "xfs");
+                assert_int_equal(v.specs.list[1].lun, 2);
+                /* pvc-1 is the first cloud volume. pvc-2's source is written otherwise in the mount, where upstream compares them so. */
+                assert_int_equal(strv_length(v.targets), 0);
+                container_volumes_done(&v);
         }
         free(edit.payload);
+}
+
+/* The request above with an annotation more. */
+static void add_annotation(TtrpcSlice before, const char *key, const char *value, TtrpcSlice *ret) {
+        uint8_t *pair = NULL, *payload = NULL;
+        size_t n = 0, size;
+
+        assert_int_equal(wire_add_pair(&pair, &n, 7, key, value), 0);
+        assert_int_equal(wire_append(before, (const uint32_t[]) { 6, 0 }, (TtrpcSlice) { pair, n }, &payload, &size), 0);
+        free(pair);
+        *ret = (TtrpcSlice) { payload, size };
+}
+
+static void mounts_of_cloud_volumes_lead_to_where_those_are(void **state) {
+        static const uint8_t unknown[] = { 0xa2, 0x06, 3, 'a', 'b', 'c' };      /* field 100: "abc" */
+        char *paths[] = { (char*) "/run/cloud-volumes/vol-0", (char*) "/run/cloud-volumes/vol-9", NULL };
+        ContainerVolumes v = CONTAINER_VOLUMES_NULL;
+        Grpc__CreateContainerRequest *m;
+        RelayEdit edit = {};
+        TtrpcSlice payload, with;
+        TtrpcRequest r;
+        size_t size;
+        uint8_t *p;
+
+        add_annotation(CREATE_CONTAINER, "io.confidentialcontainers.org.cloud_volumes",
+                       "{\"vol-9\":{\"mount_point\":\"/nowhere\",\"lun\":\"9\"},\"vol-0\":{\"mount_point\":\"/data\",\"lun\":\"0\"}}", &payload);
+        assert_int_equal(wire_append(payload, (const uint32_t[]) { 6, 0 }, (TtrpcSlice) { unknown, sizeof(unknown) }, &p, &size), 0);
+        with = (TtrpcSlice) { p, size };
+        free((void*) payload.data);
+
+        r = request_of(with);
+        assert_int_equal(edit_get_volumes(&r, &v, &edit), 1);
+        edit_create_container("/run/netns/podns", "/nonexistent", &v, paths, &r, &edit);
+        m = unpack(&edit);
+        assert_int_equal(m->oci->n_mounts, 4);
+        assert_string_equal(m->oci->mounts[1]->destination, "/data");
+        assert_string_equal(m->oci->mounts[1]->source, "/run/cloud-volumes/vol-0");
+        assert_string_equal(m->oci->mounts[1]->type, "bind");
+        assert_int_equal(m->oci->mounts[1]->n_options, 1);
+        assert_string_equal(m->oci->mounts[1]->options[0], "rbind");
+        assert_string_equal(m->oci->mounts[0]->source, "proc");
+        assert_string_equal(m->oci->mounts[3]->source, "/plain/volume");
+        assert_int_equal(m->oci->linux->n_namespaces, 3);
+        assert_string_equal(m->oci->hostname, "web");
+        assert_int_equal(m->stdin_port, 7);
+        assert_int_equal(m->n_storages, 1);
+        assert_non_null(memmem(edit.payload, edit.size, unknown, sizeof(unknown)));
+        grpc__create_container_request__free_unpacked(m, NULL);
+        container_volumes_done(&v);
+        free(edit.payload);
+        free((void*) with.data);
+}
+
+static void listed_directories_that_are_mounted_from_are_waited_for(void **state) {
+        static const char *const listed[] = { "/plain/volume", ",/plain/volume", "/other,/plain/volume,/plain/volume", "/other", "" };
+
+        for (size_t i = 0; i < ELEMENTSOF(listed); i++) {
+                ContainerVolumes v = CONTAINER_VOLUMES_NULL;
+                RelayEdit edit = {};
+                TtrpcSlice payload;
+                TtrpcRequest r;
+
+                add_annotation(CREATE_CONTAINER, "io.confidentialcontainers.org.peerpodvolumes.target_path", listed[i], &payload);
+                r = request_of(payload);
+                assert_int_equal(edit_get_volumes(&r, &v, &edit), i < 3);
+                assert_int_equal(strv_length(v.targets), i < 3 ? 1 : 0);
+                if (i < 3)
+                        assert_string_equal(v.targets[0], "/plain/volume");
+                container_volumes_done(&v);
+                free((void*) payload.data);
+        }
+}
+
+static void bad_descriptions_of_cloud_volumes_are_refused_with_their_reason(void **state) {
+#define V "{\"vol-0\":{\"mount_point\":\"/data\",\"lun\":\"0\""
+        static const struct {
+                const char *text, *error;
+        } cases[] = {
+                { V "}}", NULL },
+                { V ",\"fs_type\":\"xfs\",\"fs_group\":\"1000\",\"future\":[1]}}", NULL },
+                { V ",\"encrypt_type\":\"luks\",\"key_id\":\"a/b/c\"}}", NULL },
+                { "{}", NULL },
+                { "", NULL },
+                { "{", "" },
+                { "[]", "" },
+                { "{\"vol-0\":1}", "no object" },
+                { "{\"vol-0\":{\"lun\":\"0\"}}", "'mount_point'" },
+                { "{\"vol-0\":{\"mount_point\":\"data\",\"lun\":\"0\"}}", "'mount_point'" },
+                { "{\"vol-0\":{\"mount_point\":\"/data\"}}", "'lun'" },
+                { "{\"vol-0\":{\"mount_point\":\"/data\",\"lun\":0}}", "lun" },
+                { "{\"vol-0\":{\"mount_point\":\"/data\",\"lun\":\"-1\"}}", "'lun'" },
+                { "{\"vol-0\":{\"mount_point\":\"/data\",\"lun\":\"16384\"}}", "'lun'" },
+                { "{\"../vol\":{\"mount_point\":\"/data\",\"lun\":\"0\"}}", "not plain" },
+                { "{\"..\":{\"mount_point\":\"/data\",\"lun\":\"0\"}}", "not plain" },
+                { "{\"\":{\"mount_point\":\"/data\",\"lun\":\"0\"}}", "not plain" },
+                { V ",\"fs_type\":\"btrfs\"}}", "'fs_type'" },
+                { V ",\"fs_group\":\"users\"}}", "'fs_group'" },
+                { V ",\"encrypt_type\":\"luks\"}}", "'key_id'" },
+                { V ",\"encrypt_type\":\"aes\",\"key_id\":\"a/b/c\"}}", "'encrypt_type'" },
+                { V ",\"encrypt_type\":\"luks2\",\"key_id\":\"a\\nb\"}}", "'key_id'" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                ContainerVolumes v = CONTAINER_VOLUMES_NULL;
+                RelayEdit edit = {};
+                TtrpcSlice payload;
+                TtrpcRequest r;
+                int k;
+
+                add_annotation(CREATE_CONTAINER, "io.confidentialcontainers.org.cloud_volumes", cases[i].text, &payload);
+                r = request_of(payload);
+                k = edit_get_volumes(&r, &v, &edit);
+                if ((k < 0) != (cases[i].error != NULL))
+                        print_error("%s: %s\n", cases[i].text, edit.message);
+                assert_int_equal(k < 0, cases[i].error != NULL);
+                if (cases[i].error) {
+                        assert_int_equal(edit.code, TTRPC_INVALID_ARGUMENT);
+                        assert_non_null(strstr(edit.message, "corrupt cloud_volumes annotation"));
+                        assert_non_null(strstr(edit.message, cases[i].error));
+                } else if (k > 0)
+                        assert_int_equal(v.specs.list[0].lun, 0);
+                container_volumes_done(&v);
+                free((void*) payload.data);
+        }
 }
 
 static void no_gpus_no_annotation(void **state) {
@@ -426,6 +561,9 @@ int main(void) {
                 cmocka_unit_test(dns_is_taken_from_create_sandbox),
                 cmocka_unit_test(proxy_tells_of_gpus_and_volumes),
                 cmocka_unit_test(a_volume_that_was_not_attached_is_refused),
+                cmocka_unit_test(mounts_of_cloud_volumes_lead_to_where_those_are),
+                cmocka_unit_test(listed_directories_that_are_mounted_from_are_waited_for),
+                cmocka_unit_test(bad_descriptions_of_cloud_volumes_are_refused_with_their_reason),
                 cmocka_unit_test(no_gpus_no_annotation),
                 cmocka_unit_test(bind_sources_are_made_below_their_root_only),
                 cmocka_unit_test(varints_and_lengths_are_checked),

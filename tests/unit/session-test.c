@@ -38,6 +38,7 @@ static const Record records[] = {
         { "ACK of 2^64 - 1", 12, "\x04\x00\x00\x08" "\xff\xff\xff\xff\xff\xff\xff\xff",
           { .type = SESSION_ACK, .length = 8, .received = UINT64_MAX } },
         { "BYE", 4, "\x05\x00\x00\x00", { .type = SESSION_BYE } },
+        { "END, for a reason", 7, "\x06\x00\x00\x03" "oom", { .type = SESSION_END, .length = 3, .text = "oom" } },
 };
 
 static void record_is_written_and_read_as_specified(void **state) {
@@ -56,6 +57,8 @@ static void record_is_written_and_read_as_specified(void **state) {
         assert_int_equal(record.hello.keep_sec, c->record.hello.keep_sec);
         assert_int_equal(record.hello.received, c->record.hello.received);
         assert_memory_equal(record.hello.id, c->record.hello.id, SESSION_ID_SIZE);
+        if (record.type == SESSION_END)
+                assert_memory_equal(record.text, c->record.text, record.length);
 
         assert_int_equal(session_record_write(&record, wire), c->size);
         assert_memory_equal(wire, c->wire, c->size);
@@ -69,7 +72,11 @@ typedef struct Refusal {
 
 static const Refusal refusals[] = {
         { "type 0 is refused by its first byte", 1, "\x00" },
-        { "type 6 is refused by its first byte", 1, "\x06" },
+        { "type 7 is refused by its first byte", 1, "\x07" },
+        { "END without a reason is refused", 4, "\x06\x00\x00\x00" },
+        { "END with 241 characters is refused", 4, "\x06\x00\x00\xf1" },
+        { "END with a line end is refused", 6, "\x06\x00\x00\x02" "a\n" },
+        { "END with what is no ASCII is refused", 6, "\x06\x00\x00\x02" "\xc3\xa9" },
         { "a TLS ClientHello is refused", 1, "\x16" },
         { "a ttrpc frame is refused", 10, "\x00\x00\x00\x05\x00\x00\x00\x01\x01\x00" },
         { "HELLO with a byte more is refused", 4, "\x01\x00\x00\x31" },
@@ -296,6 +303,34 @@ static void make_up(Session *s) {
         session_data(s, 10);
 }
 
+static void a_client_is_told_why_the_vm_ends(void **state) {
+        static const uint8_t end[] = "\x06\x00\x00\x12" "the agent has died";
+
+        /* Before it is welcome, and after. */
+        for (unsigned up = 0; up < 2; up++) {
+                uint8_t p[SESSION_CONTROL_MAX];
+                SessionEvent event = {};
+                Session s;
+
+                session_init_client(&s, (const uint8_t*) ID, 1);
+                (void) session_greet(&s, p);
+                for (size_t i = 0; up && i < SESSION_WELCOME_SIZE; i++) {
+                        s.head[i] = "\x02\x00\x00\x0c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"[i];
+                        assert_int_equal(session_control(&s, 1, &event), 0);
+                }
+                for (size_t i = 0; i < sizeof(end) - 1; i++) {
+                        assert_null(event.end);
+                        assert_true(session_wants(&s) > 0);
+                        s.head[s.head_size] = end[i];
+                        assert_int_equal(session_control(&s, 1, &event), 0);
+                }
+                assert_true(event.over);
+                assert_int_equal(event.end_size, 18);
+                assert_memory_equal(event.end, "the agent has died", 18);
+                assert_int_equal(s.state, SESSION_OVER);
+        }
+}
+
 static int feed(Session *s, const uint8_t *wire, size_t size) {
         SessionEvent event;
         int r = 0;
@@ -322,6 +357,7 @@ static const Breach breaches[] = {
         { "an ACK of 2^64 - 1 ends the session",           -EPROTO, 12, "\x04\x00\x00\x08\xff\xff\xff\xff\xff\xff\xff\xff" },
         { "a second HELLO ends the session",               -EPROTO, 52, "\x01\x00\x00\x30\x00\x00\x00\x01\x00\x00\x00\x5a" ID },
         { "a WELCOME to a server ends the session",        -EPROTO, 16, "\x02\x00\x00\x0c" },
+        { "an END to a server ends the session",           -EPROTO, 7,  "\x06\x00\x00\x03" "end" },
         { "an unknown record ends the session",            -EPROTO, 1,  "\x07" },
 };
 
@@ -532,6 +568,7 @@ static void the_queue_keeps_and_repeats_what_it_was_given(void **state) {
 
 int main(void) {
         static const struct CMUnitTest others[] = {
+                cmocka_unit_test(a_client_is_told_why_the_vm_ends),
                 cmocka_unit_test(nothing_is_lost_or_doubled_wherever_two_connections_are_cut),
                 cmocka_unit_test(a_first_connection_sends_without_waiting),
                 cmocka_unit_test(resuming_with_bytes_that_were_never_sent_ends_the_session),

@@ -12,11 +12,13 @@
 #include <sys/un.h>
 #include <cmocka.h>
 
+#include "basic/strv.h"
 #include "basic/util.h"
 #include "fd-count.h"
 #include "tls-test-certs.h"
 #include "ttrpc/acceptor.h"
 #include "ttrpc/channel.h"
+#include "userdata/apf.h"
 
 #define NAME "podvm-web-1"
 
@@ -342,6 +344,56 @@ static void incomplete_settings_are_refused(void **state) {
         assert_int_equal(tls_version_from_string(NULL), _TLS_VERSION_INVALID);
 }
 
+/* cloud-api-adaptor: src/cloud-api-adaptor/pkg/util/tlsconfig and tlsutil: what a profile in apf.json may be. */
+static void profiles_are_taken_or_refused_as_upstream_does(void **state) {
+        static const struct {
+                const char *text, *error;
+                TlsVersion min_version;
+                size_t n_suites;
+        } cases[] = {
+                { "{}", NULL, TLS_VERSION_1_2, 0 },
+                { "{\"tls-min-version\":\"\"}", NULL, TLS_VERSION_1_2, 0 },
+                { "{\"tls-min-version\":\"VersionTLS12\"}", NULL, TLS_VERSION_1_2, 0 },
+                { "{\"tls-min-version\":\" VersionTLS13\\n\"}", NULL, TLS_VERSION_1_3, 0 },
+                { "{\"tls-min-version\":\"VersionTLS11\"}", "TLS 1.0 and 1.1 are not supported, use VersionTLS12 or VersionTLS13" },
+                { "{\"tls-min-version\":\"VersionTLS10\"}", "TLS 1.0 and 1.1 are not supported, use VersionTLS12 or VersionTLS13" },
+                { "{\"tls-min-version\":\"TLS1.2\"}", "'tls-min-version'" },
+                { "{\"tls-min-version\":\"versiontls12\"}", "'tls-min-version'" },
+                { "{\"tls-min-version\":12}", "tls-min-version" },
+                { "{\"tls-cipher-suites\":[]}", NULL, TLS_VERSION_1_2, 0 },
+                { "{\"tls-cipher-suites\":[\"\",\" \"],\"tls-min-version\":\"VersionTLS13\"}", NULL, TLS_VERSION_1_3, 0 },
+                { "{\"tls-cipher-suites\":[\" TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 \",\"\"]}", NULL, TLS_VERSION_1_2, 1 },
+                { "{\"tls-cipher-suites\":[\"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\",\"TLS_AES_128_GCM_SHA256\"],"
+                  "\"tls-min-version\":\"VersionTLS12\"}", NULL, TLS_VERSION_1_2, 2 },
+                { "{\"tls-cipher-suites\":[\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"],\"tls-min-version\":\"VersionTLS13\"}",
+                  "cipher suites cannot be chosen with VersionTLS13" },
+                { "{\"tls-cipher-suites\":[\"TLS_FAST\"]}", "'TLS_FAST'; there are: " },
+                { "{\"tls-cipher-suites\":[\"tls_ecdhe_ecdsa_with_aes_256_gcm_sha384\"]}", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" },
+                { "{\"tls-cipher-suites\":\"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\"}", "tls-cipher-suites" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                ApfConfig apf = APF_CONFIG_NULL;
+                TlsVersion version = _TLS_VERSION_INVALID;
+                char *error = NULL;
+                int r;
+
+                r = apf_config_parse(cases[i].text, strlen(cases[i].text), &apf, &error);
+                if (r >= 0) {
+                        version = isempty(apf.tls_min_version) ? TLS_VERSION_1_2 : tls_version_from_string(apf.tls_min_version);
+                        r = tls_profile_check(version, apf.tls_cipher_suites, &error);
+                }
+                if ((r < 0) != (cases[i].error != NULL) || (cases[i].error && !strstr(strempty(error), cases[i].error)))
+                        fail_msg("%s: %i, %s", cases[i].text, r, strempty(error));
+                if (r >= 0) {
+                        assert_int_equal(version, cases[i].min_version);
+                        assert_int_equal(strv_length(apf.tls_cipher_suites), cases[i].n_suites);
+                }
+                apf_config_done(&apf);
+                free(error);
+        }
+}
+
 /* Three megabytes each way; what lies in TLS's buffers is never forgotten there. */
 static void nothing_stalls(void **state) {
         static uint8_t data[3 << 20];
@@ -625,6 +677,7 @@ int main(void) {
                 T(old_versions_are_refused),
                 T(cipher_lists_hold),
                 T(incomplete_settings_are_refused),
+                T(profiles_are_taken_or_refused_as_upstream_does),
                 T(nothing_stalls),
                 T(bytes_may_dribble),
                 T(a_flipped_bit_ends_the_connection),

@@ -304,6 +304,39 @@ static void bye_ends_a_session_at_once(void **state) {
         client_resume(&k, 0, "one", SESSION_UNKNOWN, 0);
 }
 
+static void assert_end(Client *k, size_t offset, const char *text) {
+        SessionRecord record;
+
+        assert_true(k->n_got > offset);
+        assert_int_equal(session_record_parse((const uint8_t*) k->got + offset, k->n_got - offset, &record), SESSION_HEADER_SIZE + strlen(text));
+        assert_int_equal(record.type, SESSION_END);
+        assert_int_equal(record.length, strlen(text));
+        assert_memory_equal(record.text, text, record.length);
+}
+
+static void everybody_is_told_why_the_vm_ends(void **state) {
+        Client there, resuming, fresh;
+
+        client_begin(&there, 0, "a");
+        client_begin(&resuming, 1, "b");
+        client_close(&resuming);
+        workers_set_end(workers, "the agent is d\303\251ad");
+
+        /* Who is away, or new, with the next greeting; who is there, when the connection is closed. */
+        client_connect(&resuming, 1);
+        client_hello(&resuming, false, "b", 0);
+        assert_end(&resuming, 0, "the agent is d??ad");
+        client_connect(&fresh, 1);
+        client_hello(&fresh, true, "c", 0);
+        assert_end(&fresh, 0, "the agent is d??ad");
+        relay = relay_free(relay);
+        turn();
+        assert_end(&there, SESSION_WELCOME_SIZE, "the agent is d??ad");
+        client_close(&there);
+        client_close(&resuming);
+        client_close(&fresh);
+}
+
 static void resuming_with_a_wrong_count_ends_the_session(void **state) {
         Client k;
 
@@ -358,6 +391,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(a_fresh_session_ends_what_the_same_certificate_left_behind, setup, teardown),
                 cmocka_unit_test_setup_teardown(a_certificate_keeps_four_sessions_without_a_connection, setup, teardown),
                 cmocka_unit_test_setup_teardown(bye_ends_a_session_at_once, setup, teardown),
+                cmocka_unit_test_setup_teardown(everybody_is_told_why_the_vm_ends, setup, teardown),
                 cmocka_unit_test_setup_teardown(resuming_with_a_wrong_count_ends_the_session, setup, teardown),
                 cmocka_unit_test_setup_teardown(who_does_not_greet_is_shown_out, setup, teardown),
                 cmocka_unit_test_setup_teardown(silent_connections_give_way_to_new_ones, setup, teardown),

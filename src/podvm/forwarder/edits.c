@@ -13,11 +13,13 @@
 
 /* kata-containers: src/libs/protocols/protos/agent.proto and oci.proto */
 enum {
+        CONTAINER_ID = 1,               /* of RemoveContainerRequest, too */
         CREATE_CONTAINER_OCI = 6,
         OCI_MOUNTS = 5,
         OCI_ANNOTATIONS = 7,
         OCI_LINUX = 8,
         LINUX_NAMESPACES = 6,
+        MOUNT_DESTINATION = 1,
         MOUNT_SOURCE = 2,
         MOUNT_TYPE = 3,
         CREATE_SANDBOX_DNS = 2,
@@ -25,10 +27,10 @@ enum {
 
 #define BIND_SOURCES_MAX 256U           /* made for one request */
 
-static const char *const volume_annotations[] = {
-        "io.confidentialcontainers.org.cloud_volumes",
-        "io.confidentialcontainers.org.peerpodvolumes.target_path",
-};
+#define TARGETS_MAX 256U
+
+#define ANNOTATION_CLOUD_VOLUMES "io.confidentialcontainers.org.cloud_volumes"
+#define ANNOTATION_TARGET_PATH "io.confidentialcontainers.org.peerpodvolumes.target_path"
 
 static void refuse(RelayEdit *edit, TtrpcCode code, const char *format, ...) PRINTF(3, 4);
 static void refuse(RelayEdit *edit, TtrpcCode code, const char *format, ...) {
@@ -137,49 +139,243 @@ static int make_bind_sources(const char *root, TtrpcSlice oci) {
         return r;
 }
 
-void edit_create_container(const char *pod_namespace, const char *bind_root, const TtrpcRequest *request, RelayEdit *edit) {
-        _cleanup_(freep) uint8_t *entry = NULL;
-        size_t size = 0;
-        WireField oci, linux_field;
-        TtrpcSlice value;
-        int r;
+void container_volumes_done(ContainerVolumes *v) {
+        free(v->container);
+        volume_specs_done(&v->specs);
+        strv_free(v->targets);
+        *v = CONTAINER_VOLUMES_NULL;
+}
 
-        r = wire_find(request->payload, CREATE_CONTAINER_OCI, &oci);
-        if (r == -ENOENT) {
-                refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: there is no OCI specification");
-                return;
-        }
-        if (r >= 0)
-                r = wire_find(oci.bytes, OCI_LINUX, &linux_field);
-        if (r == -ENOENT) {
-                refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: the OCI specification has no Linux part");
-                return;
-        }
+static char* slice_dup(TtrpcSlice s) {
+        return s.size > 0 && memchr(s.data, 0, s.size) ? NULL : strndup((const char*) s.data ?: "", s.size);
+}
 
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(volume_annotations); i++) {
-                r = wire_get_map(oci.bytes, OCI_ANNOTATIONS, volume_annotations[i], &value);
-                if (r > 0 && value.size > 0) {
-                        /* Without its volumes the pod would write into the VM's memory and nobody would notice. */
-                        refuse(edit, TTRPC_FAILED_PRECONDITION, "CreateContainer: annotation '%s': volumes are not supported by this "
-                               "version of agent-protocol-forwarder", volume_annotations[i]);
-                        return;
-                }
-        }
-
-        if (r >= 0)
-                r = wire_add_pair(&entry, &size, LINUX_NAMESPACES, "network", pod_namespace);
-        if (r >= 0)
-                r = wire_append(request->payload, (const uint32_t[]) { CREATE_CONTAINER_OCI, OCI_LINUX, 0 },
-                                (TtrpcSlice) { entry, size }, &edit->payload, &edit->size);
-        if (r >= 0)
-                r = make_bind_sources(bind_root, oci.bytes);
-
+static void refuse_malformed(RelayEdit *edit, int r) {
         if (r == -ENOMEM)
                 refuse(edit, TTRPC_RESOURCE_EXHAUSTED, "CreateContainer: out of memory");
         else if (r == -ENOSPC)
                 refuse(edit, TTRPC_RESOURCE_EXHAUSTED, "CreateContainer: too many bind mounts without a source");
-        else if (r < 0)
+        else
                 refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: malformed request");
+}
+
+/* 0, or refused. */
+static int find_oci(const TtrpcRequest *request, WireField *ret, RelayEdit *edit) {
+        int r = wire_find(request->payload, CREATE_CONTAINER_OCI, ret);
+
+        if (r == -ENOENT)
+                refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: there is no OCI specification");
+        else if (r < 0)
+                refuse_malformed(edit, r);
+        return r;
+}
+
+static int get_specs(TtrpcSlice oci, ContainerVolumes *v, RelayEdit *edit) {
+        _cleanup_(freep) char *error = NULL;
+        TtrpcSlice value;
+        int r;
+
+        r = wire_get_map(oci, OCI_ANNOTATIONS, ANNOTATION_CLOUD_VOLUMES, &value);
+        if (r > 0 && value.size > 0)
+                r = volume_specs_parse((const char*) value.data, value.size, &v->specs, &error);
+        else if (r < 0)
+                refuse_malformed(edit, r);
+        /* Without its volumes the pod would write into the VM's memory and nobody would notice. */
+        if (r < 0 && edit->code == TTRPC_OK)
+                refuse(edit, r == -ENOMEM ? TTRPC_RESOURCE_EXHAUSTED : TTRPC_INVALID_ARGUMENT,
+                       "corrupt cloud_volumes annotation (pod would start without volumes): %.160s", error ?: strerrordesc_np(-r));
+        return r;
+}
+
+/* The listed paths that are sources of mounts, and not of those that get another one. */
+static int get_targets(TtrpcSlice oci, ContainerVolumes *v, RelayEdit *edit) {
+        _cleanup_(freep) char *text = NULL;
+        _cleanup_(strv_freep) char **listed = NULL;
+        TtrpcSlice value;
+        WireField f;
+        size_t offset = 0;
+        int r;
+
+        r = wire_get_map(oci, OCI_ANNOTATIONS, ANNOTATION_TARGET_PATH, &value);
+        if (r == 0 || (r > 0 && value.size == 0))
+                return 0;
+        if (r > 0) {
+                text = slice_dup(value);
+                r = text ? strv_split(text, ",", &listed) : -EBADMSG;
+        }
+        if (r >= 0 && strv_length(listed) > TARGETS_MAX)
+                r = -EBADMSG;
+
+        while (r >= 0 && (r = wire_next(oci, &offset, &f)) > 0) {
+                _cleanup_(freep) char *source = NULL, *destination = NULL;
+                TtrpcSlice s, d;
+                bool moved = false;
+
+                if (f.number != OCI_MOUNTS || f.type != WIRE_BYTES)
+                        continue;
+                r = wire_get_string(f.bytes, MOUNT_SOURCE, &s);
+                if (r >= 0)
+                        r = wire_get_string(f.bytes, MOUNT_DESTINATION, &d);
+                if (r < 0)
+                        break;
+                source = slice_dup(s);
+                destination = slice_dup(d);
+                if (!source || !destination) {
+                        r = -EBADMSG;
+                        break;
+                }
+                FOREACH_ELEMENT(VolumeSpec, spec, v->specs.list, v->specs.n)
+                        moved = moved || streq(spec->mount_point, destination);
+                if (!moved && strv_contains(listed, source) && !strv_contains(v->targets, source))
+                        r = strv_extend(&v->targets, source);
+        }
+        if (r < 0)
+                refuse_malformed(edit, r);
+        return r;
+}
+
+char* edit_get_container(const TtrpcRequest *request) {
+        _cleanup_(freep) char *container = NULL;
+        TtrpcSlice id;
+
+        if (wire_get_string(request->payload, CONTAINER_ID, &id) < 0)
+                return NULL;
+        container = slice_dup(id);
+        return container && sandbox_id_is_valid(container) ? TAKE_PTR(container) : NULL;
+}
+
+int edit_get_volumes(const TtrpcRequest *request, ContainerVolumes *ret, RelayEdit *edit) {
+        _cleanup_(container_volumes_done) ContainerVolumes v = CONTAINER_VOLUMES_NULL;
+        WireField oci;
+
+        if (find_oci(request, &oci, edit) < 0 || get_specs(oci.bytes, &v, edit) < 0 || get_targets(oci.bytes, &v, edit) < 0)
+                return -EINVAL;
+        if (v.specs.n == 0 && strv_length(v.targets) == 0)
+                return 0;
+        v.container = edit_get_container(request);
+        if (!v.container) {
+                refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: invalid container id");
+                return -EINVAL;
+        }
+        *ret = v;
+        v = CONTAINER_VOLUMES_NULL;
+        return 1;
+}
+
+/* A mount with another source, and of type "bind". */
+static int add_moved_mount(uint8_t **buffer, size_t *size, TtrpcSlice mount, const char *path) {
+        _cleanup_(freep) uint8_t *m = NULL;
+        size_t n = 0, offset = 0;
+        WireField f;
+        int r;
+
+        while ((r = wire_next(mount, &offset, &f)) > 0)
+                if (f.number != MOUNT_SOURCE && f.number != MOUNT_TYPE) {
+                        r = wire_add_raw(&m, &n, mount.data + f.start, f.end - f.start);
+                        if (r < 0)
+                                break;
+                }
+        if (r >= 0)
+                r = wire_add_bytes(&m, &n, MOUNT_SOURCE, ttrpc_slice(path));
+        if (r >= 0)
+                r = wire_add_bytes(&m, &n, MOUNT_TYPE, ttrpc_slice("bind"));
+        return r < 0 ? r : wire_add_bytes(buffer, size, OCI_MOUNTS, (TtrpcSlice) { m, n });
+}
+
+/* The OCI specification with the volumes' mounts moved to where they are in the VM, malloc()ed. */
+static int move_mounts(TtrpcSlice oci, const VolumeSpecs *specs, char *const *paths, uint8_t **ret, size_t *ret_size) {
+        _cleanup_(freep) uint8_t *out = NULL;
+        bool found[CLOUD_VOLUMES_MAX] = {};
+        size_t size = 0, offset = 0;
+        WireField f;
+        int r;
+
+        while ((r = wire_next(oci, &offset, &f)) > 0) {
+                size_t i = specs->n;
+                TtrpcSlice destination;
+
+                if (f.number == OCI_MOUNTS && f.type == WIRE_BYTES) {
+                        r = wire_get_string(f.bytes, MOUNT_DESTINATION, &destination);
+                        if (r < 0)
+                                return r;
+                        for (i = 0; i < specs->n && !ttrpc_slice_is(destination, specs->list[i].mount_point); i++)
+                                ;
+                }
+                if (i < specs->n) {
+                        found[i] = true;
+                        r = add_moved_mount(&out, &size, f.bytes, paths[i]);
+                } else
+                        r = wire_add_raw(&out, &size, oci.data + f.start, f.end - f.start);
+                if (r < 0)
+                        return r;
+        }
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; i < specs->n; i++)
+                if (!found[i])
+                        log_warning("No mount of the container is for cloud volume '%s'.", specs->list[i].name);
+        *ret = TAKE_PTR(out);
+        *ret_size = size;
+        return 0;
+}
+
+/* The request's payload with that specification, malloc()ed. */
+static int move_volumes(TtrpcSlice payload, const WireField *oci, const VolumeSpecs *specs, char *const *paths, uint8_t **ret, size_t *ret_size) {
+        _cleanup_(freep) uint8_t *moved = NULL, *out = NULL;
+        size_t n, size = 0;
+        int r;
+
+        r = move_mounts(oci->bytes, specs, paths, &moved, &n);
+        if (r >= 0)
+                r = wire_add_raw(&out, &size, payload.data, oci->start);
+        if (r >= 0)
+                r = wire_add_bytes(&out, &size, CREATE_CONTAINER_OCI, (TtrpcSlice) { moved, n });
+        if (r >= 0)
+                r = wire_add_raw(&out, &size, payload.data + oci->end, payload.size - oci->end);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(out);
+        *ret_size = size;
+        return 0;
+}
+
+void edit_create_container(const char *pod_namespace, const char *bind_root, const ContainerVolumes *volumes, char *const *paths,
+                           const TtrpcRequest *request, RelayEdit *edit) {
+        _cleanup_(freep) uint8_t *entry = NULL, *moved = NULL;
+        TtrpcSlice payload = request->payload;
+        WireField oci, linux_field;
+        size_t size = 0, moved_size;
+        int r;
+
+        if (find_oci(request, &oci, edit) < 0)
+                return;
+        if (volumes && volumes->specs.n > 0) {
+                r = move_volumes(payload, &oci, &volumes->specs, paths, &moved, &moved_size);
+                if (r >= 0) {
+                        payload = (TtrpcSlice) { moved, moved_size };
+                        r = wire_find(payload, CREATE_CONTAINER_OCI, &oci);
+                }
+                if (r < 0) {
+                        refuse_malformed(edit, r);
+                        return;
+                }
+        }
+
+        r = wire_find(oci.bytes, OCI_LINUX, &linux_field);
+        if (r == -ENOENT) {
+                refuse(edit, TTRPC_INVALID_ARGUMENT, "CreateContainer: the OCI specification has no Linux part");
+                return;
+        }
+        if (r >= 0)
+                r = wire_add_pair(&entry, &size, LINUX_NAMESPACES, "network", pod_namespace);
+        if (r >= 0)
+                r = wire_append(payload, (const uint32_t[]) { CREATE_CONTAINER_OCI, OCI_LINUX, 0 },
+                                (TtrpcSlice) { entry, size }, &edit->payload, &edit->size);
+        if (r >= 0)
+                r = make_bind_sources(bind_root, oci.bytes);
+        if (r < 0)
+                refuse_malformed(edit, r);
 }
 
 void edit_create_sandbox(const TtrpcRequest *request, RelayEdit *edit) {

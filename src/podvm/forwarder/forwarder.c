@@ -20,7 +20,11 @@
 #include "basic/parse.h"
 #include "basic/paths.h"
 #include "basic/strv.h"
+#include "podvm/forwarder/agent-exit.h"
 #include "podvm/forwarder/edits.h"
+#include "podvm/forwarder/plain.h"
+#include "podvm/forwarder/volume-jobs.h"
+#include "podvm/forwarder/volumes-client.h"
 #include "podvm/forwarder/workers.h"
 #include "ttrpc/acceptor.h"
 #include "ttrpc/link.h"
@@ -30,9 +34,11 @@
 #define CONNECTIONS_MAX 32U                     /* of workers; more wait in the backlog */
 #define AGENT_WAIT_USEC (10 * USEC_PER_SEC)     /* for the agent's socket, while requests are held; then they are refused */
 #define AGENT_PAUSE_USEC (100 * USEC_PER_MSEC)
+#define AGENT_PAUSE_MAX_USEC (1600 * USEC_PER_MSEC)
+#define AGENT_EXIT_USEC (3 * USEC_PER_SEC)            /* for its service's note, when its connection has ended */
 #define FINISH_USEC (500 * USEC_PER_MSEC)
 #define PEM_SIZE_MAX (256U << 10)
-#define STATE_VERSION 1U                        /* of what forwarder_store() writes */
+#define STATE_VERSION 2U                        /* of what forwarder_store() writes */
 
 typedef struct Forwarder {
         sd_event *event;
@@ -41,9 +47,16 @@ typedef struct Forwarder {
         Workers *workers;
         Link *agent;
         Acceptor *acceptor;
+        VolumesClient *volumes;
+        VolumeJobs *jobs;
+        VolumeJobSettings job_settings;
+        sd_event_source *exit_watch;    /* NULL: nobody leaves notes here */
+        sd_event_source *loss_timer;    /* the agent's connection has ended */
+        char end[AGENT_EXIT_TEXT_SIZE]; /* the agent has ended, and the VM will; "": it has not */
         bool stopping;
 
         /* Options */
+        char *volumes_socket, *volumes_dir, *exit_note;
         char *config, *listen, *agent_socket, *pod_namespace, *host_interface, *bind_root;
         char *ca_file, *cert_file, *key_file;
         bool skip_verify, disable_tls;
@@ -51,8 +64,12 @@ typedef struct Forwarder {
 
 static void forwarder_done(Forwarder *f) {
         acceptor_free(f->acceptor);
+        sd_event_source_disable_unref(f->exit_watch);
+        sd_event_source_disable_unref(f->loss_timer);
         link_free(f->agent);
         relay_free(f->relay);
+        volume_jobs_free(f->jobs);
+        volumes_client_free(f->volumes);
         workers_free(f->workers);
         log_context_done(&f->log);
         sd_event_unref(f->event);
@@ -89,10 +106,65 @@ static const LinkHandlers agent_handlers = {
         .on_failed = on_agent_failed,
 };
 
+static const char* loss_text(const Forwarder *f) {
+        return f->end[0] ? f->end : "closed by the agent";
+}
+
+static int on_loss(sd_event_source *source, uint64_t usec, void *userdata) {
+        Forwarder *f = userdata;
+
+        f->loss_timer = sd_event_source_disable_unref(f->loss_timer);
+        if (relay_get_upstream(f->relay))
+                relay_lose_upstream(f->relay, -ECONNRESET, loss_text(f));
+        else if (f->end[0])
+                relay_refuse_waiting(f->relay, f->end);
+        return 0;
+}
+
+static bool lose_agent_in(Forwarder *f, uint64_t usec) {
+        f->loss_timer = sd_event_source_disable_unref(f->loss_timer);
+        return sd_event_add_time_relative(f->event, &f->loss_timer, CLOCK_MONOTONIC, usec, 0, on_loss, f) >= 0;
+}
+
+/* The agent's service says how it has ended, just after its connection has: calls in flight are answered with that. */
+static bool on_upstream_closing(Relay *r, void *userdata) {
+        Forwarder *f = userdata;
+
+        return (f->exit_watch || f->end[0]) && lose_agent_in(f, f->end[0] ? 0 : AGENT_EXIT_USEC);
+}
+
+static void look_for_exit(Forwarder *f) {
+        int r;
+
+        if (f->end[0])
+                return;
+        r = agent_exit_read(f->exit_note, f->end);
+        if (r < 0)
+                (void) log_full(&f->log, LOG_WARNING, NULL, r, "Failed to read '%s', ignoring: %m", f->exit_note);
+        if (r <= 0)
+                return;
+
+        (void) log_full(&f->log, LOG_NOTICE, NULL, 0, "The end of this VM begins: %s.", f->end);
+        (void) sd_notifyf(0, "STATUS=Waiting for the end: %s", f->end);
+        workers_set_end(f->workers, f->end);
+        link_stop(f->agent);
+        (void) lose_agent_in(f, 0);
+}
+
+static int on_exit_note(sd_event_source *source, const struct inotify_event *event, void *userdata) {
+        look_for_exit(userdata);
+        return 0;
+}
+
 static void on_upstream_wanted(Relay *r, void *userdata) {
         Forwarder *f = userdata;
-        int k = link_start(f->agent, AGENT_WAIT_USEC);
+        int k;
 
+        if (f->end[0]) {
+                (void) lose_agent_in(f, 0);
+                return;
+        }
+        k = link_start(f->agent, AGENT_WAIT_USEC);
         if (k < 0)
                 (void) log_full(&f->log, LOG_ERR, NULL, k, "Cannot try to reach the agent: %m");
 }
@@ -102,8 +174,12 @@ static void on_upstream_lost(Relay *r, int error, const char *text, void *userda
 
         if (f->stopping)
                 return;
-        (void) log_full(&f->log, LOG_WARNING, NULL, 0, "Lost the agent: %s. The next request connects again.", text);
-        (void) sd_notifyf(0, "STATUS=Lost the agent: %s", text);
+        if (error == -ESTALE)           /* relay.c: .cancel_abandoned */
+                (void) log_full(&f->log, LOG_INFO, NULL, 0, "Closed the connection to the agent, to cancel calls of workers that are gone.");
+        else if (!f->end[0])
+                (void) log_full(&f->log, LOG_WARNING, NULL, 0, "Lost the agent: %s. The next request connects again.", text);
+        if (!f->end[0])
+                (void) sd_notifyf(0, "STATUS=Lost the agent: %s", text);
         link_stop(f->agent);
 }
 
@@ -115,13 +191,22 @@ static const RelayHandlers relay_handlers = {
         .on_upstream_wanted = on_upstream_wanted,
         .on_upstream_lost = on_upstream_lost,
         .on_connections_changed = on_connection_closed,
+        .on_upstream_closing = on_upstream_closing,
         .upstream = "agent",
+        .cancel_abandoned = true,
+        .may_hold = true,
 };
 
 static void rule_create_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
         Forwarder *f = userdata;
 
-        edit_create_container(f->pod_namespace, f->bind_root, request, edit);
+        volume_jobs_create_container(f->jobs, f->relay, request, edit);
+}
+
+static void rule_remove_container(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
+        Forwarder *f = userdata;
+
+        volume_jobs_remove_container(f->jobs, request, edit);
 }
 
 static void rule_create_sandbox(const TtrpcRequest *request, RelayEdit *edit, void *userdata) {
@@ -135,10 +220,12 @@ static void rule_destroy_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
         Forwarder *f = userdata;
 
         (void) log_full(&f->log, LOG_INFO, NULL, 0, "The worker destroys the sandbox.");
+        volume_jobs_destroy_sandbox(f->jobs, f->relay, request, edit);
 }
 
 static const RelayRule rules[] = {
         { "grpc.AgentService", "CreateContainer", rule_create_container },
+        { "grpc.AgentService", "RemoveContainer", rule_remove_container },
         { "grpc.AgentService", "CreateSandbox", rule_create_sandbox },
         { "grpc.AgentService", "DestroySandbox", rule_destroy_sandbox },
 };
@@ -156,6 +243,8 @@ static int forwarder_make_relay(Forwarder *f) {
         r = relay_new(f->event, rules, ELEMENTSOF(rules), &relay_handlers, f, &f->relay);
         if (r >= 0)
                 r = workers_new(f->event, f->relay, &f->log, &f->workers);
+        if (r >= 0)
+                r = volume_jobs_new(f->event, f->volumes, &f->job_settings, &f->log, &f->jobs);
         return r < 0 ? log_oom() : 0;
 }
 
@@ -197,6 +286,7 @@ static int forwarder_restore(Forwarder *f) {
         if (r < 0) {
                 (void) log_full(&f->log, LOG_ERR, NULL, r, "Cannot take over the connections of the process before, closing them: %m");
                 f->relay = relay_free(f->relay);
+                f->jobs = volume_jobs_free(f->jobs);
                 f->workers = workers_free(f->workers);
                 return forwarder_make_relay(f);
         }
@@ -326,6 +416,10 @@ static int forwarder_load_tls(Forwarder *f, ApfConfig *apf, TlsContext **ret) {
         int r;
 
         if (f->disable_tls) {
+                if (!plain_is_allowed()) {
+                        log_error("Option '--disable-tls' is for images that have the file '" PLAIN_MARKER "', and this one has not: not starting.");
+                        return EXIT_CONFIGURATION;
+                }
                 (void) log_full(&f->log, LOG_WARNING, NULL, 0, "TLS is off: anybody who can reach this VM controls its pod.");
                 return 0;
         }
@@ -342,8 +436,7 @@ static int forwarder_load_tls(Forwarder *f, ApfConfig *apf, TlsContext **ret) {
             read_pem("cert-key", f->key_file, &apf->tls_server_key) < 0)
                 return EXIT_CONFIGURATION;
         if (isempty(apf->tls_client_ca)) {
-                log_error("There is no 'tls-client-ca' to verify the worker with, so anybody could control this pod: not starting. "
-                          "Where the network is trusted, say so with '--disable-tls'.");
+                log_error("There is no 'tls-client-ca' to verify the worker with, so anybody could control this pod: not starting.");
                 return EXIT_CONFIGURATION;
         }
 
@@ -387,7 +480,13 @@ static const Option options[] = {
         { "tls-skip-verify", NULL, OPTION_BOOL, offsetof(Forwarder, skip_verify), "false",
           "Known from upstream and refused", NULL, false, 0, 0 },
         { "disable-tls", NULL, OPTION_BOOL, offsetof(Forwarder, disable_tls), "false",
-          "Plain TCP, open to everybody; for tests", NULL, false, 0, 0 },
+          "Plain TCP, open to everybody; only where the image allows it", NULL, false, 0, 0 },
+        { "volumes-socket", NULL, OPTION_STRING, offsetof(Forwarder, volumes_socket), PODVM_VOLUMES_SOCKET,
+          "Where podvm-volumes(8) is reached", "PATH", false, 0, 0 },
+        { "volumes-dir", NULL, OPTION_STRING, offsetof(Forwarder, volumes_dir), PODVM_VOLUMES_DIR,
+          "Where it mounts cloud volumes", "PATH", false, 0, 0 },
+        { "agent-exit-note", NULL, OPTION_STRING, offsetof(Forwarder, exit_note), PODVM_AGENT_EXIT,
+          "Where the agent's service notes how it has ended", "PATH", false, 0, 0 },
         {}
 };
 
@@ -402,7 +501,7 @@ static const Program program = {
 static int forwarder_run(Forwarder *f) {
         _cleanup_(apf_config_done) ApfConfig apf = APF_CONFIG_NULL;
         _cleanup_(tls_context_unrefp) TlsContext *tls = NULL;
-        LinkSettings agent = { .pause_usec = AGENT_PAUSE_USEC };
+        LinkSettings agent = { .pause_usec = AGENT_PAUSE_USEC, .pause_max_usec = AGENT_PAUSE_MAX_USEC };
         int r;
 
         if (!f->disable_tls) {
@@ -421,6 +520,14 @@ static int forwarder_run(Forwarder *f) {
         r = daemon_event_new(&f->event);
         if (r < 0)
                 return log_full(&f->log, LOG_ERR, NULL, r, "Failed to set up the event loop: %m");
+        f->job_settings = (VolumeJobSettings) {
+                .pod_namespace = f->pod_namespace,
+                .bind_root = f->bind_root,
+                .mount_root = f->volumes_dir,
+        };
+        r = volumes_client_new(f->event, f->volumes_socket, &f->volumes);
+        if (r < 0)
+                return log_oom();
         r = forwarder_make_relay(f);
         if (r < 0)
                 return r;
@@ -441,13 +548,19 @@ static int forwarder_run(Forwarder *f) {
         if (r < 0)
                 return r;
 
+        r = agent_exit_watch(f->event, f->exit_note, on_exit_note, f, &f->exit_watch);
+        if (r < 0)
+                (void) log_full(&f->log, LOG_DEBUG, NULL, r, "No notes of the agent's end from '%s': %m", f->exit_note);
+        look_for_exit(f);
+
         forwarder_update_acceptor(f);
         (void) sd_notify(0, "READY=1\nSTATUS=Waiting for the worker.");
 
         r = sd_event_loop(f->event);
         (void) sd_notify(0, "STOPPING=1");
-        if (r < 0 || !handover_is_possible() || forwarder_store(f) < 0)
-                relay_finish(f->relay, "agent-protocol-forwarder is stopping", FINISH_USEC);
+        look_for_exit(f);
+        if (r < 0 || f->end[0] || !handover_is_possible() || forwarder_store(f) < 0)
+                relay_finish(f->relay, f->end[0] ? f->end : "agent-protocol-forwarder is stopping", FINISH_USEC);
         return r;
 }
 

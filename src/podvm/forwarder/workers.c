@@ -37,6 +37,7 @@ struct Workers {
         Worker *list;
         Greeting *greetings;
         size_t n_greetings;
+        char end[SESSION_END_TEXT_MAX + 1];     /* why the VM ends; "": it does not */
 };
 
 static void worker_gone(Channel *c, void *userdata) {
@@ -170,6 +171,13 @@ static void resume_session(Greeting *g, Worker *w, const SessionHello *hello) {
         channel_resume_session(w->channel, TAKE_PTR(g->channel), hello);
 }
 
+static void tell_end(Greeting *g) {
+        uint8_t record[SESSION_END_SIZE_MAX];
+        size_t n = session_record_write(&(SessionRecord) { .type = SESSION_END, .length = strlen(g->workers->end), .text = g->workers->end }, record);
+
+        (void) channel_write(g->channel, record, n);
+}
+
 static void refuse_session(Greeting *g) {
         uint8_t record[SESSION_WELCOME_SIZE];
         size_t n = session_record_write(&(SessionRecord) { .type = SESSION_WELCOME, .status = SESSION_UNKNOWN }, record);
@@ -185,6 +193,11 @@ static void greeting_done(Greeting *g) {
 
         if (session_record_parse(g->hello, sizeof(g->hello), &record) <= 0 || record.type != SESSION_HELLO) {
                 (void) log_full(ws->log, LOG_WARNING, NULL, 0, "A worker at %s did not begin with a greeting.", g->peer);
+                return;
+        }
+
+        if (ws->end[0]) {
+                tell_end(g);
                 return;
         }
 
@@ -264,6 +277,15 @@ static int greet(Workers *ws, Channel *channel, const char *peer) {
         channel_set_handlers(channel, &greeting_handlers, g);
         channel_resume_input(channel);
         return 0;
+}
+
+void workers_set_end(Workers *ws, const char *text) {
+        (void) snprintf(ws->end, sizeof(ws->end), "%s", text);
+        for (char *p = ws->end; *p; p++)
+                if (*p < ' ' || *p > '~')
+                        *p = '?';
+        for (Worker *w = ws->list; w; w = w->next)
+                channel_set_last_words(w->channel, ws->end);
 }
 
 void workers_add(Workers *ws, Channel *channel, const char *peer) {

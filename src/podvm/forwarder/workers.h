@@ -21,6 +21,9 @@ int workers_new(sd_event *event, Relay *relay, const LogContext *log, Workers **
 Workers* workers_free(Workers *ws);
 DEFINE_CLEANUP(Workers*, workers_free);
 
+/* The VM is about to end: every worker with a session is told why when its connection is closed, and who comes now is told at once. */
+void workers_set_end(Workers *ws, const char *text);
+
 /* For relay_store() and relay_restore(): to whom a session belongs. */
 void workers_store(const Channel *channel, Handover *h);
 int workers_restore(Workers *ws, Channel *channel, Handover *h);

@@ -2,37 +2,45 @@
 #include "podvm/process-user-data/seed.h"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 
 #include "basic/error-text.h"
 #include "basic/io.h"
 #include "basic/util.h"
 #include "userdata/cloud-config.h"
 
-/* The disk is the host's: a symlink on it must not make us read a file of the VM, nor a fifo make us wait. */
-static int open_beneath(const SourceSettings *s, const char *path, uint64_t flags) {
+/* The disk is the host's: a symlink on it must not make us read a file of the VM, nor a fifo make us wait. Component by component, since
+ * the unit's RestrictSUIDSGID= takes openat2() away (systemd: src/shared/seccomp-util.c). */
+static int open_beneath(const SourceSettings *s, const char *path, int flags) {
         _cleanup_(close_fdp) int dir = open(s->seed_dir, O_PATH|O_DIRECTORY|O_CLOEXEC);
-        struct open_how how = {
-                .flags = flags|O_CLOEXEC|O_NOFOLLOW,
-                .resolve = RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS,
-        };
-        long fd;
+        int fd;
 
         if (dir < 0)
                 return -errno;
-        fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
-        return fd < 0 ? -errno : (int) fd;
+
+        for (const char *slash; (slash = strchr(path, '/')); path = slash + 1) {
+                _cleanup_(freep) char *name = strndup(path, (size_t) (slash - path));
+
+                if (!name)
+                        return -ENOMEM;
+                fd = openat(dir, name, O_PATH|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC);
+                if (fd < 0)
+                        return -errno;
+                close_fd(dir);
+                dir = fd;
+        }
+
+        fd = openat(dir, path, flags|O_NOFOLLOW|O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
 }
 
 bool seed_has(const SourceSettings *s, const char *path) {
         _cleanup_(close_fdp) int fd = open_beneath(s, path, O_PATH);
 
         /* What is there and cannot be opened is what the machine was given: seed_read() says what is wrong with it. */
-        return fd >= 0 || (fd != -ENOENT && fd != -ENOTDIR);
+        return fd >= 0 || fd != -ENOENT;
 }
 
 /* cloud-api-adaptor creates the file and then writes it (src/cloud-providers/byom/provider.go), and systemd starts us when it is
@@ -74,7 +82,8 @@ int seed_read(const SourceSettings *s, const char *path, char **ret, size_t *ret
                 return 0;
         return error_text(reterr, r == -EFBIG ? -E2BIG : r, "'%s/%s': %s", s->seed_dir, path,
                            r == -EFBIG ? "it is too big" :
-                           r == -ELOOP ? "there is a symbolic link in it" :
+                           r == -ELOOP ? "it is a symbolic link" :
+                           r == -ENOTDIR ? "a directory of it is a symbolic link, or none" :
                            r == -EBADFD || r == -ENXIO ? "it is no regular file" :
                            r == -EAGAIN ? "it is being written" : strerror(-r));
 }
