@@ -665,8 +665,9 @@ static int proxy_store(Proxy *p) {
         int r;
 
         p->stopping = true;
-        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Handing over %zu connections with %zu calls in flight.",
-                        relay_get_n_connections(p->relay), relay_get_n_calls(p->relay));
+        if (relay_get_n_connections(p->relay) > 0)      /* of a pod that is being stopped there are none */
+                (void) log_full(&p->log, LOG_INFO, NULL, 0, "Handing over %zu connections with %zu calls in flight.",
+                                relay_get_n_connections(p->relay), relay_get_n_calls(p->relay));
         handover_put(&h, STATE_VERSION);
         handover_put(&h, p->sandbox);
         handover_put(&h, p->n_resumed);

@@ -4,353 +4,18 @@
  * match ends the rule, a verdict ends more. They are run here on a packet of which some bytes are known and some are not, so each
  * comparison has three results, and a rule matches certainly, perhaps, or not at all. What is not understood matches perhaps.
  */
-#include "net/firewall.h"
-
 #include <arpa/inet.h>
-#include <endian.h>
 #include <linux/if_ether.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nf_tables_compat.h>
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/x_tables.h>
-#include <linux/netfilter/xt_multiport.h>
-#include <linux/netfilter/xt_tcpudp.h>
 #include <stdio.h>
 
 #include "basic/strv.h"
+#include "net/firewall-internal.h"
 
-/* Node agents write some ten thousand rules; more than this is not read, and said. */
-#define ITEMS_MAX 100000U
-#define BYTES_MAX (64U << 20)
-#define NAME_SIZE 128U                  /* NFT_NAME_MAXLEN is 256; longer ones are cut in what is said */
-#define DEPTH_MAX 16U                   /* linux: include/net/netfilter/nf_tables.h, NFT_JUMP_STACK_SIZE */
-/* Rules and elements that one walk looks at: chains that jump to chains can be many more than there are rules. Then it gives up. */
-#define STEPS_MAX 20000000U
-#define FINDINGS_MAX 8U
 #define REGISTER_BYTES 80U              /* verdict's 16 and 16 of 4 bytes: linux: include/uapi/linux/netfilter/nf_tables.h */
-
-typedef enum Match { NO, PERHAPS, YES } Match;
-
-typedef struct Name {
-        uint8_t family;
-        char table[NAME_SIZE], name[NAME_SIZE];         /* of a chain or set */
-} Name;
-
-typedef struct Chain {
-        Name name;
-        bool base;
-        uint32_t hook, policy;
-        int32_t priority;
-} Chain;
-
-typedef struct Rule {
-        Name chain;
-        uint64_t handle;
-        struct nlattr *expressions;     /* owned; the nest */
-} Rule;
-
-typedef struct Element {
-        Name set;
-        uint8_t key[64];
-        size_t key_size;
-        bool interval_end, catch_all, is_range;
-        bool has_verdict;
-        uint32_t verdict;
-        char chain[NAME_SIZE];
-} Element;
-
-struct FirewallRuleset {
-        Chain *chains;
-        Rule *rules;
-        Element *elements;
-        Name *dormant, *sets;           /* tables that are switched off; sets that rules ask */
-        size_t n_chains, n_rules, n_elements, n_dormant, n_sets;
-        size_t bytes;
-};
-
-int firewall_ruleset_new(FirewallRuleset **ret) {
-        FirewallRuleset *s = new(FirewallRuleset);
-
-        if (!s)
-                return -ENOMEM;
-        *s = (FirewallRuleset) {};
-        *ret = s;
-        return 0;
-}
-
-FirewallRuleset* firewall_ruleset_free(FirewallRuleset *s) {
-        if (!s)
-                return NULL;
-        FOREACH_ELEMENT(Rule, r, s->rules, s->n_rules)
-                free(r->expressions);
-        free(s->chains);
-        free(s->rules);
-        free(s->elements);
-        free(s->dormant);
-        free(s->sets);
-        free(s);
-        return NULL;
-}
-
-/* Room for one more; doubles. */
-static int grow(void *array, size_t n, size_t size) {
-        void **p = array, *q;
-
-        if (n >= ITEMS_MAX)
-                return -E2BIG;
-        if (n > 0 && (n & (n - 1)) != 0)
-                return 0;
-        q = reallocarray(*p, n == 0 ? 1 : n * 2, size);
-        if (!q)
-                return -ENOMEM;
-        *p = q;
-        return 0;
-}
-
-static bool get_text(struct nlattr *a, char ret[static NAME_SIZE]) {
-        if (!a)
-                return false;
-        (void) nla_strlcpy(ret, a, NAME_SIZE);
-        for (char *p = ret; *p; p++)
-                if (*p < ' ' || *p > '~')
-                        *p = '?';
-        return true;
-}
-
-static bool get_be32(struct nlattr *a, uint32_t *ret) {
-        if (!a || nla_len(a) < (int) sizeof(uint32_t))
-                return false;
-        *ret = ntohl(nla_get_u32(a));
-        return true;
-}
-
-static bool same(const Name *a, const Name *b) {
-        return a->family == b->family && streq(a->table, b->table) && streq(a->name, b->name);
-}
-
-/* ---- reading ---- */
-
-static int add_table(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
-        Name n = { .family = family };
-        uint32_t flags = 0;
-        int r;
-
-        if (!get_text(a[NFTA_TABLE_NAME], n.table) || !get_be32(a[NFTA_TABLE_FLAGS], &flags) || !(flags & NFT_TABLE_F_DORMANT))
-                return 0;
-        r = grow(&s->dormant, s->n_dormant, sizeof(n));
-        if (r >= 0)
-                s->dormant[s->n_dormant++] = n;
-        return r;
-}
-
-static int add_chain(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
-        Chain c = { .name.family = family, .policy = NF_ACCEPT };
-        struct nlattr *h[NFTA_HOOK_MAX + 1];
-        uint32_t priority = 0;
-        int r;
-
-        if (!get_text(a[NFTA_CHAIN_TABLE], c.name.table) || !get_text(a[NFTA_CHAIN_NAME], c.name.name))
-                return 0;
-        if (a[NFTA_CHAIN_HOOK] && nla_parse_nested(h, NFTA_HOOK_MAX, a[NFTA_CHAIN_HOOK], NULL) >= 0 &&
-            get_be32(h[NFTA_HOOK_HOOKNUM], &c.hook)) {
-                c.base = true;
-                (void) get_be32(h[NFTA_HOOK_PRIORITY], &priority);
-                c.priority = (int32_t) priority;
-                (void) get_be32(a[NFTA_CHAIN_POLICY], &c.policy);
-        }
-        r = grow(&s->chains, s->n_chains, sizeof(c));
-        if (r >= 0)
-                s->chains[s->n_chains++] = c;
-        return r;
-}
-
-/* Name and attributes of one expression. */
-static bool parse_expression(struct nlattr *e, char name[static NAME_SIZE], struct nlattr **ret_data) {
-        struct nlattr *a[NFTA_EXPR_MAX + 1];
-
-        if (nla_parse_nested(a, NFTA_EXPR_MAX, e, NULL) < 0 || !get_text(a[NFTA_EXPR_NAME], name))
-                return false;
-        *ret_data = a[NFTA_EXPR_DATA];
-        return true;
-}
-
-/* Remember each set that is asked, once. */
-static int note_sets(FirewallRuleset *s, const Rule *rule) {
-        struct nlattr *e, *data, *a[NFTA_LOOKUP_MAX + 1];
-        char name[NAME_SIZE];
-        int left, r;
-
-        nla_for_each_nested(e, rule->expressions, left) {
-                Name set = { .family = rule->chain.family };
-                bool known = false;
-
-                if (!parse_expression(e, name, &data) || !streq(name, "lookup") || !data ||
-                    nla_parse_nested(a, NFTA_LOOKUP_MAX, data, NULL) < 0 || !get_text(a[NFTA_LOOKUP_SET], set.name))
-                        continue;
-                memcpy(set.table, rule->chain.table, sizeof(set.table));
-                for (size_t i = s->n_sets; !known && i > 0; i--)        /* mostly the last one */
-                        known = same(s->sets + i - 1, &set);
-                if (known)
-                        continue;
-                r = grow(&s->sets, s->n_sets, sizeof(set));
-                if (r < 0)
-                        return r;
-                s->sets[s->n_sets++] = set;
-        }
-        return 0;
-}
-
-static int add_rule(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
-        Rule rule = { .chain.family = family };
-        size_t size;
-        int r;
-
-        if (!get_text(a[NFTA_RULE_TABLE], rule.chain.table) || !get_text(a[NFTA_RULE_CHAIN], rule.chain.name) ||
-            !a[NFTA_RULE_EXPRESSIONS] || streq(rule.chain.table, "peerpod"))
-                return 0;
-        if (a[NFTA_RULE_HANDLE] && nla_len(a[NFTA_RULE_HANDLE]) >= (int) sizeof(uint64_t)) {
-                uint64_t v;
-
-                memcpy(&v, nla_data(a[NFTA_RULE_HANDLE]), sizeof(v));
-                rule.handle = be64toh(v);
-        }
-        size = a[NFTA_RULE_EXPRESSIONS]->nla_len;
-        s->bytes += size;
-        if (s->bytes > BYTES_MAX)
-                return -E2BIG;
-        r = grow(&s->rules, s->n_rules, sizeof(rule));
-        if (r < 0)
-                return r;
-        rule.expressions = malloc(size);
-        if (!rule.expressions)
-                return -ENOMEM;
-        memcpy(rule.expressions, a[NFTA_RULE_EXPRESSIONS], size);
-        s->rules[s->n_rules++] = rule;
-        return note_sets(s, s->rules + s->n_rules - 1);
-}
-
-static bool get_data(struct nlattr *nest, uint8_t *ret, size_t max, size_t *ret_size) {
-        struct nlattr *a[NFTA_DATA_MAX + 1];
-
-        if (!nest || nla_parse_nested(a, NFTA_DATA_MAX, nest, NULL) < 0 || !a[NFTA_DATA_VALUE] ||
-            (size_t) nla_len(a[NFTA_DATA_VALUE]) > max)
-                return false;
-        *ret_size = (size_t) nla_len(a[NFTA_DATA_VALUE]);
-        memcpy(ret, nla_data(a[NFTA_DATA_VALUE]), *ret_size);
-        return true;
-}
-
-static bool get_verdict(struct nlattr *nest, uint32_t *ret, char chain[static NAME_SIZE]) {
-        struct nlattr *a[NFTA_DATA_MAX + 1], *v[NFTA_VERDICT_MAX + 1];
-
-        if (!nest || nla_parse_nested(a, NFTA_DATA_MAX, nest, NULL) < 0 || !a[NFTA_DATA_VERDICT] ||
-            nla_parse_nested(v, NFTA_VERDICT_MAX, a[NFTA_DATA_VERDICT], NULL) < 0 || !get_be32(v[NFTA_VERDICT_CODE], ret))
-                return false;
-        (void) get_text(v[NFTA_VERDICT_CHAIN], chain);
-        return true;
-}
-
-static int add_elements(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
-        Name set = { .family = family };
-        struct nlattr *i;
-        int left, r;
-
-        if (!get_text(a[NFTA_SET_ELEM_LIST_TABLE], set.table) || !get_text(a[NFTA_SET_ELEM_LIST_SET], set.name) ||
-            !a[NFTA_SET_ELEM_LIST_ELEMENTS])
-                return 0;
-        nla_for_each_nested(i, a[NFTA_SET_ELEM_LIST_ELEMENTS], left) {
-                struct nlattr *v[NFTA_SET_ELEM_MAX + 1];
-                Element e = { .set = set };
-                uint32_t flags = 0;
-
-                if (nla_parse_nested(v, NFTA_SET_ELEM_MAX, i, NULL) < 0)
-                        return -EBADMSG;
-                (void) get_be32(v[NFTA_SET_ELEM_FLAGS], &flags);
-                e.interval_end = flags & NFT_SET_ELEM_INTERVAL_END;
-                e.catch_all = flags & NFT_SET_ELEM_CATCHALL;
-                e.is_range = v[NFTA_SET_ELEM_KEY_END];
-                e.has_verdict = get_verdict(v[NFTA_SET_ELEM_DATA], &e.verdict, e.chain);
-                if (!e.catch_all && !get_data(v[NFTA_SET_ELEM_KEY], e.key, sizeof(e.key), &e.key_size))
-                        continue;
-                r = grow(&s->elements, s->n_elements, sizeof(e));
-                if (r < 0)
-                        return r;
-                s->elements[s->n_elements++] = e;
-        }
-        return 0;
-}
-
-int firewall_ruleset_add(FirewallRuleset *s, const struct nlmsghdr *h) {
-        static const struct {
-                uint16_t type;
-                int max;
-                int (*add)(FirewallRuleset *s, uint8_t family, struct nlattr *a[]);
-        } kinds[] = {
-                { NFT_MSG_NEWTABLE,   NFTA_TABLE_MAX,         add_table },
-                { NFT_MSG_NEWCHAIN,   NFTA_CHAIN_MAX,         add_chain },
-                { NFT_MSG_NEWRULE,    NFTA_RULE_MAX,          add_rule },
-                { NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_MAX, add_elements },
-        };
-        const struct nfgenmsg *g = nlmsg_data(h);
-        struct nlattr *a[32];
-
-        if (nlmsg_datalen(h) < (int) sizeof(*g) || h->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES)
-                return 0;
-        for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
-                assert((size_t) kinds[i].max < ELEMENTSOF(a));
-                if ((h->nlmsg_type & 0xff) != kinds[i].type)
-                        continue;
-                if (nlmsg_parse((struct nlmsghdr*) h, sizeof(*g), a, kinds[i].max, NULL) < 0)
-                        return -EBADMSG;
-                return kinds[i].add(s, g->nfgen_family, a);
-        }
-        return 0;
-}
-
-/* ---- from the kernel ---- */
-
-static int on_message(const struct nlmsghdr *h, void *userdata) {
-        return firewall_ruleset_add(userdata, h);
-}
-
-static void keep_all(void *userdata) {
-        /* A dump that is taken again adds what it had once more, which finds the same drops. */
-}
-
-static int dump(FirewallRuleset *s, Netlink *nft, uint16_t type, const Name *set) {
-        struct nfgenmsg g = { .nfgen_family = set ? set->family : NFPROTO_UNSPEC, .version = NFNETLINK_V0 };
-        _cleanup_(nl_msg_freep) struct nl_msg *m = NULL;
-        int r;
-
-        r = netlink_message((uint16_t) (NFNL_SUBSYS_NFTABLES << 8 | type), 0, &g, sizeof(g), &m);
-        if (r < 0)
-                return r;
-        if (set && (nla_put_string(m, NFTA_SET_ELEM_LIST_TABLE, set->table) < 0 || nla_put_string(m, NFTA_SET_ELEM_LIST_SET, set->name) < 0))
-                return -ENOMEM;
-        return netlink_dump(nft, m, keep_all, on_message, s);
-}
-
-int firewall_ruleset_load(FirewallRuleset *s, Netlink *nft) {
-        static const uint16_t types[] = { NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE };
-
-        for (size_t i = 0; i < ELEMENTSOF(types); i++) {
-                int r = dump(s, nft, types[i], NULL);
-
-                if (r < 0)
-                        return r;
-        }
-        for (size_t i = 0; i < s->n_sets; i++) {
-                int r = dump(s, nft, NFT_MSG_GETSETELEM, s->sets + i);
-
-                if (r < 0 && r != -ENOENT)      /* it went meanwhile */
-                        return r;
-        }
-        return 0;
-}
-
-/* ---- running ---- */
 
 typedef struct Bytes {
         uint8_t value[REGISTER_BYTES];
@@ -365,7 +30,7 @@ typedef struct Walk {
         bool network_known[20], transport_known[16];
         Bytes registers;
         size_t steps;
-        char **certain, **possible;
+        char ***certain, ***possible;
         int error;
 } Walk;
 
@@ -388,7 +53,7 @@ static bool register_place(uint32_t number, size_t size, size_t *ret) {
 static bool get_register(struct nlattr *a, size_t size, size_t *ret) {
         uint32_t number;
 
-        return get_be32(a, &number) && register_place(number, size, ret);
+        return firewall_get_be32(a, &number) && register_place(number, size, ret);
 }
 
 static void set_bytes(Walk *w, size_t at, const void *value, size_t size) {
@@ -407,8 +72,8 @@ static Match run_payload(Walk *w, struct nlattr *data) {
         const bool *known;
         size_t at, limit;
 
-        if (nla_parse_nested(a, NFTA_PAYLOAD_MAX, data, NULL) < 0 || !get_be32(a[NFTA_PAYLOAD_BASE], &base) ||
-            !get_be32(a[NFTA_PAYLOAD_OFFSET], &offset) || !get_be32(a[NFTA_PAYLOAD_LEN], &size))
+        if (nla_parse_nested(a, NFTA_PAYLOAD_MAX, data, NULL) < 0 || !firewall_get_be32(a[NFTA_PAYLOAD_BASE], &base) ||
+            !firewall_get_be32(a[NFTA_PAYLOAD_OFFSET], &offset) || !firewall_get_be32(a[NFTA_PAYLOAD_LEN], &size))
                 return PERHAPS;
         if (!a[NFTA_PAYLOAD_DREG])
                 return YES;             /* it writes to the packet */
@@ -437,7 +102,7 @@ static Match run_meta(Walk *w, struct nlattr *data) {
         uint16_t half;
         size_t at;
 
-        if (nla_parse_nested(a, NFTA_META_MAX, data, NULL) < 0 || !get_be32(a[NFTA_META_KEY], &key))
+        if (nla_parse_nested(a, NFTA_META_MAX, data, NULL) < 0 || !firewall_get_be32(a[NFTA_META_KEY], &key))
                 return PERHAPS;
         if (!a[NFTA_META_DREG])
                 return YES;
@@ -489,7 +154,7 @@ static Match run_ct(Walk *w, struct nlattr *data) {
         uint32_t key, untracked = NF_CT_STATE_UNTRACKED_BIT;
         size_t at;
 
-        if (nla_parse_nested(a, NFTA_CT_MAX, data, NULL) < 0 || !get_be32(a[NFTA_CT_KEY], &key))
+        if (nla_parse_nested(a, NFTA_CT_MAX, data, NULL) < 0 || !firewall_get_be32(a[NFTA_CT_KEY], &key))
                 return PERHAPS;
         if (!a[NFTA_CT_DREG])
                 return YES;
@@ -534,8 +199,8 @@ static Match run_cmp(Walk *w, struct nlattr *data) {
         size_t at, size;
         uint32_t op;
 
-        if (nla_parse_nested(a, NFTA_CMP_MAX, data, NULL) < 0 || !get_be32(a[NFTA_CMP_OP], &op) ||
-            !get_data(a[NFTA_CMP_DATA], value, sizeof(value), &size) || !get_register(a[NFTA_CMP_SREG], size, &at))
+        if (nla_parse_nested(a, NFTA_CMP_MAX, data, NULL) < 0 || !firewall_get_be32(a[NFTA_CMP_OP], &op) ||
+            !firewall_get_data(a[NFTA_CMP_DATA], value, sizeof(value), &size) || !get_register(a[NFTA_CMP_SREG], size, &at))
                 return PERHAPS;
         return compare(w, at, value, size, op);
 }
@@ -547,9 +212,9 @@ static Match run_range(Walk *w, struct nlattr *data) {
         Match low, high, inside;
         uint32_t op;
 
-        if (nla_parse_nested(a, NFTA_RANGE_MAX, data, NULL) < 0 || !get_be32(a[NFTA_RANGE_OP], &op) ||
-            !get_data(a[NFTA_RANGE_FROM_DATA], from, sizeof(from), &from_size) ||
-            !get_data(a[NFTA_RANGE_TO_DATA], to, sizeof(to), &to_size) || from_size != to_size ||
+        if (nla_parse_nested(a, NFTA_RANGE_MAX, data, NULL) < 0 || !firewall_get_be32(a[NFTA_RANGE_OP], &op) ||
+            !firewall_get_data(a[NFTA_RANGE_FROM_DATA], from, sizeof(from), &from_size) ||
+            !firewall_get_data(a[NFTA_RANGE_TO_DATA], to, sizeof(to), &to_size) || from_size != to_size ||
             !get_register(a[NFTA_RANGE_SREG], from_size, &at))
                 return PERHAPS;
         low = compare(w, at, from, from_size, NFT_CMP_GTE);
@@ -566,9 +231,9 @@ static Match run_bitwise(Walk *w, struct nlattr *data) {
 
         if (nla_parse_nested(a, NFTA_BITWISE_MAX, data, NULL) < 0)
                 return PERHAPS;
-        (void) get_be32(a[NFTA_BITWISE_OP], &op);
-        if (op != NFT_BITWISE_BOOL || !get_data(a[NFTA_BITWISE_MASK], mask, sizeof(mask), &size) ||
-            !get_data(a[NFTA_BITWISE_XOR], xor, sizeof(xor), &xor_size) || xor_size != size ||
+        (void) firewall_get_be32(a[NFTA_BITWISE_OP], &op);
+        if (op != NFT_BITWISE_BOOL || !firewall_get_data(a[NFTA_BITWISE_MASK], mask, sizeof(mask), &size) ||
+            !firewall_get_data(a[NFTA_BITWISE_XOR], xor, sizeof(xor), &xor_size) || xor_size != size ||
             !get_register(a[NFTA_BITWISE_SREG], size, &from) || !get_register(a[NFTA_BITWISE_DREG], size, &to))
                 return PERHAPS;
         for (size_t i = 0; i < size; i++) {
@@ -584,7 +249,7 @@ static Match run_bitwise(Walk *w, struct nlattr *data) {
 typedef struct Verdict {
         bool set;
         uint32_t code;
-        char chain[NAME_SIZE];
+        char chain[FIREWALL_NAME_SIZE];
 } Verdict;
 
 static void take_verdict(const Element *e, Verdict *ret) {
@@ -602,9 +267,9 @@ static Match find_element(Walk *w, const Name *set, size_t at, Verdict *ret) {
         for (size_t i = 0; i < w->set->n_elements; i++) {
                 const Element *e = w->set->elements + i;
 
-                if (++w->steps > STEPS_MAX)
+                if (++w->steps > FIREWALL_STEPS_MAX)
                         return PERHAPS;
-                if (!same(&e->set, set))
+                if (!firewall_same(&e->set, set))
                         continue;
                 if (e->is_range || e->key_size > REGISTER_BYTES - at)
                         return PERHAPS;
@@ -639,12 +304,12 @@ static Match run_lookup(Walk *w, const Rule *rule, struct nlattr *data, Verdict 
         Match m;
 
         memcpy(set.table, rule->chain.table, sizeof(set.table));
-        if (nla_parse_nested(a, NFTA_LOOKUP_MAX, data, NULL) < 0 || !get_text(a[NFTA_LOOKUP_SET], set.name) ||
+        if (nla_parse_nested(a, NFTA_LOOKUP_MAX, data, NULL) < 0 || !firewall_get_text(a[NFTA_LOOKUP_SET], set.name) ||
             !get_register(a[NFTA_LOOKUP_SREG], 1, &at))
                 return PERHAPS;
-        (void) get_be32(a[NFTA_LOOKUP_FLAGS], &flags);
+        (void) firewall_get_be32(a[NFTA_LOOKUP_FLAGS], &flags);
         m = find_element(w, &set, at, ret);
-        if (get_be32(a[NFTA_LOOKUP_DREG], &dreg) && register_place(dreg, 1, &at) && dreg != NFT_REG_VERDICT)
+        if (firewall_get_be32(a[NFTA_LOOKUP_DREG], &dreg) && register_place(dreg, 1, &at) && dreg != NFT_REG_VERDICT)
                 set_unknown(w, at, 64);
         return flags & NFT_LOOKUP_F_INV ? (Match) (YES - m) : m;
 }
@@ -655,73 +320,34 @@ static Match run_immediate(Walk *w, struct nlattr *data, Verdict *ret) {
         uint32_t number;
         size_t at, size;
 
-        if (nla_parse_nested(a, NFTA_IMMEDIATE_MAX, data, NULL) < 0 || !get_be32(a[NFTA_IMMEDIATE_DREG], &number))
+        if (nla_parse_nested(a, NFTA_IMMEDIATE_MAX, data, NULL) < 0 || !firewall_get_be32(a[NFTA_IMMEDIATE_DREG], &number))
                 return PERHAPS;
         if (number == NFT_REG_VERDICT) {
-                ret->set = get_verdict(a[NFTA_IMMEDIATE_DATA], &ret->code, ret->chain);
+                ret->set = firewall_get_verdict(a[NFTA_IMMEDIATE_DATA], &ret->code, ret->chain);
                 return YES;
         }
-        if (!get_data(a[NFTA_IMMEDIATE_DATA], value, sizeof(value), &size) || !register_place(number, size, &at))
+        if (!firewall_get_data(a[NFTA_IMMEDIATE_DATA], value, sizeof(value), &size) || !register_place(number, size, &at))
                 return PERHAPS;
         set_bytes(w, at, value, size);
         return YES;
 }
 
-static Match port_within(uint16_t port, uint16_t from, uint16_t to, bool invert) {
-        return (port >= from && port <= to) != invert ? YES : NO;
-}
-
-/* Matches of iptables that nf_tables carries as they are ("iptables-nft"). Only the destination port is known of the ports. */
+/* A match of iptables that nf_tables carries as it is. */
 static Match run_xt_match(Walk *w, struct nlattr *data) {
         struct nlattr *a[NFTA_MATCH_MAX + 1];
-        char name[NAME_SIZE];
-        const void *info;
-        size_t size;
+        char name[FIREWALL_NAME_SIZE];
 
-        if (nla_parse_nested(a, NFTA_MATCH_MAX, data, NULL) < 0 || !get_text(a[NFTA_MATCH_NAME], name) || !a[NFTA_MATCH_INFO])
+        if (nla_parse_nested(a, NFTA_MATCH_MAX, data, NULL) < 0 || !firewall_get_text(a[NFTA_MATCH_NAME], name) || !a[NFTA_MATCH_INFO])
                 return PERHAPS;
-        info = nla_data(a[NFTA_MATCH_INFO]);
-        size = (size_t) nla_len(a[NFTA_MATCH_INFO]);
-        if (streq(name, "comment"))
-                return YES;
-        if (streq(name, "tcp"))
-                return NO;
-        if (streq(name, "udp") && size >= sizeof(struct xt_udp)) {
-                struct xt_udp u;
-                Match m;
-
-                memcpy(&u, info, sizeof(u));
-                m = port_within(w->packet->port, u.dpts[0], u.dpts[1], u.invflags & XT_UDP_INV_DSTPT);
-                if (m == YES && (u.spts[0] > 0 || u.spts[1] < UINT16_MAX))
-                        m = PERHAPS;
-                return m;
-        }
-        if (streq(name, "multiport") && size >= sizeof(struct xt_multiport_v1)) {
-                struct xt_multiport_v1 u;
-                bool found = false;
-
-                memcpy(&u, info, sizeof(u));
-                if (u.flags == XT_MULTIPORT_SOURCE)
-                        return PERHAPS;
-                for (size_t i = 0; i < MIN((size_t) u.count, ELEMENTSOF(u.ports)); i++) {
-                        uint16_t to = u.ports[i];
-
-                        if (u.pflags[i] && i + 1 < ELEMENTSOF(u.ports))
-                                to = u.ports[i + 1];
-                        found = found || (w->packet->port >= u.ports[i] && w->packet->port <= to);
-                        i += u.pflags[i] ? 1 : 0;
-                }
-                return found != (bool) u.invert ? YES : u.flags == XT_MULTIPORT_EITHER ? PERHAPS : NO;
-        }
-        return PERHAPS;
+        return firewall_xt_match(w->packet, name, nla_data(a[NFTA_MATCH_INFO]), (size_t) nla_len(a[NFTA_MATCH_INFO]));
 }
 
 static bool is_rejecting_target(struct nlattr *data) {
         struct nlattr *a[NFTA_TARGET_MAX + 1];
-        char name[NAME_SIZE];
+        char name[FIREWALL_NAME_SIZE];
 
-        return nla_parse_nested(a, NFTA_TARGET_MAX, data, NULL) >= 0 && get_text(a[NFTA_TARGET_NAME], name) &&
-                (streq(name, "REJECT") || streq(name, "DROP"));
+        return nla_parse_nested(a, NFTA_TARGET_MAX, data, NULL) >= 0 && firewall_get_text(a[NFTA_TARGET_NAME], name) &&
+                firewall_xt_target_drops(name);
 }
 
 /* Expressions that let every packet pass on, whatever else they do. */
@@ -736,14 +362,14 @@ static bool is_neutral(const char *name) {
 
 static Match run_rule(Walk *w, const Rule *rule, Verdict *ret) {
         struct nlattr *e, *data;
-        char name[NAME_SIZE];
+        char name[FIREWALL_NAME_SIZE];
         Match all = YES;
         int left;
 
         nla_for_each_nested(e, rule->expressions, left) {
                 Match m = PERHAPS;
 
-                if (!parse_expression(e, name, &data))
+                if (!firewall_parse_expression(e, name, &data))
                         return PERHAPS;
                 if (streq(name, "reject") || (streq(name, "target") && data && is_rejecting_target(data))) {
                         *ret = (Verdict) { .set = true, .code = NF_DROP };
@@ -794,7 +420,7 @@ static void add_finding(Walk *w, bool certain, const Name *chain, uint64_t handl
         char text[512];
         int r;
 
-        if (strv_length(certain ? w->certain : w->possible) >= FINDINGS_MAX)
+        if (strv_length(certain ? *w->certain : *w->possible) >= FIREWALL_FINDINGS_MAX)
                 return;
         if (handle == 0)
                 (void) snprintf(text, sizeof(text), "nftables: policy of table %s '%s', chain '%s' (hook %s) %s", family_name(chain->family),
@@ -804,28 +430,25 @@ static void add_finding(Walk *w, bool certain, const Name *chain, uint64_t handl
                 (void) snprintf(text, sizeof(text), "nftables: rule with handle %llu of table %s '%s', chain '%s' (hook %s) %s them",
                                 (unsigned long long) handle, family_name(chain->family), chain->table, chain->name,
                                 hook_name(w->base->hook), certain ? "drops" : "may drop");
-        r = strv_extend(certain ? &w->certain : &w->possible, text);
+        r = strv_extend(certain ? w->certain : w->possible, text);
         if (r < 0)
                 w->error = r;
 }
 
-/* GOES_ON_PERHAPS: something that is not understood may have accepted it before. */
-typedef enum Outcome { GOES_ON, GOES_ON_PERHAPS, ACCEPTED, DROPPED } Outcome;
-
 /* @sure: we got here for certain. */
-static Outcome run_chain(Walk *w, const Name *chain, bool sure, unsigned depth) {
-        Outcome end = GOES_ON;
+static FirewallOutcome run_chain(Walk *w, const Name *chain, bool sure, unsigned depth) {
+        FirewallOutcome end = GOES_ON;
 
         for (size_t i = 0; i < w->set->n_rules; i++) {
                 const Rule *rule = w->set->rules + i;
                 Verdict v = {};
                 Name target;
-                Outcome o;
+                FirewallOutcome o;
                 Match m;
 
-                if (++w->steps > STEPS_MAX)
+                if (++w->steps > FIREWALL_STEPS_MAX)
                         return GOES_ON_PERHAPS;
-                if (!same(&rule->chain, chain))
+                if (!firewall_same(&rule->chain, chain))
                         continue;
                 memset(w->registers.known, false, sizeof(w->registers.known));
                 m = run_rule(w, rule, &v);
@@ -854,7 +477,7 @@ static Outcome run_chain(Walk *w, const Name *chain, bool sure, unsigned depth) 
                 case NFT_GOTO:
                         target = *chain;
                         memcpy(target.name, v.chain, sizeof(target.name));
-                        o = depth >= DEPTH_MAX ? GOES_ON_PERHAPS : run_chain(w, &target, sure && end == GOES_ON && m == YES, depth + 1);
+                        o = depth >= FIREWALL_DEPTH_MAX ? GOES_ON_PERHAPS : run_chain(w, &target, sure && end == GOES_ON && m == YES, depth + 1);
                         if (m == YES && (o == ACCEPTED || o == DROPPED))
                                 return o;
                         if (o == ACCEPTED || o == GOES_ON_PERHAPS)
@@ -901,15 +524,14 @@ static bool is_dormant(const FirewallRuleset *s, const Name *chain) {
         return false;
 }
 
-int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***ret) {
+int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***certain, char ***possible) {
         const uint32_t hooks = p->incoming ? BIT(NF_INET_PRE_ROUTING) | BIT(NF_INET_LOCAL_IN) :
                                              BIT(NF_INET_LOCAL_OUT) | BIT(NF_INET_POST_ROUTING);
-        _cleanup_(strv_freep) char **possible = NULL;
-        Walk w = { .set = s, .packet = p };
+        Walk w = { .set = s, .packet = p, .certain = certain, .possible = possible };
 
         prepare(&w);
         FOREACH_ELEMENT(const Chain, c, s->chains, s->n_chains) {
-                Outcome o;
+                FirewallOutcome o;
 
                 if (!c->base || c->hook >= NF_INET_NUMHOOKS || !(hooks & BIT(c->hook)) || streq(c->name.table, "peerpod") ||
                     (c->name.family != NFPROTO_IPV4 && c->name.family != NFPROTO_INET) || is_dormant(s, &c->name))
@@ -919,11 +541,5 @@ int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char 
                 if (c->policy == NF_DROP && (o == GOES_ON || o == GOES_ON_PERHAPS))
                         add_finding(&w, o == GOES_ON, &c->name, 0);
         }
-        possible = w.possible;
-        if (w.error < 0) {
-                strv_free(w.certain);
-                return w.error;
-        }
-        *ret = w.certain ?: TAKE_PTR(possible);
-        return 0;
+        return w.error;
 }

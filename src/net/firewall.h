@@ -31,9 +31,9 @@ int firewall_ruleset_load(FirewallRuleset *s, Netlink *nft);
 
 /**
  * firewall_find_drops() - what drops @p
- * @ret: strv, a sentence for each; certain ones first, or, where there is none, those that depend on something not known here
+ * @certain, @possible: strvs that a sentence for each is added to; the latter are of what depends on something not known here
  *
  * An over-approximation: of what it does not understand it says that it may match. Other tables' rules are not changed by what a rule
  * does to the packet (marks, NAT). The table "peerpod" is not looked at. Returns 0, -ENOMEM.
  */
-int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***ret);
+int firewall_find_drops(const FirewallRuleset *s, const FirewallPacket *p, char ***certain, char ***possible);

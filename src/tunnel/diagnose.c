@@ -9,6 +9,7 @@
 #include "basic/messages.h"
 #include "basic/strv.h"
 #include "net/firewall.h"
+#include "net/iptables.h"
 #include "net/link.h"
 #include "net/route.h"
 
@@ -117,7 +118,7 @@ static int find_rules(Manager *m, const FirewallPacket *out, char ***l) {
                 return add(l, "the firewall's rules cannot be read: %s", strerror(-r));
 
         for (int incoming = 0; incoming <= 1; incoming++) {
-                _cleanup_(strv_freep) char **found = NULL;
+                _cleanup_(strv_freep) char **certain = NULL, **possible = NULL;
                 char what[160];
                 FirewallPacket p = *out;
 
@@ -129,26 +130,20 @@ static int find_rules(Manager *m, const FirewallPacket *out, char ***l) {
                 (void) snprintf(what, sizeof(what), "packets %s UDP port %u%s%s", incoming ? "to this host's" : "from this host to",
                                 p.port, ip_address_is_set(&out->destination) ? incoming ? " from " : " of " : "",
                                 FORMAT_IP_ADDRESS(&out->destination));
-                r = firewall_find_drops(s, &p, &found);
-                if (r >= 0)
-                        r = take_all(l, found, what);
+                r = firewall_find_drops(s, &p, &certain, &possible);
+                if (r < 0)
+                        return r;
+                r = iptables_find_drops(&p, &certain, &possible);
+                if (r == -ENOMEM)
+                        return r;
+                if (r < 0)
+                        r = add(l, "iptables-legacy's tables cannot be read: %s", strerror(-r));
+                if (r >= 0)             /* what only may drop them is of interest where nothing certainly does */
+                        r = take_all(l, certain ?: possible, what);
                 if (r < 0)
                         return r;
         }
         return 0;
-}
-
-/* Tables of the older iptables are not nf_tables'. That they are there is all that can be seen without a socket of their kind. */
-static int find_legacy(char ***l) {
-        _cleanup_(freep) char *text = NULL;
-        size_t size;
-
-        if (read_full_file_at(AT_FDCWD, "/proc/thread-self/net/ip_tables_names", PROC_SIZE_MAX, &text, &size) < 0 || isempty(text))
-                return 0;
-        for (char *p = text; *p; p++)
-                if (*p == '\n')
-                        *p = p[1] ? ' ' : '\0';
-        return add(l, "iptables-legacy has tables (%s) that may drop packets too: see 'iptables-legacy-save'", text);
 }
 
 int diagnose(Manager *m, const Tunnel *t, char ***ret) {
@@ -177,8 +172,7 @@ int diagnose(Manager *m, const Tunnel *t, char ***ret) {
         }
 
         if ((r = find_devices(m, p.port, &l)) < 0 ||
-            (r = find_rules(m, &p, &l)) < 0 ||
-            (r = find_legacy(&l)) < 0)
+            (r = find_rules(m, &p, &l)) < 0)
                 return r;
         if (!l) {
                 l = new0(char*, 1);

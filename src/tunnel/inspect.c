@@ -236,15 +236,19 @@ static bool has_route(const PodNetwork *n, const IPPrefix *dst) {
         return false;
 }
 
-static int add_pod_subnets(const Manager *m, const Link *l, const IPAddress *gateway, PodNetwork *n, NetError *e) {
+/* By the gateway that the pod's interface has for that family, if it has one. */
+static int add_pod_subnets(const Manager *m, const Route *routes, size_t n_routes, const Link *l, PodNetwork *n, NetError *e) {
         for (size_t i = 0; i < m->n_pod_subnets; i++) {
-                PodRoute p = { .dst = m->pod_subnets[i], .gateway = *gateway, .table = RT_TABLE_MAIN, .type = RTN_UNICAST };
-                int r;
+                PodRoute p = { .dst = m->pod_subnets[i], .table = RT_TABLE_MAIN, .type = RTN_UNICAST };
+                int family = p.dst.address.family, r;
+                const Route *way = route_primary(routes, n_routes, family);
 
                 /* A second route to the pod's own subnet would push the first one aside in the pod VM. */
-                if (p.dst.address.family != AF_INET || !has_family(n, AF_INET) || has_route(n, &p.dst))
+                if (!has_family(n, family) || has_route(n, &p.dst))
                         continue;
-                p.scope = ip_address_is_set(gateway) ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
+                if (way && way->ifindex == l->ifindex && way->gateway.family == family)
+                        p.gateway = way->gateway;
+                p.scope = ip_address_is_set(&p.gateway) || family == AF_INET6 ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
                 memcpy(p.device, l->name, sizeof(p.device));
                 r = add_route(n, &p, e);
                 if (r < 0)
@@ -282,7 +286,6 @@ int inspect_pod_network(Manager *m, Netlink *pod, const LogContext *log, PodNetw
         const Route *primary;
         size_t n_routes;
         uint32_t underlay_mtu = 0;
-        IPAddress gateway;
         Link l;
         int r;
 
@@ -296,7 +299,6 @@ int inspect_pod_network(Manager *m, Netlink *pod, const LogContext *log, PodNetw
         primary = route_primary(routes, n_routes, AF_INET) ?: route_primary(routes, n_routes, AF_INET6);
         if (!primary)
                 return net_error_set(e, -ENETUNREACH, "pod has no default route, so its primary interface is not known");
-        gateway = primary->gateway.family == AF_INET ? primary->gateway : IP_ADDRESS_NULL;
 
         r = link_get_by_index(pod, primary->ifindex, &l);
         if (r < 0)
@@ -326,7 +328,7 @@ int inspect_pod_network(Manager *m, Netlink *pod, const LogContext *log, PodNetw
 
         if ((r = inspect_addresses(pod, &l, primary, &n, e)) < 0 ||
             (r = inspect_routes(routes, n_routes, &l, log, &n, e)) < 0 ||
-            (r = add_pod_subnets(m, &l, &gateway, &n, e)) < 0 ||
+            (r = add_pod_subnets(m, routes, n_routes, &l, &n, e)) < 0 ||
             (r = inspect_rules(pod, log, &n, e)) < 0 ||
             (r = inspect_neighbours(pod, &l, &n, e)) < 0)
                 return r;

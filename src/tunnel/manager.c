@@ -28,8 +28,6 @@ static int parse_pod_subnets(Manager *m) {
                                   m->settings->pod_subnet_cidrs[i]);
                         return -EINVAL;
                 }
-                if (p.address.family != AF_INET)
-                        log_warning("Only IPv4 subnets are routed through the tunnel, ignoring '%s'.", FORMAT_IP_PREFIX(&p));
                 m->pod_subnets[m->n_pod_subnets++] = ip_prefix_masked(&p);
         }
         return 0;

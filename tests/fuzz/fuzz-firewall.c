@@ -5,6 +5,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static void check(char **findings) {
+        for (char **f = findings; f && *f; f++)
+                for (const char *c = *f; *c; c++)
+                        assert(*c >= ' ' && *c <= '~');
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         _cleanup_(firewall_ruleset_freep) FirewallRuleset *s = NULL;
         _cleanup_(freep) uint8_t *copy = NULL;
@@ -27,16 +33,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         }
 
         for (int incoming = 0; incoming <= 1; incoming++) {
-                _cleanup_(strv_freep) char **found = NULL;
+                _cleanup_(strv_freep) char **found = NULL, **possible = NULL;
 
                 p.incoming = incoming;
                 r = ip_address_parse("10.10.1.2", incoming ? &p.source : &p.destination);
                 assert(r >= 0);
-                r = firewall_find_drops(s, &p, &found);
+                r = firewall_find_drops(s, &p, &found, &possible);
                 assert(r >= 0);
-                for (char **f = found; f && *f; f++)
-                        for (const char *c = *f; *c; c++)
-                                assert(*c >= ' ' && *c <= '~');
+                check(found);
+                check(possible);
         }
         return 0;
 }

@@ -374,7 +374,7 @@ static void no_address_in_time(void **state) {
         sd_bus_message *create;
         Fixture *f = *state;
 
-        start(f, (const char*[]) { "--create-timeout", "6s", NULL });
+        start(f, (const char*[]) { "--create-timeout", "15s", NULL });
         send_async(f->bus, create_call(f->bus, &args1), &create);
         process_until(f->bus, &create);
         assert_string_equal(error_of(create), "TimedOut");

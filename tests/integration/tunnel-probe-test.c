@@ -241,6 +241,60 @@ static void rules_that_drop_the_tunnel_are_named(void **state) {
         assert_int_equal(n_failed, 0);
 }
 
+static const RuleCase legacy_cases[] = {
+        { "drop", "-A INPUT -p udp --dport 4789 -j DROP", "UDP port 4789 from 10.10.1.2: iptables-legacy: rule 1 of table 'filter', chain 'INPUT' "
+          "(hook INPUT) drops them" },
+        { "another port", "-A INPUT -p udp --dport 4790 -j DROP", NULL },
+        { "reject behind others", "-A OUTPUT -p tcp -j DROP; -A OUTPUT -d 10.10.1.0/24 -j REJECT",
+          "iptables-legacy: rule 2 of table 'filter', chain 'OUTPUT' (hook OUTPUT) drops them" },
+        { "another address", "-A OUTPUT -d 10.10.2.0/24 -j DROP", NULL },
+        { "all but one address", "-A INPUT ! -s 10.10.9.9 -p udp -j DROP", "rule 1 of table 'filter', chain 'INPUT'" },
+        { "accepted before", "-A INPUT -s 10.10.1.2 -j ACCEPT; -A INPUT -p udp --dport 4789 -j DROP", NULL },
+        { "policy", "-P INPUT DROP", "iptables-legacy: policy of table 'filter', chain 'INPUT' drops them, and no rule accepts them" },
+        { "policy and an exception", "-P INPUT DROP; -A INPUT -p udp -m udp --dport 4000:5000 -j ACCEPT", NULL },
+        { "chain", "-N cni; -A cni -p udp -m multiport --dports 80,4789 -j DROP; -A INPUT -j cni",
+          "rule 1 of table 'filter', chain 'cni' (hook INPUT) drops them" },
+        { "return", "-N cni; -A cni -s 10.10.1.2 -j RETURN; -A cni -j DROP; -A INPUT -j cni", NULL },
+        { "goto", "-N cni; -A cni -j RETURN; -A INPUT -g cni; -A INPUT -j DROP", NULL },
+        { "return to a policy", "-P INPUT DROP; -A INPUT -j RETURN; -A INPUT -j ACCEPT", "policy of table 'filter', chain 'INPUT' drops them" },
+        { "device", "-A INPUT -i enc0 -p udp -j DROP", "rule 1 of table 'filter', chain 'INPUT'" },
+        { "another device", "-A INPUT -i enc1 -p udp -j DROP", NULL },
+        { "devices of a kind", "-A OUTPUT -o enc+ -p udp -j DROP", "rule 1 of table 'filter', chain 'OUTPUT'" },
+        { "raw table", "-t raw -A PREROUTING -p udp --dport 4789 -j DROP", "rule 1 of table 'raw', chain 'PREROUTING' (hook PREROUTING) drops them" },
+        { "untracked packets are not invalid", "-A INPUT -m conntrack --ctstate INVALID -j DROP", NULL },
+        { "other states only", "-A INPUT -m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP", "rule 1 of table 'filter', chain 'INPUT'" },
+        { "what is not understood", "-A INPUT -p udp -m ttl --ttl-lt 3 -j DROP", "rule 1 of table 'filter', chain 'INPUT' (hook INPUT) may drop them" },
+        { "nothing of it is certain", "-A INPUT -m ttl --ttl-gt 3 -j ACCEPT; -A INPUT -j DROP",
+          "rule 2 of table 'filter', chain 'INPUT' (hook INPUT) may drop them" },
+        { "comments and logs drop nothing", "-A INPUT -p udp -m comment --comment x; -A INPUT -j NFLOG", NULL },
+};
+
+static void rules_of_the_older_iptables_are_named(void **state) {
+        _cleanup_(freep) char *pn = NULL;
+        int n_failed = 0;
+
+        start_daemon(NULL);
+        pn = inspect("s1");
+        setup("s1");
+        FOREACH_ELEMENT(const RuleCase, c, legacy_cases, ELEMENTSOF(legacy_cases)) {
+                char **l, *all;
+                bool good;
+
+                lab_sh("ip netns exec worker bash -ec 'IFS=\";\"; for rule in $1; do IFS=\" \"; iptables-legacy $rule; done' _ '%s'", c->rules);
+                l = diagnose("s1");
+                assert_int_equal(strv_join(l, "\n", &all), 0);
+                good = c->finding ? strv_length(l) == 1 && strstr(all, c->finding) : strv_length(l) == 0;
+                if (!good)
+                        print_error("%s: expected '%s', got '%s'\n", c->name, strempty(c->finding), all);
+                n_failed += !good;
+                strv_free(l);
+                free(all);
+                lab_sh("ip netns exec worker bash -ec 'for t in filter raw; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done; "
+                       "iptables-legacy -P INPUT ACCEPT'");
+        }
+        assert_int_equal(n_failed, 0);
+}
+
 static void what_drops_any_tunnel_is_said_at_start(void **state) {
         lab_sh("ip netns exec worker nft 'add table ip filter; add chain ip filter INPUT { type filter hook input priority 0; }; "
                "add rule ip filter INPUT udp dport 4789 drop'");
@@ -300,6 +354,7 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(pod_with_ipv6_only_is_probed_by_its_means, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(teardown_ends_a_probe, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(rules_that_drop_the_tunnel_are_named, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(rules_of_the_older_iptables_are_named, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(what_drops_any_tunnel_is_said_at_start, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(failed_probe_names_the_rule, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(foreign_users_of_the_port_are_named, lab_setup, lab_teardown),

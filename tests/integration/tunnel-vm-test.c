@@ -118,6 +118,21 @@ static void pod_subnets_are_routed(void **state) {
                             "10.128.0.0/16 via 10.128.0.1 \n");
 }
 
+static void pod_subnets_of_both_families_are_routed(void **state) {
+        static const char *const subnets[] = { "--pod-subnet-cidrs", "10.96.0.0/12,fd00:96::/108,fd00:128::/64,fd00::/32", NULL };
+        _cleanup_(freep) char *pn = NULL, *routes = NULL;
+
+        lab_sh("ip -n worker addr add fd00:128::1/64 dev cni0 nodad && ip -n wpod addr add fd00:128::2/64 dev eth0 nodad && "
+               "ip -n wpod -6 route add default via fd00:128::1");
+        start_daemon(subnets);
+        pn = inspect("s1");
+        write_apf(pn);
+        assert_int_equal(pod_network("setup"), 0);
+        routes = lab_output("ip -n podns route show 10.96.0.0/12; ip -n podns -6 route show dev eth0 | grep ^fd00 | sed 's/ metric.*//'");
+        assert_string_equal(routes, "10.96.0.0/12 via 10.128.0.1 dev eth0 \nfd00::/32 via fd00:128::1\nfd00:96::/108 via fd00:128::1\n"
+                            "fd00:128::/64 proto kernel\n");
+}
+
 static void leftovers_in_the_vm_are_replaced(void **state) {
         _cleanup_(freep) char *pn = NULL, *s = NULL;
 
@@ -191,16 +206,17 @@ static void bad_configuration_is_refused(void **state) {
 }
 
 int main(int argc, char *argv[]) {
-        struct CMUnitTest tests[ELEMENTSOF(route_cases) + 5] = {
+        struct CMUnitTest tests[ELEMENTSOF(route_cases) + 6] = {
                 cmocka_unit_test_setup_teardown(pod_address_is_announced, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(pod_subnets_are_routed, lab_setup, lab_teardown),
+                cmocka_unit_test_setup_teardown(pod_subnets_of_both_families_are_routed, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(leftovers_in_the_vm_are_replaced, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(vm_waits_for_its_interface, lab_setup, lab_teardown),
                 cmocka_unit_test_setup_teardown(bad_configuration_is_refused, lab_setup, lab_teardown),
         };
 
         for (size_t i = 0; i < ELEMENTSOF(route_cases); i++)
-                tests[5 + i] = (struct CMUnitTest) { route_cases[i].name, routes_reach_the_vm, lab_setup, lab_teardown,
+                tests[6 + i] = (struct CMUnitTest) { route_cases[i].name, routes_reach_the_vm, lab_setup, lab_teardown,
                                                      (void*) &route_cases[i] };
         return rig_main(argc, argv, "tunnel-vm", tests, ELEMENTSOF(tests));
 }

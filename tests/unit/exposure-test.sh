@@ -22,7 +22,7 @@ check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
 check peerpod-metrics 4
 check peerpod-provider 12
-check peerpod-tunnel 20
+check peerpod-tunnel 23
 
 for unit in "$1"/peerpod-*.service; do
         name=$(basename "$unit" .service)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "basic/daemon.h"
+#include "basic/error-text.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
 #include "basic/messages.h"
@@ -14,7 +15,9 @@
 
 #define NAME "process-user-data"
 #define SEED_DIR "/media/cidata"                /* cloud-api-adaptor: src/cloud-api-adaptor/pkg/userdata/provision.go */
-#define RETRY_USEC (200 * USEC_PER_MSEC)
+#define RETRY_MIN_USEC (200 * USEC_PER_MSEC)
+#define RETRY_MAX_USEC (5 * USEC_PER_SEC)
+#define BAD_DATA_USEC (10 * USEC_PER_SEC)       /* a service that gives bad data for so long has no other */
 
 typedef struct Settings {
         uint32_t fetch_timeout_sec;
@@ -72,7 +75,84 @@ static const Source* wait_for_source(const Settings *s, const SourceSettings *wh
 
                 if (source || !s->wait_for_seed || now_usec(CLOCK_MONOTONIC) >= where->deadline_usec)
                         return source;
-                (void) usleep(RETRY_USEC);
+                (void) usleep(RETRY_MIN_USEC);
+        }
+}
+
+/* Once: a PROVISION_… result, or what Source.fetch() or provision() returned, with a sentence. */
+static int attempt(const Settings *s, const Source *source, const SourceSettings *where, char **reterr) {
+        _cleanup_(freep) char *why = NULL;
+        char *text;
+        size_t size;
+        int r;
+
+        r = source->fetch(where, &text, &size, &why);
+        if (r < 0)
+                return error_text(reterr, r, "Failed to fetch user data (%s): %s.", source->name, why ?: strerror(-r));
+
+        if (size == 0) {
+                free(text);
+                return error_text(reterr, source->remote || s->wait_for_seed ? -EAGAIN : -EBADMSG,
+                                   "The user data (%s) is empty.", source->name);
+        }
+        if (size >= 2 && (unsigned char) text[0] == 0x1f && (unsigned char) text[1] == 0x8b) {
+                erase_free(text, size);
+                return error_text(reterr, -EOPNOTSUPP, "The user data (%s) is compressed, which this source does not allow.", source->name);
+        }
+
+        /* Writers of user data end each line (cloud-api-adaptor: src/cloud-providers/util/cloudinit/cloudconfig.go). A disk is what it
+         * is, but an upload that broke off may come again. */
+        if (s->wait_for_seed && !source->remote && text[size - 1] != '\n') {
+                erase_free(text, size);
+                return error_text(reterr, -EBADMSG, "The user data (%s) is cut off: its last line has no end.", source->name);
+        }
+
+        r = provision(text, size, s->output_dir, &(MeasureSettings) { .tpm_device = s->tpm_device, .sys_dir = s->sys_dir }, &why);
+        erase_free(text, size);
+        if (r < 0)
+                return error_text(reterr, r, "Failed to process user data (%s): %s", source->name, why ?: strerror(-r));
+        return r;
+}
+
+/* Is another attempt worth it? Bad data may be an incomplete answer, or an upload that was cut off and comes again. */
+static bool may_change(const Settings *s, const Source *source, int error, uint64_t *bad_until_usec) {
+        if (error == -EAGAIN || error == -EHOSTUNREACH)
+                return true;
+        if (error != -EBADMSG)
+                return false;
+        if (!source->remote)
+                return s->wait_for_seed;
+
+        if (*bad_until_usec == 0)
+                *bad_until_usec = usec_add(now_usec(CLOCK_MONOTONIC), BAD_DATA_USEC);
+        return now_usec(CLOCK_MONOTONIC) < *bad_until_usec;
+}
+
+/* Attempts until the deadline: often while there is no network, since it will be there all at once, and less and less often when
+ * there is somebody who answers. */
+static int attempt_until(const Settings *s, const Source *source, const SourceSettings *where, char **reterr) {
+        uint64_t pause_usec = RETRY_MIN_USEC, bad_until_usec = 0;
+
+        for (;;) {
+                _cleanup_(freep) char *error = NULL;
+                bool told;
+                int r;
+
+                r = attempt(s, source, where, &error);
+                told = streq_ptr(error, *reterr);
+                free(*reterr);
+                *reterr = TAKE_PTR(error);
+                if (r >= 0 || !may_change(s, source, r, &bad_until_usec))
+                        return r;
+
+                if (r == -EHOSTUNREACH)
+                        pause_usec = RETRY_MIN_USEC;
+                if (usec_add(now_usec(CLOCK_MONOTONIC), pause_usec) >= where->deadline_usec)
+                        return r;
+                if (!told)
+                        log_info("%s Trying again.", strempty(*reterr));
+                (void) usleep((useconds_t) pause_usec);
+                pause_usec = MIN(pause_usec * 2, RETRY_MAX_USEC);
         }
 }
 
@@ -86,11 +166,8 @@ static int provision_files(const Settings *s) {
                 .seed_dir = s->seed_dir,
                 .deadline_usec = usec_add(now_usec(CLOCK_MONOTONIC), s->fetch_timeout_sec * USEC_PER_SEC),
         };
-        MeasureSettings measure = { .tpm_device = s->tpm_device, .sys_dir = s->sys_dir };
         _cleanup_(freep) char *error = NULL;
         const Source *source;
-        char *text = NULL;
-        size_t size = 0;
         int r;
 
         source = wait_for_source(s, &where);
@@ -101,18 +178,9 @@ static int provision_files(const Settings *s) {
                 return -ENOENT;
         }
 
-        r = source->fetch(&where, &text, &size, &error);
+        r = attempt_until(s, source, &where, &error);
         if (r < 0) {
-                (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, r, "Failed to fetch user data (%s): %s", source->name,
-                                error ?: strerror(-r));
-                return exit_status(r);
-        }
-
-        r = provision(text, size, s->output_dir, &measure, &error);
-        erase_free(text, size);
-        if (r < 0) {
-                (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, r, "Failed to process user data (%s): %s", source->name,
-                                error ?: strerror(-r));
+                (void) log_full(NULL, LOG_ERR, MSG_USER_DATA_REFUSED, r, "%s", error ?: strerror(-r));
                 return exit_status(r);
         }
 

@@ -28,6 +28,7 @@
 #define RAW_NAME "user-data"                    /* the data as it came, for a second run to compare */
 #define DIGEST_NAME "initdata.digest"
 #define LOG_NAME "measurements"
+#define SKIPPED_SHOWN_MAX 16U                   /* names that initdata has and we do not */
 
 typedef enum Rule {
         RULE_WRITE,
@@ -123,6 +124,7 @@ static int plan_initdata(Plan *p, const CloudConfigFile *f, char **reterr) {
         _cleanup_(freep) char *why = NULL;
         const TomlValue *data;
         const char *encoded;
+        unsigned n_skipped = 0;
         size_t size;
         int r;
 
@@ -151,7 +153,7 @@ static int plan_initdata(Plan *p, const CloudConfigFile *f, char **reterr) {
                 plan_add(p, initdata_files[i], v ? v->text : NULL, v ? v->size : 0);
         }
         FOREACH_ELEMENT(const TomlValue, v, data->items, data->n_items)
-                if (!is_initdata_file(v->key))
+                if (!is_initdata_file(v->key) && n_skipped++ < SKIPPED_SHOWN_MAX)
                         log_skipped(v->key, "initdata", "nobody here reads a file of this name");
         return 0;
 }
@@ -402,6 +404,7 @@ static int write_event(Plan *p, char **reterr) {
 static int write_files(Plan *p, const MeasureSettings *measure, char **reterr) {
         int r;
 
+        (void) remove_temporary_files_at(p->dir_fd);            /* of a run that was killed; nobody else writes here yet */
         r = write_temporaries(p, reterr);
         if (r < 0)
                 return r;
