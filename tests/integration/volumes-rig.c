@@ -58,6 +58,8 @@ void volumes_rig_done(VolumesRig *r) {
                 char path[400];
 
                 while (dir && (e = readdir(dir))) {
+                        if (e->d_name[0] == '.')        /* ".." is the rig's own mount */
+                                continue;
                         (void) snprintf(path, sizeof(path), "%s/%s", r->mount_root, e->d_name);
                         (void) umount2(path, MNT_DETACH|UMOUNT_NOFOLLOW);
                 }
@@ -65,7 +67,7 @@ void volumes_rig_done(VolumesRig *r) {
         for (unsigned i = 0; i < r->n_disks; i++) {
                 _cleanup_(close_fdp) int fd = open_loop(r, i);
 
-                (void) ioctl(fd, LOOP_CLR_FD);
+                check(fd >= 0 && ioctl(fd, LOOP_CLR_FD) == 0, "LOOP_CLR_FD");
         }
         if (r->dir[0]) {
                 (void) umount2(r->dir, MNT_DETACH);
