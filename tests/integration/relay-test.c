@@ -528,6 +528,7 @@ static void an_agent_that_ends_after_destroy_is_no_event(void **state) {
         (void) rig_stop(&rig.agent, SIGKILL);
         wait_for_log(path, "<4>Link to the pod VM lost: closed by the pod VM. Connecting again.\n");
         rig_start_agent(&rig);
+        wait_for_log(path, "<5>The agent in the pod VM answers again, after ");
 
         c = connect_client(NULL);
         assert_int_equal(call(c, "CreateSandbox", "\x2a\x01s", 3, &result), 0);
