@@ -10,6 +10,7 @@
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
+#include "adaptor/sandbox-story.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/volumes.h"
 #include "basic/json.h"
@@ -223,6 +224,7 @@ static void on_proxy_failed(UnitWatch *watch, void *userdata) {
         log_sandbox(s, LOG_ERR, MSG_PROXY_FAILED, "Unit '%s' of running sandbox '%s' has failed%s%s", s->proxy_unit, s->record.id,
                     isempty(status) ? "." : ": ", status);
         sandbox_set_last_error(s, text ?: "agent proxy has failed");
+        sandbox_story_ails(s, s->record.last_error);
 }
 
 static int start_socket(Sandbox *s, sd_bus_error *error) {

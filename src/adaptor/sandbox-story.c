@@ -206,6 +206,12 @@ void sandbox_story_failed(Sandbox *s, const sd_bus_error *error) {
         story_end_step(&s->story, STEP_CUT_OFF, error_get_text(error));
 }
 
+void sandbox_story_ails(Sandbox *s, const char *text) {
+        story_set(&s->story.error, text);
+        s->story.failed_usec = now_usec(CLOCK_REALTIME);
+        save(s);
+}
+
 void sandbox_story_stopped(Sandbox *s, const char *reason) {
         story_set(&s->story.reason, reason);
         story_end_step(&s->story, STEP_CUT_OFF, reason);

@@ -35,5 +35,8 @@ void sandbox_story_caller_left(Sandbox *s);
 void sandbox_story_failed(Sandbox *s, const sd_bus_error *error);
 void sandbox_story_stopped(Sandbox *s, const char *reason);
 
+/* sandbox_story_ails() - it runs, and is of no use any more; @text says why */
+void sandbox_story_ails(Sandbox *s, const char *text);
+
 /* sandbox_story_state() - the state has changed */
 void sandbox_story_state(Sandbox *s);

@@ -22,6 +22,9 @@
 #define AGENT_VERSION "3.99.0-stand-in"
 #define AGENT_API_VERSION "0.0.1"               /* kata-containers: src/agent/src/rpc.rs */
 
+/* Not Kata's: a container with it sees the VM's processes, and the VM's systemd sees it. For tests of the VM from inside. */
+#define VM_PROCESSES_ANNOTATION "io.peerpod.test.vm-processes"
+
 #define CONTAINERS_MAX 256U
 #define PROCESSES_MAX 1024U                     /* of one container, ended ones that nobody waited for among them */
 #define PENDING_MAX 64U                         /* calls that wait for one thing */
@@ -145,6 +148,7 @@ Container* container_free(Container *c);        /* at once and whatever its stat
 
 /* OCI: what is sent becomes what crun reads. */
 int oci_write_config(const Agent *a, const Container *c, const Grpc__Spec *spec, bool pause, bool sandbox_pidns, const char *path);
+const char* oci_annotation(const Grpc__Spec *spec, const char *key);     /* NULL: it has none of that name */
 int oci_write_process(const Grpc__Process *process, const char *path);
 
 /* cgroup.c */

@@ -72,13 +72,6 @@ Container* container_free(Container *c) {
         return NULL;
 }
 
-static const char* annotation(const Grpc__Spec *spec, const char *key) {
-        for (size_t i = 0; i < spec->n_annotations; i++)
-                if (streq(spec->annotations[i]->key, key))
-                        return spec->annotations[i]->value;
-        return NULL;
-}
-
 static const Grpc__Storage* guest_pull_storage(const Grpc__CreateContainerRequest *request) {
         for (size_t i = 0; i < request->n_storages; i++)
                 if (streq(request->storages[i]->driver, "image_guest_pull"))
@@ -133,7 +126,7 @@ static int install_pause(Container *c) {
 
 /* Where the client will look for the termination message: kata-containers: src/agent/src/rpc.rs, get_diagnostic_data(). */
 static int remember_termination_log(Container *c, const Grpc__Spec *spec) {
-        const char *path = annotation(spec, TERMINATION_PATH_ANNOTATION);
+        const char *path = oci_annotation(spec, TERMINATION_PATH_ANNOTATION);
 
         if (!path)
                 return 0;
@@ -185,7 +178,7 @@ static void create_done(int status, const char *error, void *userdata) {
 
 static int container_prepare(Container *c, const Grpc__CreateContainerRequest *request, char **reterr) {
         const Grpc__Storage *image = guest_pull_storage(request);
-        const char *lower = c->agent->settings->rootfs, *type = annotation(request->oci, CONTAINER_TYPE_ANNOTATION);
+        const char *lower = c->agent->settings->rootfs, *type = oci_annotation(request->oci, CONTAINER_TYPE_ANNOTATION);
         _cleanup_(freep) char *config = NULL;
         bool pause;
         int r;

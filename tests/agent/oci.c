@@ -183,6 +183,13 @@ static void put_resources(Builder *b, json_object *linux_object, const Grpc__Lin
                 put_int(b, put_object(b, o, "pids"), "limit", r->pids->limit);
 }
 
+const char* oci_annotation(const Grpc__Spec *spec, const char *key) {
+        for (size_t i = 0; i < spec->n_annotations; i++)
+                if (streq(spec->annotations[i]->key, key))
+                        return spec->annotations[i]->value;
+        return NULL;
+}
+
 static void put_namespace(Builder *b, json_object *array, const char *type, const char *path) {
         json_object *o = add_object(b, array);
 
@@ -192,7 +199,8 @@ static void put_namespace(Builder *b, json_object *array, const char *type, cons
 
 /* kata-containers: src/agent/src/rpc.rs, update_container_namespaces(): ipc and uts are the sandbox's, pid is the sandbox's
  * or a new one, and the rest is as it was sent; the forwarder has put in the network namespace. */
-static void put_namespaces(Builder *b, json_object *o, const Agent *a, const Grpc__Linux *l, bool sandbox_pidns) {
+static void put_namespaces(Builder *b, json_object *o, const Agent *a, const Grpc__Spec *spec, bool sandbox_pidns) {
+        const Grpc__Linux *l = spec->linux;
         json_object *array = put_array(b, o, "namespaces");
         char buffer[256];
         bool has_mount = false;
@@ -208,7 +216,8 @@ static void put_namespaces(Builder *b, json_object *o, const Agent *a, const Grp
                         has_mount = true;
                 put_namespace(b, array, type, path);
         }
-        put_namespace(b, array, "pid", sandbox_pidns ? sandbox_namespace_path(a, "pid", buffer, sizeof(buffer)) : NULL);
+        if (!oci_annotation(spec, VM_PROCESSES_ANNOTATION))
+                put_namespace(b, array, "pid", sandbox_pidns ? sandbox_namespace_path(a, "pid", buffer, sizeof(buffer)) : NULL);
         if (!has_mount)
                 put_namespace(b, array, "mount", NULL);
 }
@@ -339,7 +348,7 @@ int oci_write_config(const Agent *a, const Container *c, const Grpc__Spec *spec,
         if (l->resources)
                 put_resources(&b, lo, l->resources);
         put_cgroups_path(&b, lo, a, c, strempty(l->cgroupspath));
-        put_namespaces(&b, lo, a, l, sandbox_pidns);
+        put_namespaces(&b, lo, a, spec, sandbox_pidns);
         put_devices(&b, lo, l);
         if (l->seccomp)
                 put_seccomp(&b, lo, l->seccomp);

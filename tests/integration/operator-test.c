@@ -141,6 +141,27 @@ static void why_finds_a_pod_by_its_name_and_a_sandbox_by_its_begin(void **state)
         ttrpc_client_free(client);
 }
 
+static void why_tells_what_has_ended_a_pod_that_ran(void **state) {
+        Test *t = *state;
+        _cleanup_(output_done) Output o = {};
+        TtrpcClient *client = connect_shim(t);
+
+        create_ok(t, client);
+        start_ok(t, client);
+        tell_fakes(t, "FailUnit", "peerpod-agent-proxy@" ID ".service", NULL);
+        wait_until(t, streq(property(t, "LastError"), "agent proxy has failed: lost its VM"));
+        CTL(t, &o, "why", ID);
+        assert_says(o.out, "has failed, ");
+        assert_says(o.out, "agent proxy has failed: lost its VM");
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+
+        /* Also when it is gone. */
+        CTL(t, &o, "why", ID);
+        assert_says(o.out, "agent proxy has failed: lost its VM");
+}
+
 static void why_names_the_deadline_and_the_setting_that_moves_it(void **state) {
         static const struct {
                 const char *argument, *fakes, *provider, *step, *deadline, *setting;
@@ -843,6 +864,7 @@ int main(int argc, char *argv[]) {
         const struct CMUnitTest tests[] = {
                 TEST(why_tells_the_step_and_the_clouds_own_words),
                 TEST(why_finds_a_pod_by_its_name_and_a_sandbox_by_its_begin),
+                TEST(why_tells_what_has_ended_a_pod_that_ran),
                 TEST(why_names_the_deadline_and_the_setting_that_moves_it),
                 TEST(why_names_katas_setting_when_its_caller_has_left),
                 TEST(why_tells_what_is_not_undone_yet),
