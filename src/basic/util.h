@@ -3,6 +3,7 @@
 #pragma once
 
 #include <assert.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +27,22 @@
 /* new() leaves the memory for a compound literal to fill; new0() is for arrays. NULL when memory is short or n overflows. */
 #define new(T) ((T*) malloc(sizeof(T)))
 #define new0(T, n) ((T*) calloc((n), sizeof(T)))
+
+/* Room for one more in the array of @n elements that the pointer at @array points to; doubles. Returns 0, -E2BIG (it has @max
+ * already), -ENOMEM. */
+static inline int grow_array(void *array, size_t n, size_t max, size_t size) {
+        void **p = array, *q;
+
+        if (n >= max)
+                return -E2BIG;
+        if (n > 0 && (n & (n - 1)) != 0)
+                return 0;
+        q = reallocarray(*p, n == 0 ? 1 : n * 2, size);
+        if (!q)
+                return -ENOMEM;
+        *p = q;
+        return 0;
+}
 
 #define streq(a, b) (strcmp((a), (b)) == 0)
 

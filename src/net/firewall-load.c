@@ -36,21 +36,6 @@ FirewallRuleset* firewall_ruleset_free(FirewallRuleset *s) {
         return NULL;
 }
 
-/* Room for one more; doubles. */
-static int grow(void *array, size_t n, size_t size) {
-        void **p = array, *q;
-
-        if (n >= ITEMS_MAX)
-                return -E2BIG;
-        if (n > 0 && (n & (n - 1)) != 0)
-                return 0;
-        q = reallocarray(*p, n == 0 ? 1 : n * 2, size);
-        if (!q)
-                return -ENOMEM;
-        *p = q;
-        return 0;
-}
-
 bool firewall_get_text(struct nlattr *a, char ret[static FIREWALL_NAME_SIZE]) {
         if (!a)
                 return false;
@@ -109,7 +94,7 @@ static int add_table(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
 
         if (!firewall_get_text(a[NFTA_TABLE_NAME], n.table) || !firewall_get_be32(a[NFTA_TABLE_FLAGS], &flags) || !(flags & NFT_TABLE_F_DORMANT))
                 return 0;
-        r = grow(&s->dormant, s->n_dormant, sizeof(n));
+        r = grow_array(&s->dormant, s->n_dormant, ITEMS_MAX, sizeof(n));
         if (r >= 0)
                 s->dormant[s->n_dormant++] = n;
         return r;
@@ -130,7 +115,7 @@ static int add_chain(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
                 c.priority = (int32_t) priority;
                 (void) firewall_get_be32(a[NFTA_CHAIN_POLICY], &c.policy);
         }
-        r = grow(&s->chains, s->n_chains, sizeof(c));
+        r = grow_array(&s->chains, s->n_chains, ITEMS_MAX, sizeof(c));
         if (r >= 0)
                 s->chains[s->n_chains++] = c;
         return r;
@@ -154,7 +139,7 @@ static int note_sets(FirewallRuleset *s, const Rule *rule) {
                         known = firewall_same(s->sets + i - 1, &set);
                 if (known)
                         continue;
-                r = grow(&s->sets, s->n_sets, sizeof(set));
+                r = grow_array(&s->sets, s->n_sets, ITEMS_MAX, sizeof(set));
                 if (r < 0)
                         return r;
                 s->sets[s->n_sets++] = set;
@@ -180,7 +165,7 @@ static int add_rule(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) {
         s->bytes += size;
         if (s->bytes > BYTES_MAX)
                 return -E2BIG;
-        r = grow(&s->rules, s->n_rules, sizeof(rule));
+        r = grow_array(&s->rules, s->n_rules, ITEMS_MAX, sizeof(rule));
         if (r < 0)
                 return r;
         rule.expressions = malloc(size);
@@ -213,7 +198,7 @@ static int add_elements(FirewallRuleset *s, uint8_t family, struct nlattr *a[]) 
                 e.has_verdict = firewall_get_verdict(v[NFTA_SET_ELEM_DATA], &e.verdict, e.chain);
                 if (!e.catch_all && !firewall_get_data(v[NFTA_SET_ELEM_KEY], e.key, sizeof(e.key), &e.key_size))
                         continue;
-                r = grow(&s->elements, s->n_elements, sizeof(e));
+                r = grow_array(&s->elements, s->n_elements, ITEMS_MAX, sizeof(e));
                 if (r < 0)
                         return r;
                 s->elements[s->n_elements++] = e;

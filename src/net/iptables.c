@@ -62,22 +62,8 @@ static struct xt_entry_target read_target(const IptablesTable *t, size_t offset,
         return target;
 }
 
-static int grow(void *array, size_t n, size_t size) {
-        void **p = array, *q;
-
-        if (n >= ENTRIES_MAX)
-                return -E2BIG;
-        if (n > 0 && (n & (n - 1)) != 0)
-                return 0;
-        q = reallocarray(*p, n == 0 ? 1 : n * 2, size);
-        if (!q)
-                return -ENOMEM;
-        *p = q;
-        return 0;
-}
-
 static int add_chain(Walk *w, const char *name, size_t size) {
-        int r = grow(&w->chains, w->n_chains, sizeof(XtChain));
+        int r = grow_array(&w->chains, w->n_chains, ENTRIES_MAX, sizeof(XtChain));
 
         if (r < 0)
                 return r;
@@ -120,7 +106,7 @@ static int find_chains(Walk *w) {
                 }
                 if (w->n_chains == 0)
                         return -EBADMSG;
-                r = grow(&w->entries, w->n_entries, sizeof(Entry));
+                r = grow_array(&w->entries, w->n_entries, ENTRIES_MAX, sizeof(Entry));
                 if (r < 0)
                         return r;
                 w->entries[w->n_entries++] = (Entry) { .offset = offset, .chain = w->n_chains - 1,

@@ -216,18 +216,19 @@ static const RuleCase rule_cases[] = {
         { "forwarded packets are not ours", "add table ip t; add chain ip t c { type filter hook forward priority 0; policy drop; }", NULL },
 };
 
-static void rules_that_drop_the_tunnel_are_named(void **state) {
+/* Each case alone: @set takes its rules as one argument of a shell, @clear removes all of them. */
+static void assert_named(const RuleCase *cases, size_t n_cases, const char *set, const char *clear) {
         _cleanup_(freep) char *pn = NULL;
         int n_failed = 0;
 
         start_daemon(NULL);
         pn = inspect("s1");
         setup("s1");
-        FOREACH_ELEMENT(const RuleCase, c, rule_cases, ELEMENTSOF(rule_cases)) {
+        FOREACH_ELEMENT(const RuleCase, c, cases, n_cases) {
                 char **l, *all;
                 bool good;
 
-                lab_sh("ip netns exec worker nft '%s'", c->rules);
+                lab_sh("ip netns exec worker bash -ec '%s' _ '%s'", set, c->rules);
                 l = diagnose("s1");
                 assert_int_equal(strv_join(l, "\n", &all), 0);
                 good = c->finding ? strv_length(l) == 1 && strstr(all, c->finding) : strv_length(l) == 0;
@@ -236,9 +237,14 @@ static void rules_that_drop_the_tunnel_are_named(void **state) {
                 n_failed += !good;
                 strv_free(l);
                 free(all);
-                (void) lab_sh_status("ip netns exec worker nft delete table inet t 2>/dev/null; ip netns exec worker nft delete table ip t 2>/dev/null");
+                lab_sh("ip netns exec worker bash -ec '%s'", clear);
         }
         assert_int_equal(n_failed, 0);
+}
+
+static void rules_that_drop_the_tunnel_are_named(void **state) {
+        assert_named(rule_cases, ELEMENTSOF(rule_cases), "nft \"$1\"",
+                     "nft delete table inet t 2>/dev/null || :; nft delete table ip t 2>/dev/null || :");
 }
 
 static const RuleCase legacy_cases[] = {
@@ -270,29 +276,8 @@ static const RuleCase legacy_cases[] = {
 };
 
 static void rules_of_the_older_iptables_are_named(void **state) {
-        _cleanup_(freep) char *pn = NULL;
-        int n_failed = 0;
-
-        start_daemon(NULL);
-        pn = inspect("s1");
-        setup("s1");
-        FOREACH_ELEMENT(const RuleCase, c, legacy_cases, ELEMENTSOF(legacy_cases)) {
-                char **l, *all;
-                bool good;
-
-                lab_sh("ip netns exec worker bash -ec 'IFS=\";\"; for rule in $1; do IFS=\" \"; iptables-legacy $rule; done' _ '%s'", c->rules);
-                l = diagnose("s1");
-                assert_int_equal(strv_join(l, "\n", &all), 0);
-                good = c->finding ? strv_length(l) == 1 && strstr(all, c->finding) : strv_length(l) == 0;
-                if (!good)
-                        print_error("%s: expected '%s', got '%s'\n", c->name, strempty(c->finding), all);
-                n_failed += !good;
-                strv_free(l);
-                free(all);
-                lab_sh("ip netns exec worker bash -ec 'for t in filter raw; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done; "
-                       "iptables-legacy -P INPUT ACCEPT'");
-        }
-        assert_int_equal(n_failed, 0);
+        assert_named(legacy_cases, ELEMENTSOF(legacy_cases), "IFS=\";\"; for rule in $1; do IFS=\" \"; iptables-legacy $rule; done",
+                     "for t in filter raw; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done; iptables-legacy -P INPUT ACCEPT");
 }
 
 static void what_drops_any_tunnel_is_said_at_start(void **state) {
