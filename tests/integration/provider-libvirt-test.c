@@ -128,7 +128,7 @@ static void assert_nothing_left(const Fixture *f) {
         assert_int_equal(find_qemu(f, NULL), 0);
         tap_name_make(NAME, tap);
         assert_int_equal(if_nametoindex(tap), 0);
-        run("test -z \"$(find %s -name '*%s*')\" || { find %s -name '*%s*'; false; }", f->state, NAME, f->state, NAME);
+        run("found=$(find %s -name '*%s*'); test -z \"$found\" || { echo \"left: $found\"; false; }", f->state, NAME);
         (void) snprintf(path, sizeof(path), "%s/instances/%s", f->state, NAME);
         assert_int_equal(access(path, F_OK), -1);
 }
