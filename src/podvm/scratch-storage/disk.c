@@ -5,13 +5,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/blkpg.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "basic/error-text.h"
 #include "basic/io.h"
 #include "basic/parse.h"
 #include "basic/util.h"
@@ -144,17 +144,6 @@ void scratch_place_done(ScratchPlace *p) {
         free(p->device);
 }
 
-static int fail(char **reterr, int error, const char *format, ...) PRINTF(3, 4);
-static int fail(char **reterr, int error, const char *format, ...) {
-        va_list ap;
-
-        va_start(ap, format);
-        if (vasprintf(reterr, format, ap) < 0)
-                *reterr = NULL;
-        va_end(ap);
-        return error;
-}
-
 static int place_behind_root(ScratchPlace *ret, char **ret_error) {
         char sysfs[PATH_MAX], path[PATH_MAX];
         const char *disk;
@@ -165,16 +154,17 @@ static int place_behind_root(ScratchPlace *ret, char **ret_error) {
                 return -errno;
         r = find_disk(st.st_dev, sysfs);
         if (r < 0)
-                return fail(ret_error, r, "no partition is named '" SCRATCH_PARTLABEL "', and the root file system is on no disk with partitions");
+                return error_text(ret_error, r, "no partition is named '" SCRATCH_PARTLABEL "', and the root file system is on no disk "
+                                  "with partitions");
         disk = strrchr(sysfs, '/') + 1;
 
         r = disk_tail(sysfs, &ret->tail);
         if (r == -ENOSPC)
-                return fail(ret_error, r, "disk '%s' has %llu MiB behind its last partition, and %llu MiB are the least; "
-                            "make it larger by the setting of the provider, or add a disk with a partition named '" SCRATCH_PARTLABEL "'",
-                            disk, (unsigned long long) ret->tail.size >> 20, (unsigned long long) SCRATCH_SIZE_MIN >> 20);
+                return error_text(ret_error, r, "disk '%s' has %llu MiB behind its last partition, and %llu MiB are the least; "
+                                  "make it larger by the setting of the provider, or add a disk with a partition named '"
+                                  SCRATCH_PARTLABEL "'", disk, (unsigned long long) ret->tail.size >> 20, (unsigned long long) SCRATCH_SIZE_MIN >> 20);
         if (r < 0)
-                return fail(ret_error, r, "the partitions of disk '%s' cannot be read: %s", disk, strerror(-r));
+                return error_text(ret_error, r, "the partitions of disk '%s' cannot be read: %s", disk, strerror(-r));
 
         if (asprintf(&ret->device, "/dev/%s%s%d", disk, strchr("0123456789", disk[strlen(disk) - 1]) ? "p" : "", ret->tail.partition) < 0)
                 return -ENOMEM;
@@ -183,7 +173,7 @@ static int place_behind_root(ScratchPlace *ret, char **ret_error) {
         r = ret->disk_fd < 0 ? -errno : change_partition(ret->disk_fd, BLKPG_ADD_PARTITION, &ret->tail);
         if (r < 0) {
                 ret->disk_fd = close_fd(ret->disk_fd);
-                return fail(ret_error, r, "a partition of disk '%s' cannot be added: %s", disk, strerror(-r));
+                return error_text(ret_error, r, "a partition of disk '%s' cannot be added: %s", disk, strerror(-r));
         }
         return 0;
 }

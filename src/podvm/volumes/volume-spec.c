@@ -3,25 +3,14 @@
 
 #include <json-c/json.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 
+#include "basic/error-text.h"
 #include "basic/json.h"
 #include "basic/parse.h"
 #include "basic/util.h"
 
 #define TEXT_MAX 1024U
-
-static int fail(char **ret_error, int error, const char *format, ...) PRINTF(3, 4);
-static int fail(char **ret_error, int error, const char *format, ...) {
-        va_list ap;
-
-        va_start(ap, format);
-        if (vasprintf(ret_error, format, ap) < 0)
-                *ret_error = NULL;
-        va_end(ap);
-        return error;
-}
 
 void volume_spec_done(VolumeSpec *v) {
         free(v->name);
@@ -59,23 +48,23 @@ int volume_spec_check(VolumeSpec *v, char **ret_error) {
         int r = 0;
 
         if (!sandbox_id_is_valid(v->name))
-                return fail(ret_error, -EINVAL, "a cloud volume has a name that is not plain");
+                return error_text(ret_error, -EINVAL, "a cloud volume has a name that is not plain");
         if (v->lun > VOLUME_LUN_MAX)
-                return fail(ret_error, -EINVAL, "cloud volume '%s': 'lun' is out of range", v->name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': 'lun' is out of range", v->name);
         if (!is_plain(v->disk_id) || !is_plain(v->key_id))
-                return fail(ret_error, -EINVAL, "cloud volume '%s': 'disk_id' or 'key_id' is no plain text", v->name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': 'disk_id' or 'key_id' is no plain text", v->name);
 
         if (isempty(v->fs_type))
                 r = set_default(&v->fs_type, "ext4");
         else if (!streq(v->fs_type, "ext4") && !streq(v->fs_type, "ext3") && !streq(v->fs_type, "xfs"))
-                return fail(ret_error, -EINVAL, "cloud volume '%s': 'fs_type' is none of ext4, ext3, xfs", v->name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': 'fs_type' is none of ext4, ext3, xfs", v->name);
 
         if (streq(v->encrypt_type, "luks"))
                 r = r < 0 ? r : set_default(&v->encrypt_type, "luks2");
         else if (!isempty(v->encrypt_type) && !streq(v->encrypt_type, "luks2"))
-                return fail(ret_error, -EINVAL, "cloud volume '%s': 'encrypt_type' is none of luks, luks2", v->name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': 'encrypt_type' is none of luks, luks2", v->name);
         if (!isempty(v->encrypt_type) && isempty(v->key_id))
-                return fail(ret_error, -EINVAL, "cloud volume '%s': it is to be encrypted, but 'key_id' is missing", v->name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': it is to be encrypted, but 'key_id' is missing", v->name);
         return r;
 }
 
@@ -87,7 +76,7 @@ static int copy_string(json_object *o, const char *key, size_t max, char **ret, 
         if (r < 0)
                 return r;
         if (strlen(s) > max)
-                return fail(ret_error, -E2BIG, "'%s' is too long", key);
+                return error_text(ret_error, -E2BIG, "'%s' is too long", key);
         *ret = strdup(s);
         return *ret ? 0 : -ENOMEM;
 }
@@ -102,9 +91,9 @@ static int parse_volume(const char *name, json_object *o, VolumeSpec *v, char **
         if (!v->name)
                 return -ENOMEM;
         if (!sandbox_id_is_valid(v->name))
-                return fail(ret_error, -EINVAL, "a cloud volume has a name that is not plain");
+                return error_text(ret_error, -EINVAL, "a cloud volume has a name that is not plain");
         if (!json_object_is_type(o, json_type_object))
-                return fail(ret_error, -EBADMSG, "cloud volume '%s' is no object", name);
+                return error_text(ret_error, -EBADMSG, "cloud volume '%s' is no object", name);
 
         if ((r = copy_string(o, "mount_point", PATH_MAX - 1, &v->mount_point, ret_error)) < 0 ||
             (r = copy_string(o, "fs_type", TEXT_MAX, &v->fs_type, ret_error)) < 0 ||
@@ -116,12 +105,12 @@ static int parse_volume(const char *name, json_object *o, VolumeSpec *v, char **
                 return r;
 
         if (v->mount_point[0] != '/')
-                return fail(ret_error, -EINVAL, "cloud volume '%s': 'mount_point' is no absolute path", name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': 'mount_point' is no absolute path", name);
         if (parse_u32(lun, &v->lun) < 0)
-                return fail(ret_error, -EINVAL, "cloud volume '%s': 'lun' is no number", name);
+                return error_text(ret_error, -EINVAL, "cloud volume '%s': 'lun' is no number", name);
         if (!isempty(fs_group)) {
                 if (parse_u32(fs_group, &group) < 0 || group == (gid_t) -1)
-                        return fail(ret_error, -EINVAL, "cloud volume '%s': 'fs_group' is no group id", name);
+                        return error_text(ret_error, -EINVAL, "cloud volume '%s': 'fs_group' is no group id", name);
                 v->fs_group = group;
         }
         return volume_spec_check(v, ret_error);
@@ -138,13 +127,13 @@ int volume_specs_parse(const char *text, size_t size, VolumeSpecs *ret, char **r
         int r;
 
         if (size > CLOUD_VOLUMES_SIZE_MAX)
-                return fail(ret_error, -E2BIG, "the cloud volumes' description is too long");
+                return error_text(ret_error, -E2BIG, "the cloud volumes' description is too long");
         r = json_parse(text, size, &o, ret_error);
         if (r < 0)
                 return r;
         n = json_object_object_length(o);
         if (n > CLOUD_VOLUMES_MAX)
-                return fail(ret_error, -E2BIG, "more than %u cloud volumes", CLOUD_VOLUMES_MAX);
+                return error_text(ret_error, -E2BIG, "more than %u cloud volumes", CLOUD_VOLUMES_MAX);
 
         specs.list = new0(VolumeSpec, MAX(n, (size_t) 1));
         if (!specs.list)
