@@ -176,6 +176,8 @@ tree_enter() {
         mount -t tmpfs -o mode=1777 tmpfs tmp
         mount --bind "$PEERPOD_CHECKOUT" ".$TREE_SRC"
         mount --bind "$PEERPOD_CACHE/out" ".$TREE_OUT"
+        # Package clients in the tree trust what this machine trusts: its way out may have a certificate authority of its own.
+        [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt run/host-ca.crt
         if [ -e /etc/resolv.conf ]; then
                 [ -f etc/resolv.conf ] || { rm -f etc/resolv.conf; : >etc/resolv.conf; }
                 mount --bind "$(readlink -f /etc/resolv.conf)" etc/resolv.conf
@@ -199,6 +201,68 @@ tree_run() {
                         TREE_SRC="$TREE_SRC" TREE_OUT="$TREE_OUT" TREE_CWD="${TREE_CWD:-$TREE_SRC}" \
                         TREE_BIND="${TREE_BIND:-}" \
                 bash -c "set -eu; ${TREE_BEFORE:-:}; $(declare -f tree_enter)"$'\ntree_enter "$@"' tree_run "$@"
+}
+
+# ---- peers: independent implementations that tests need and Debian does not have ----
+
+# peers_ensure: installs what tests/peers/ lists, each set into a directory named after its list, below $TREE_OUT/peers.
+# tests/peers/python and tests/peers/node run a program with them. No network when there is nothing to do.
+peers_ensure() {
+        local list id lock
+        mkdir -p "$PEERPOD_CACHE/out/peers"
+        exec {lock}>"$PEERPOD_CACHE/out/peers/lock"
+        flock "$lock"
+        for list in requirements.txt package.json go.mod; do
+                [[ -e $PEERPOD_CHECKOUT/tests/peers/$list ]] || continue
+                id=$(peers_id "$list")
+                [[ -e $PEERPOD_CACHE/out/peers/$id/complete ]] ||
+                        step "installing the tests' peers of tests/peers/$list" "$PEERPOD_CACHE/log/peers-${list%%.*}.log" \
+                                tree_run bash -c "$(declare -f peers_install peers_try)"$'\npeers_install "$@"' peers_ensure "$list" "$TREE_OUT/peers/$id"
+        done
+        exec {lock}>&-
+}
+
+# peers_id LIST: the directory of what LIST names; the same as in tests/peers/
+peers_id() {
+        case $1 in
+        go.mod) echo "go-$(cat "$PEERPOD_CHECKOUT"/tests/peers/go.{mod,sum} "$PEERPOD_CHECKOUT"/tests/peers/*/*.go 2>/dev/null | sha256sum | cut -c1-12)" ;;
+        *) echo "${1%%.*}-$(sha256sum <"$PEERPOD_CHECKOUT/tests/peers/$1" | cut -c1-12)" ;;
+        esac
+}
+
+# A download may fail; what has arrived is kept.
+peers_try() { "$@" || { sleep 2; "$@"; } || { sleep 10; "$@"; }; }
+
+# In the tree: peers_install LIST DIRECTORY
+peers_install() {
+        set -eu
+        export PIP_CERT=/run/host-ca.crt NODE_EXTRA_CA_CERTS=/run/host-ca.crt SSL_CERT_FILE=/run/host-ca.crt
+        local src=/usr/src/peerpod/tests/peers
+        rm -rf "$2"
+        mkdir -p "$2"
+        case $1 in
+        requirements.txt)
+                # The system's packages, too: what Debian has is not taken from elsewhere.
+                python3 -m venv --system-site-packages "$2"
+                peers_try "$2/bin/pip" install --disable-pip-version-check --no-cache-dir -r "$src/$1"
+                ;;
+        package.json)
+                cp "$src"/package*.json "$2"
+                cd "$2"
+                peers_try npm install --ignore-scripts --no-audit --no-fund --cafile /run/host-ca.crt
+                ;;
+        go.mod)
+                export GOFLAGS=-mod=mod GOTOOLCHAIN=local GOMODCACHE=/var/cache/peerpod/out/peers/go-modules GOCACHE=/var/cache/peerpod/out/peers/go-build
+                cp -r "$src" "$2/src"
+                cd "$2/src"
+                for d in */; do
+                        ls "$d"*.go >/dev/null 2>&1 || continue
+                        peers_try go build -buildvcs=false -o "$2/bin/" "./$d"
+                done
+                rm -rf "$2/src"
+                ;;
+        esac
+        : >"$2/complete"
 }
 
 # ---- the product ----

@@ -72,6 +72,9 @@ static int append_spec(sd_bus_message *m, const SandboxRecord *record) {
         r = append_number(m, "gpus", record->gpus);
         if (r < 0)
                 return r;
+        r = append_text(m, "gpu-model", record->gpu_model);
+        if (r < 0)
+                return r;
         if (record->memory_mib > 0) {
                 r = sd_bus_message_append(m, "{sv}", "memory-mib", "t", record->memory_mib);
                 if (r < 0)

@@ -39,7 +39,8 @@ struct Job {
         Job *after;                     /* borrowed: the delete that begins when this create has ended */
 
         char *name, *sandbox_id, *node, *id;
-        char *machine_type, *image, *pod_name, *pod_namespace;
+        char *machine_type, *image, *pod_name, *pod_namespace, *gpu_model;
+        bool multi_nic;
         char **volumes;
         uint32_t vcpus, gpus;
         uint64_t memory_mib;
@@ -128,6 +129,7 @@ static Job* job_free(Job *j) {
         free(j->id);
         strv_free(j->volumes);
         free(j->machine_type);
+        free(j->gpu_model);
         free(j->image);
         free(j->pod_name);
         free(j->pod_namespace);
@@ -156,6 +158,7 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
                 .begin_usec = now_usec(CLOCK_MONOTONIC),
                 .vcpus = request->vcpus,
                 .gpus = request->gpus,
+                .multi_nic = request->multi_nic,
                 .memory_mib = request->memory_mib,
                 .error.size = sizeof(PeerpodError),
                 .instance.size = sizeof(PeerpodInstance),
@@ -163,7 +166,8 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
 
         if (copy(&j->name, request->name) < 0 || copy(&j->sandbox_id, request->sandbox_id) < 0 ||
             copy(&j->node, request->node) < 0 || copy(&j->id, request->id) < 0 ||
-            copy(&j->machine_type, request->machine_type) < 0 || copy(&j->image, request->image) < 0 ||
+            copy(&j->machine_type, request->machine_type) < 0 || copy(&j->gpu_model, request->gpu_model) < 0 ||
+            copy(&j->image, request->image) < 0 ||
             (request->volumes && strv_copy(request->volumes, &j->volumes) < 0) ||
             copy(&j->pod_name, request->pod_name) < 0 || copy(&j->pod_namespace, request->pod_namespace) < 0 ||
             log_context_add(&j->log, "PEERPOD_SANDBOX_ID", request->sandbox_id) < 0 ||
@@ -334,6 +338,7 @@ static void job_work(PoolJob *pool_job) {
                         .vcpus = j->vcpus,
                         .memory_mib = j->memory_mib,
                         .gpus = j->gpus,
+                        .flags = j->multi_nic ? PEERPOD_INSTANCE_MULTI_NIC : 0,
                         .name = j->name,
                         .sandbox_id = j->sandbox_id,
                         .node = j->node,
@@ -345,6 +350,7 @@ static void job_work(PoolJob *pool_job) {
                         .user_data_size = j->user_data_size,
                         .volumes = (const char *const*) j->volumes,
                         .n_volumes = strv_length(j->volumes),
+                        .gpu_model = j->gpu_model,
                 };
 
                 j->result = module->create(j->manager->provider, &call, &spec, &j->instance, &j->error);

@@ -15,8 +15,9 @@
 /* What the bus read; strings borrowed, checked by the bus face. */
 typedef struct JobRequest {
         const char *name, *sandbox_id, *node, *id;
-        const char *machine_type, *image, *pod_name, *pod_namespace;
+        const char *machine_type, *image, *pod_name, *pod_namespace, *gpu_model;
         uint32_t vcpus, gpus;
+        int multi_nic;                  /* a boolean, as sd-bus has it */
         uint64_t memory_mib;
         char **volumes;                 /* the bus face's, as the others; NULL: none */
         char *user_data;                /* taken, also on failure; erased */

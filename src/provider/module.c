@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "basic/log.h"
+#include "basic/parse.h"
 #include "basic/util.h"
 
 #define SHA256_SIZE 32
@@ -21,12 +22,28 @@ static bool name_is_valid(const char *name) {
                 strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == n;
 }
 
+static bool default_is_good(const PeerpodOption *o) {
+        uint64_t number;
+        bool boolean;
+
+        switch (o->type) {
+        case PEERPOD_OPTION_BOOL:
+                return parse_bool(o->default_value, &boolean) >= 0;
+        case PEERPOD_OPTION_UINT:
+                return parse_u64(o->default_value, &number) >= 0;
+        case PEERPOD_OPTION_DURATION:
+                return parse_duration_usec(o->default_value, &number) >= 0;
+        default:
+                return o->type < _PEERPOD_OPTION_TYPE_MAX;
+        }
+}
+
 static bool option_is_good(const PeerpodOption *o) {
         if ((!o->name && !o->env) || !o->default_value || !o->help)
                 return false;
         if (o->name && (isempty(o->name) || o->name[0] == '-' || strchr(o->name, '=')))
                 return false;
-        return o->type <= PEERPOD_OPTION_UINT;
+        return default_is_good(o);
 }
 
 int module_check_descriptor(const PeerpodProvider *p, const char *name, const char *path) {

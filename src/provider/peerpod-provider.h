@@ -80,6 +80,11 @@ typedef enum PeerpodOptionType {
         PEERPOD_OPTION_STRING,
         PEERPOD_OPTION_BOOL,            /* value: "true" or "false" */
         PEERPOD_OPTION_UINT,            /* value: decimal digits, minimum <= value <= maximum */
+        PEERPOD_OPTION_LIST,            /* value: "a,b": items trimmed, empty ones and repetitions dropped */
+        PEERPOD_OPTION_MAP,             /* value: "key=value,key=value": likewise trimmed, no key empty or twice */
+        PEERPOD_OPTION_DECIMAL,         /* value: "2" or "0.5" */
+        PEERPOD_OPTION_DURATION,        /* value: decimal digits, microseconds; people write "2m30s" */
+        _PEERPOD_OPTION_TYPE_MAX,
 } PeerpodOptionType;
 
 enum {
@@ -107,6 +112,11 @@ typedef struct PeerpodConfig {
         void *log_userdata;
 } PeerpodConfig;
 
+enum {
+        /* The pod's external traffic leaves by an interface of its own: give the instance a second one. A module that cannot refuses. */
+        PEERPOD_INSTANCE_MULTI_NIC = 1 << 0,
+};
+
 /* What to create. The name, and the owner tag (sandbox_id, node), are fixed before the first call and must be found again on the
  * instance by find(). Strings are never NULL; empty means not given, numbers 0 likewise. */
 typedef struct PeerpodInstanceSpec {
@@ -114,7 +124,7 @@ typedef struct PeerpodInstanceSpec {
         uint32_t vcpus;
         uint64_t memory_mib;
         uint32_t gpus;
-        uint32_t reserved;
+        uint32_t flags;                 /* PEERPOD_INSTANCE_* */
         const char *name;               /* [a-z0-9-]{1,63}, first and last alphanumeric */
         const char *sandbox_id;         /* [A-Za-z0-9._-]{1,64}, first alphanumeric */
         const char *node;               /* [A-Za-z0-9._-]{1,253}, first alphanumeric */
@@ -126,6 +136,7 @@ typedef struct PeerpodInstanceSpec {
         uint64_t user_data_size;
         const char *const *volumes;     /* the cloud's ids of disks to attach, in the order that they have at the VM */
         uint64_t n_volumes;             /* at most what the descriptor says */
+        const char *gpu_model;          /* what the GPUs must be, as the cloud names them */
 } PeerpodInstanceSpec;
 
 #define PEERPOD_ADDRESSES_MAX 16
@@ -136,7 +147,9 @@ typedef struct PeerpodInstance {
         uint32_t n_addresses;
         char id[512];                   /* the cloud's id, never empty */
         char type[64];                  /* instance type, for people */
-        char addresses[PEERPOD_ADDRESSES_MAX][PEERPOD_ADDRESS_SIZE];    /* the first one is where the forwarder listens */
+        /* The first one is where the forwarder listens. With PEERPOD_INSTANCE_MULTI_NIC the second one is the second interface's. One of
+         * each interface comes before any further ones. */
+        char addresses[PEERPOD_ADDRESSES_MAX][PEERPOD_ADDRESS_SIZE];
 } PeerpodInstance;
 
 /* What to delete. */

@@ -91,6 +91,8 @@ static int read_spec_entry(sd_bus_message *message, const char *key, JobRequest 
                 { "pod-namespace", "s", &request->pod_namespace },
                 { "vcpus",         "u", &request->vcpus         },
                 { "gpus",          "u", &request->gpus          },
+                { "gpu-model",     "s", &request->gpu_model     },
+                { "multi-nic",     "b", &request->multi_nic     },
                 { "memory-mib",    "t", &request->memory_mib    },
         };
 

@@ -9,7 +9,9 @@
 #include "basic/log.h"
 #include "basic/main-func.h"
 #include "basic/options.h"
+#include "basic/parse.h"
 #include "basic/paths.h"
+#include "basic/strv.h"
 #include "basic/util.h"
 
 typedef union Value {
@@ -102,15 +104,29 @@ static Value* module_values(Settings *s) {
         return (Value*) (s + 1);
 }
 
+/* Lists, maps and decimals are read as texts, and checked when all settings are there. */
 static Option module_option(const PeerpodOption *o, size_t offset) {
+        static const struct {
+                OptionType type;
+                const char *metavar;
+        } types[_PEERPOD_OPTION_TYPE_MAX] = {
+                [PEERPOD_OPTION_STRING]   = { OPTION_STRING,   "TEXT"           },
+                [PEERPOD_OPTION_BOOL]     = { OPTION_BOOL,     NULL             },
+                [PEERPOD_OPTION_UINT]     = { OPTION_U64,      "N"              },
+                [PEERPOD_OPTION_LIST]     = { OPTION_STRING,   "A,B,…"          },
+                [PEERPOD_OPTION_MAP]      = { OPTION_STRING,   "KEY=VALUE,…"    },
+                [PEERPOD_OPTION_DECIMAL]  = { OPTION_STRING,   "N.N"            },
+                [PEERPOD_OPTION_DURATION] = { OPTION_DURATION, "TIME"           },
+        };
+
         return (Option) {
                 .flag = (o->flags & PEERPOD_OPTION_SECRET) ? NULL : o->name,
                 .variable = o->env,
-                .type = o->type == PEERPOD_OPTION_BOOL ? OPTION_BOOL : o->type == PEERPOD_OPTION_UINT ? OPTION_U64 : OPTION_STRING,
+                .type = types[o->type].type,
                 .offset = offset,
                 .value = o->default_value,
                 .help = o->help,
-                .metavar = o->type == PEERPOD_OPTION_BOOL ? NULL : o->type == PEERPOD_OPTION_UINT ? "N" : "TEXT",
+                .metavar = types[o->type].metavar,
                 .secret = (o->flags & PEERPOD_OPTION_SECRET) != 0,
                 .min = o->minimum,
                 .max = o->maximum,
@@ -132,19 +148,98 @@ static int make_table(const PeerpodProvider *module, Option **ret) {
         return 0;
 }
 
-static int value_to_text(const PeerpodOption *o, const Value *v, const char **ret) {
-        char *text;
+static int list_to_text(const char *value, char **ret) {
+        _cleanup_(strv_freep) char **items = NULL, **kept = NULL;
+        int r;
 
-        if (o->type == PEERPOD_OPTION_BOOL)
-                text = strdup(v->boolean ? "true" : "false");
-        else if (o->type == PEERPOD_OPTION_UINT)
-                text = asprintf(&text, "%" PRIu64, v->number) < 0 ? NULL : text;
-        else
-                text = strdup(strempty(v->text));
-        if (!text)
+        r = strv_split(value, ",", &items);
+        for (char **i = items; r >= 0 && *i; i++)
+                if (!strv_contains(kept, *i))
+                        r = strv_extend(&kept, *i);
+        return r < 0 ? r : strv_join(kept, ",", ret);
+}
+
+/* "a = b" → "a=b" */
+static int pair_to_text(char *pair, char ***map) {
+        char *value = strchr(pair, '='), *end;
+        _cleanup_(freep) char *text = NULL;
+        size_t n;
+
+        if (!value)
+                return -EINVAL;
+        for (end = value++; end > pair && strchr(" \t", end[-1]); end--)
+                ;
+        n = end - pair;
+        value += strspn(value, " \t");
+        if (n == 0)
+                return -EINVAL;
+        for (char **m = *map; m && *m; m++)
+                if (strncmp(*m, pair, n) == 0 && (*m)[n] == '=')
+                        return -EINVAL;
+        if (asprintf(&text, "%.*s=%s", (int) n, pair, value) < 0)
                 return -ENOMEM;
-        *ret = text;
-        return 0;
+        return strv_extend(map, text);
+}
+
+static int map_to_text(const char *value, char **ret) {
+        _cleanup_(strv_freep) char **pairs = NULL, **map = NULL;
+        int r;
+
+        r = strv_split(value, ",", &pairs);
+        for (char **p = pairs; r >= 0 && *p; p++)
+                r = pair_to_text(*p, &map);
+        return r < 0 ? r : strv_join(map, ",", ret);
+}
+
+static int decimal_to_text(const char *value, char **ret) {
+        uint64_t rounded;
+        int r;
+
+        r = isempty(value) ? 0 : parse_decimal_ceil(value, &rounded);
+        if (r < 0)
+                return r;
+        *ret = strdup(value);
+        return *ret ? 0 : -ENOMEM;
+}
+
+/* What the module is given. Returns 0, -EINVAL or -ERANGE (not of its type), -ENOMEM. */
+static int value_to_text(const PeerpodOption *o, const Value *v, char **ret) {
+        switch (o->type) {
+
+        case PEERPOD_OPTION_BOOL:
+                *ret = strdup(v->boolean ? "true" : "false");
+                return *ret ? 0 : -ENOMEM;
+
+        case PEERPOD_OPTION_UINT:
+        case PEERPOD_OPTION_DURATION:
+                return asprintf(ret, "%" PRIu64, v->number) < 0 ? -ENOMEM : 0;
+
+        case PEERPOD_OPTION_LIST:
+                return list_to_text(strempty(v->text), ret);
+
+        case PEERPOD_OPTION_MAP:
+                return map_to_text(strempty(v->text), ret);
+
+        case PEERPOD_OPTION_DECIMAL:
+                return decimal_to_text(strempty(v->text), ret);
+
+        default:
+                *ret = strdup(strempty(v->text));
+                return *ret ? 0 : -ENOMEM;
+        }
+}
+
+static int refuse_value(const PeerpodOption *o, const Value *v) {
+        static const char *const what[_PEERPOD_OPTION_TYPE_MAX] = {
+                [PEERPOD_OPTION_LIST]    = "a list 'a,b'",
+                [PEERPOD_OPTION_MAP]     = "a list 'key=value,key=value' without repetitions",
+                [PEERPOD_OPTION_DECIMAL] = "a number such as '2' or '0.5'",
+        };
+        bool secret = (o->flags & PEERPOD_OPTION_SECRET) != 0;
+
+        log_error("Value%s%.64s%s of %s%s is not %s.", secret ? "" : " '", secret ? "" : strempty(v->text), secret ? "" : "'",
+                  o->env ? "variable " : "option --", o->env ?: o->name, what[o->type] ?: "valid");
+        return 1;
 }
 
 static int take_module_values(Settings *s, int *ret_exit) {
@@ -154,11 +249,17 @@ static int take_module_values(Settings *s, int *ret_exit) {
 
         for (uint32_t i = 0; i < s->module->n_options; i++) {
                 const PeerpodOption *o = s->module->options + i;
+                char *text = NULL;
                 int r;
 
-                r = value_to_text(o, module_values(s) + i, s->values + i);
-                if (r < 0)
+                r = value_to_text(o, module_values(s) + i, &text);
+                if (r == -ENOMEM)
                         return r;
+                if (r < 0) {
+                        *ret_exit = EXIT_CONFIGURATION;
+                        return refuse_value(o, module_values(s) + i);
+                }
+                s->values[i] = text;
                 if ((o->flags & PEERPOD_OPTION_REQUIRED) && isempty(s->values[i])) {
                         log_error("Provider '%s' needs %s%s to be set.", s->module->name,
                                   o->env ? "variable " : "option --", o->env ?: o->name);

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The HTTP client of the provider modules: one for each module, used by all its worker threads at once.
+ *
+ * One thread of its own drives libcurl's multi handle, so that connections are kept and shared (HTTP/2 where the server offers it); a
+ * caller waits on its call's cancel descriptor and deadline, and is back within a second of either. Never follows a redirect, keeps no
+ * cookies, does not decode what it has not asked for. TLS 1.2 or newer. A proxy comes from the usual variables (libcurl:
+ * HTTPS_PROXY, NO_PROXY …), never for loopback and link-local addresses.
+ *
+ * Requests are tried again only where that is safe (HttpRequest.repeatable), with full jitter, after Retry-After where there is one.
+ * At debug level each try is logged with method, URL without query, status and time; never headers, queries, bodies. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "basic/cleanup.h"
+#include "provider/peerpod-provider.h"
+
+typedef struct CloudHttp CloudHttp;
+typedef struct HttpRequest HttpRequest;
+typedef struct HttpReply HttpReply;
+
+/* What a reply means; see CloudApi.judge(). */
+typedef enum HttpVerdict {
+        HTTP_DONE,              /* for the caller, whatever its status */
+        HTTP_AGAIN,             /* a passing fault: try again if the request is repeatable */
+        HTTP_AGAIN_UNDONE,      /* likewise, and the server has done nothing: even if it is not repeatable (a throttle, a lock) */
+        HTTP_UNAUTHORIZED,      /* once more with fresh credentials, then HTTP_DONE; the server has done nothing */
+} HttpVerdict;
+
+/* What the requests to one cloud have in common. */
+typedef struct CloudApi {
+        /* Add what proves who we are, right before each try: headers by http_add_header(), or another URL. @fresh: the last ones were
+         * refused. NULL: nothing is added. Returns 0 or a negative errno with *error set. */
+        int (*authorize)(void *userdata, const PeerpodCall *call, HttpRequest *request, bool fresh, PeerpodError *error);
+
+        /* NULL: http_judge_by_status(). */
+        HttpVerdict (*judge)(void *userdata, const HttpReply *reply);
+
+        void *userdata;
+} CloudApi;
+
+typedef struct CloudHttpConfig {
+        const char *user_agent;         /* "peerpod-aws/0.1.0" */
+        const char *ca_file;            /* beside the system's, or "" */
+        const char *pinned_key;         /* "sha256//BASE64": that public key instead of any authority; or NULL */
+        const char *unix_socket;        /* every connection goes there; or NULL */
+        uint32_t connections_max;       /* to one host; 0: 16 */
+        uint32_t tries_max;             /* 0: 5 */
+        uint64_t pause_usec;            /* the longest before the first repetition, doubled for each; 0: 500 ms */
+        uint64_t pause_max_usec;        /* 0: 20 s */
+        const char *cert_file, *key_file; /* PEM of a client certificate; or NULL */
+} CloudHttpConfig;
+
+#define HTTP_HEADERS_MAX 32
+#define HTTP_BODY_MAX (UINT64_C(16) << 20)
+
+struct HttpRequest {
+        const CloudApi *api;            /* NULL: no credentials, http_judge_by_status() */
+        const char *method;
+        const char *url;                /* complete, query included; borrowed */
+        const char *what;               /* "RunInstances": for people */
+        const void *body;               /* NULL: none, which is not an empty one ("") */
+        size_t body_size;
+        bool repeatable;                /* doing it twice is doing it once: a GET, a DELETE, a PUT by name, a token of idempotency */
+        uint64_t timeout_usec;          /* of each try; 0: 60 s */
+        size_t reply_max;               /* bytes of the reply's body; 0: HTTP_BODY_MAX */
+        /* A body too big to hold: takes it piece by piece instead of HttpReply.body, on the client's thread, for 2xx only. A negative
+         * return ends the transfer and is the result. Such a request is tried once. */
+        int (*on_body)(void *userdata, const void *data, size_t size);
+        void *userdata;
+
+        char *headers[HTTP_HEADERS_MAX]; /* "Name: value", by http_add_header(); those of authorize() are dropped before the next try */
+        size_t n_headers;
+        char *signed_url;               /* newly allocated, by authorize(): used instead of url for this try */
+};
+
+struct HttpReply {
+        int status;
+        char *body;                     /* with a NUL behind it, never NULL; may hold secrets: erased by http_reply_done() */
+        size_t size;
+        char *headers;                  /* as received, lines "name: value\r\n"; at most 64 KiB */
+};
+
+/**
+ * cloud_http_new() - open the client; its thread begins with all signals blocked
+ *
+ * Returns 0, or a negative errno with *error set (a CA file that cannot be read: PEERPOD_E_INVALID_ARGUMENT).
+ */
+int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError *error);
+/* cloud_http_free() - when no request runs any more; takes NULL, returns NULL */
+CloudHttp* cloud_http_free(CloudHttp *h);
+DEFINE_CLEANUP(CloudHttp*, cloud_http_free);
+
+/**
+ * cloud_http_perform() - ask, again where that is allowed, and wait for the answer
+ * @request: its headers stay until http_request_done()
+ * @ret:     untouched on failure; freed by http_reply_done()
+ *
+ * A reply of any status is success. Else a negative errno with *error set, text "WHAT: REASON": PEERPOD_E_UNAVAILABLE (no connection, or
+ * no whole reply), PEERPOD_E_TIMED_OUT, PEERPOD_E_CANCELLED, PEERPOD_E_INTERNAL (reply too big, memory), or what authorize() says.
+ * Whether the server did it is unknown then, unless the request is repeatable or *ret_sent (may be NULL) is false. Any thread.
+ */
+int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *request, HttpReply *ret, bool *ret_sent, PeerpodError *error);
+
+/* http_add_header() - Returns 0, -ENOMEM, -E2BIG, -EINVAL (line ends in it) */
+int http_add_header(HttpRequest *request, const char *name, const char *value);
+void http_request_done(HttpRequest *request);
+void http_reply_done(HttpReply *reply);
+
+/* http_reply_header() - the value of the last header of that name, newly allocated; 1, 0 without one, -ENOMEM */
+int http_reply_header(const HttpReply *reply, const char *name, char **ret);
+
+/* http_judge_by_status() - 401: unauthorized; 429: again, undone; 408, 500, 502, 503, 504: again; else done */
+HttpVerdict http_judge_by_status(void *userdata, const HttpReply *reply);
+
+/**
+ * http_error() - the error of a reply whose status is no success, for clouds that say no more than that
+ * @detail: what the cloud says in its own words; made plain and cut; may be NULL
+ *
+ * Sets *error ("WHAT: DETAIL (CODE, HTTP STATUS)") by status: 400, 422 invalid argument; 401, 403 unauthenticated; 404, 410 not found;
+ * 409, 412 failed precondition; 429 throttled; others unavailable (5xx) or internal. Returns peerpod_error_to_errno() of it.
+ */
+int http_error(PeerpodError *error, const char *what, const HttpReply *reply, const char *code, const char *detail);
+
+/* url_escape() - percent-encode all but A-Z a-z 0-9 - _ . ~ (RFC 3986, unreserved). Newly allocated, NULL when memory is short. */
+char* url_escape(const char *s);
+
+/* A growing "a=b&c=d", each part escaped; a NULL value adds nothing. Set to {} first, freed by form_done(). An error stays:
+ * form_text() then is NULL. */
+typedef struct Form {
+        char *text;
+        size_t size;
+        bool failed;
+} Form;
+
+void form_add(Form *f, const char *key, const char *value);
+__attribute__((format(printf, 3, 4))) void form_addf(Form *f, const char *key, const char *format, ...);
+const char* form_text(const Form *f);   /* "" when nothing was added, NULL when memory was short */
+void form_done(Form *f);                /* erases */
