@@ -11,8 +11,7 @@
 /* All return 0 or -ENOMEM, and what else is said. Strings are newly allocated. */
 
 void sha256_hex(const void *data, size_t size, char ret[static SHA256_HEX_SIZE]);
-int base64_encode(const void *data, size_t size, char **ret);           /* RFC 4648 section 4, padded */
-int base64_decode(const char *text, void **ret, size_t *ret_size);      /* -EINVAL; a NUL stands behind the data */
+int base64_encode(const void *data, size_t size, char **ret);           /* RFC 4648 section 4, padded; back: userdata/decode.h */
 int base64url_encode(const void *data, size_t size, char **ret);        /* section 5, without padding */
 
 typedef struct SignHeader {
