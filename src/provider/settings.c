@@ -13,6 +13,7 @@
 #include "basic/paths.h"
 #include "basic/strv.h"
 #include "basic/util.h"
+#include "provider/option-list.h"
 
 typedef union Value {
         char *text;
@@ -29,6 +30,8 @@ static const Option own_options[] = {
           "Check the configuration against the cloud, and exit" },
         { "check-settings", NULL, OPTION_BOOL, FIELD(check_settings), "false",
           "Say whether these settings would be taken, and exit; the cloud is not asked" },
+        { "print-options", NULL, OPTION_BOOL, FIELD(print_options), "false",
+          "Print the provider's own options as JSON, and exit" },
         { "cloud-config-verify", "CLOUD_CONFIG_VERIFY", OPTION_BOOL, FIELD(verify), "false",
           "Do that check at each start, and start only if it passes" },
         { "socket", NULL, OPTION_STRING, FIELD(socket), "",
@@ -88,6 +91,11 @@ static const char* find_value(int argc, char *argv[], const char *flag, const ch
         if (!value)
                 value = getenv(variable);
         return isempty(value) ? fallback : value;
+}
+
+/* Upstream's chart has one provider under another name than its program. */
+static const char* provider_name(const char *name) {
+        return streq(name, "ibmcloudpowervs") ? "ibmcloud-powervs" : name;
 }
 
 static bool help_is_asked(int argc, char *argv[]) {
@@ -283,7 +291,7 @@ int settings_load(int argc, char *argv[], Settings **ret, int *ret_exit) {
         int r;
 
         r = module_load(find_value(argc, argv, "module-directory", "PEERPOD_PROVIDER_MODULE_DIRECTORY", PROVIDERMODULEDIR),
-                        find_value(argc, argv, "provider", "CLOUD_PROVIDER", "libvirt"), &external, &module);
+                        provider_name(find_value(argc, argv, "provider", "CLOUD_PROVIDER", "libvirt")), &external, &module);
         if (r == -ENOMEM)
                 return r;
         if (r < 0 && !help_is_asked(argc, argv)) {
@@ -310,6 +318,11 @@ int settings_load(int argc, char *argv[], Settings **ret, int *ret_exit) {
         r = options_load(&program, argc, argv, s, /* ret_rest= */ NULL, ret_exit);
         if (r != 0)
                 return r;
+        if (s->print_options) {
+                r = option_list_print(module, stdout);
+                *ret_exit = r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+                return r == -ENOMEM ? r : 1;
+        }
         r = take_module_values(s, ret_exit);
         if (r != 0)
                 return r;

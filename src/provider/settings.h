@@ -15,7 +15,7 @@ typedef struct Settings {
         uint32_t n_workers, n_threads, n_queue;
         uint64_t patience_usec;
         uint64_t create_timeout_usec, delete_timeout_usec, find_timeout_usec, stop_timeout_usec;
-        bool check, check_settings, verify;
+        bool check, check_settings, print_options, verify;
 
         const PeerpodProvider *module;
         const char **values;            /* as PeerpodConfig has them; owned strings, secrets among them */
