@@ -237,6 +237,8 @@ static int check_file(const char *path, const char *what, PeerpodError *error) {
 }
 
 static bool set_up(CloudHttp *h, const CloudHttpConfig *config) {
+        long connections_max = config->connections_max ?: CONNECTIONS_MAX;
+
         if (copy_setting(config->user_agent, &h->user_agent) < 0 || copy_setting(config->ca_file, &h->ca_file) < 0 ||
             copy_setting(config->pinned_key, &h->pinned_key) < 0 || copy_setting(config->unix_socket, &h->unix_socket) < 0 ||
             copy_setting(config->cert_file, &h->cert_file) < 0 || copy_setting(config->key_file, &h->key_file) < 0)
@@ -244,7 +246,9 @@ static bool set_up(CloudHttp *h, const CloudHttpConfig *config) {
         h->multi = curl_multi_init();
         return h->multi &&
                 curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX) == CURLM_OK &&
-                curl_multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) (config->connections_max ?: CONNECTIONS_MAX)) == CURLM_OK;
+                curl_multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, connections_max) == CURLM_OK &&
+                /* Of some hosts; the default follows the number of running transfers, and so closes what the next ones need. */
+                curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, connections_max * 4) == CURLM_OK;
 }
 
 int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError *error) {
@@ -438,6 +442,8 @@ static bool set_transfer(const CloudHttp *h, Transfer *t, const char *url, struc
                 SET(CURLOPT_WRITEFUNCTION, on_curl_body) && SET(CURLOPT_WRITEDATA, t) &&
                 SET(CURLOPT_HEADERFUNCTION, on_curl_header) && SET(CURLOPT_HEADERDATA, t) && SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) &&
                 SET(CURLOPT_HTTPHEADER, headers) &&
+                /* libcurl itself repeats what a kept connection did not answer. */
+                (t->request->repeatable || SET(CURLOPT_FRESH_CONNECT, 1L)) &&
                 (!h->user_agent || SET(CURLOPT_USERAGENT, h->user_agent)) &&
                 (!h->unix_socket || SET(CURLOPT_UNIX_SOCKET_PATH, h->unix_socket)) &&
                 (!(h->unix_socket || is_local(url)) || SET(CURLOPT_PROXY, "")) &&
