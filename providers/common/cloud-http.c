@@ -472,20 +472,19 @@ static int run_transfer(CloudHttp *h, const PeerpodCall *call, Transfer *t, Peer
         (void) curl_multi_wakeup(h->multi);
 
         r = peerpod_call_wait(call, t->done_fd, POLLIN, UINT64_MAX, error);
-        if (r > 0)
-                return 0;
-
         (void) pthread_mutex_lock(&h->mutex);
-        t->abandoned = true;
+        t->abandoned = !t->finished;
         (void) pthread_mutex_unlock(&h->mutex);
-        (void) curl_multi_wakeup(h->multi);
-        while (poll(&(struct pollfd) { .fd = t->done_fd, .events = POLLIN }, 1, -1) <= 0)
-                ;
-        /* The thread writes to the descriptor under the mutex: pass by it before the descriptor is closed. */
-        (void) pthread_mutex_lock(&h->mutex);
-        assert(t->finished);
-        (void) pthread_mutex_unlock(&h->mutex);
-        return r;
+        if (t->abandoned) {
+                (void) curl_multi_wakeup(h->multi);
+                while (poll(&(struct pollfd) { .fd = t->done_fd, .events = POLLIN }, 1, -1) <= 0)
+                        ;
+                /* The thread says so under the mutex: pass by it before the descriptor is closed. */
+                (void) pthread_mutex_lock(&h->mutex);
+                assert(t->finished);
+                (void) pthread_mutex_unlock(&h->mutex);
+        }
+        return r < 0 ? r : 0;
 }
 
 static void log_try(const PeerpodCall *call, const Transfer *t, const char *url, unsigned try, uint64_t began_usec) {

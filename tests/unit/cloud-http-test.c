@@ -24,9 +24,10 @@ typedef struct Server {
         int fd;
         pthread_t thread;
         uint16_t port;
-        atomic_int n_requests, n_connections;
+        atomic_int n_requests, n_connections, n_open;
+        pthread_mutex_t mutex;
         atomic_bool stop;
-        char last[4096];                /* of the last request; only when nothing runs */
+        char last[4096];                /* of the last request; by the mutex */
 } Server;
 
 static void put(int fd, const char *text) {
@@ -40,13 +41,13 @@ static void reset(int fd) {
 }
 
 /* Does what @path says for request number @n on it. Returns false when the connection ends. */
-static bool act(Server *s, int fd, const char *path, int n) {
+static bool act(Server *s, int fd, const char *path, const char *request, int n) {
         if (streq(path, "/ok"))
                 put(fd, "HTTP/1.1 200 OK\r\nX-Name:  a b \r\nContent-Length: 2\r\n\r\nok");
         else if (streq(path, "/404"))
                 put(fd, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
         else if (streq(path, "/401"))
-                put(fd, strstr(s->last, "X-Key: fresh") ? "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nin" : "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n");
+                put(fd, strstr(request, "X-Key: fresh") ? "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nin" : "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n");
         else if (streq(path, "/503-once"))
                 put(fd, n == 1 ? "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n" : "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         else if (streq(path, "/503"))
@@ -98,10 +99,13 @@ static void* serve_connection(void *userdata) {
                 if (sscanf(text, "%*s %255[^ ?]", path) != 1)
                         break;
                 number = ++c.server->n_requests;
+                (void) pthread_mutex_lock(&c.server->mutex);
                 memcpy(c.server->last, text, sizeof(text));
-                go_on = act(c.server, c.fd, path, number);
+                (void) pthread_mutex_unlock(&c.server->mutex);
+                go_on = act(c.server, c.fd, path, text, number);
         }
         (void) close(c.fd);
+        c.server->n_open--;
         return NULL;
 }
 
@@ -120,6 +124,7 @@ static void* serve(void *userdata) {
                         break;
                 }
                 s->n_connections++;
+                s->n_open++;
                 (void) pthread_attr_init(&attr);
                 (void) pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
                 assert(pthread_create(&t, &attr, serve_connection, c) == 0);
@@ -142,6 +147,7 @@ static int set_up(void **state) {
         socklen_t size = sizeof(in);
         PeerpodError error = { .size = sizeof(error) };
 
+        (void) pthread_mutex_init(&f->server.mutex, NULL);
         f->server.fd = socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, 0);
         assert_true(bind(f->server.fd, (struct sockaddr*) &in, sizeof(in)) == 0 && listen(f->server.fd, 128) == 0);
         assert_int_equal(getsockname(f->server.fd, (struct sockaddr*) &in, &size), 0);
@@ -163,7 +169,10 @@ static int tear_down(void **state) {
         (void) pthread_join(f->server.thread, NULL);
         (void) close(f->server.fd);
         (void) close(f->cancel_fd);
-        /* Threads of connections look at the fixture until they have ended: it stays. */
+        while (f->server.n_open > 0)    /* their clients are gone, so they end */
+                (void) usleep(1000);
+        (void) pthread_mutex_destroy(&f->server.mutex);
+        free(f);
         return 0;
 }
 
