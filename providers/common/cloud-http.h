@@ -47,7 +47,7 @@ typedef struct CloudApi {
 
 typedef struct CloudHttpConfig {
         const char *user_agent;         /* "peerpod-aws/0.1.0" */
-        const char *ca_file;            /* beside the system's, or "" */
+        const char *ca_file;            /* PEM of the authorities to trust instead of the system's, or "" */
         const char *pinned_key;         /* "sha256//BASE64": that public key instead of any authority; or NULL */
         const char *unix_socket;        /* every connection goes there; or NULL */
         uint32_t connections_max;       /* to one host; 0: 16 */
