@@ -262,6 +262,9 @@ int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError 
                 r = check_file(config->key_file, "Client key", error);
         if (r < 0)
                 return r;
+        /* 32 bytes in base64 */
+        if (config->pinned_key && (!startswith(config->pinned_key, "sha256//") || strlen(config->pinned_key) != 8 + 44))
+                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "'%.80s' is no pinned key 'sha256//BASE64'.", config->pinned_key);
 
         h = new(CloudHttp);
         if (!h)
@@ -511,7 +514,7 @@ static Outcome explain(const Transfer *t, const HttpRequest *q, bool sent, Peerp
                 return OUTCOME_FAILED;
         }
         if (t->too_big) {
-                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the answer is too big.", q->what);
+                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the answer is larger than allowed.", q->what);
                 return OUTCOME_FAILED;
         }
         if (t->no_memory || t->code == CURLE_OUT_OF_MEMORY) {

@@ -103,7 +103,7 @@ DEFINE_CLEANUP(CloudHttp*, cloud_http_free);
  * @ret:     untouched on failure; freed by http_reply_done()
  *
  * A reply of any status is success. Else a negative errno with *error set, text "WHAT: REASON": PEERPOD_E_UNAVAILABLE (no connection, or
- * no whole reply), PEERPOD_E_TIMED_OUT, PEERPOD_E_CANCELLED, PEERPOD_E_INTERNAL (reply too big, memory), or what authorize() says.
+ * no whole reply), PEERPOD_E_FAILED_PRECONDITION (a certificate that is not trusted), PEERPOD_E_TIMED_OUT, PEERPOD_E_CANCELLED, PEERPOD_E_INTERNAL (reply too big, memory), or what authorize() says.
  * Whether the server did it is unknown then, unless the request is repeatable or *ret_sent (may be NULL) is false. Any thread.
  */
 int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *request, HttpReply *ret, bool *ret_sent, PeerpodError *error);

@@ -16,6 +16,8 @@ struct TokenCache {
         void *userdata;
         uint64_t early_usec;
         uint64_t failed_usec;           /* CLOCK_MONOTONIC; 0: the last fetch did not fail */
+        uint64_t n_fetches;             /* ended ones */
+        PeerpodError failure;           /* of the last one, if it failed with no old token to go on with */
         bool present, fetching;
         Token token;
 };
@@ -94,6 +96,8 @@ static int fetch_locked(TokenCache *c, const PeerpodCall *call, const Token *ref
         r = c->fetch(c->userdata, call, &fresh, error);
         (void) pthread_mutex_lock(&c->mutex);
         c->fetching = false;
+        c->n_fetches++;
+        c->failure = (PeerpodError) {};
 
         if (r >= 0) {
                 token_done(&c->token);
@@ -104,22 +108,33 @@ static int fetch_locked(TokenCache *c, const PeerpodCall *call, const Token *ref
                 return 0;
         }
         token_done(&fresh);
-        if (!is_valid(c, refused))
+        if (!is_valid(c, refused)) {
+                if (error)
+                        c->failure = *error;
                 return r;
+        }
         c->failed_usec = now_usec(CLOCK_MONOTONIC);
         peerpod_log(call, LOG_WARNING, "Credentials could not be renewed, going on with the old ones: %s", error ? error->text : "");
         return 0;
 }
 
 int token_cache_get(TokenCache *c, const PeerpodCall *call, const Token *refused, Token *ret, PeerpodError *error) {
+        uint64_t n_fetches;
         int r = 0;
 
         (void) pthread_mutex_lock(&c->mutex);
+        n_fetches = c->n_fetches;
         for (;;) {
                 bool valid = is_valid(c, refused);
 
                 if (valid && (c->fetching || !is_due(c)))
                         break;
+                /* What failed while we waited failed for us, too: a hundred callers do not ask in turn. Unless it was the one caller's time. */
+                if (!valid && c->n_fetches != n_fetches && c->failure.kind != PEERPOD_E_NONE && c->failure.kind != PEERPOD_E_CANCELLED &&
+                    c->failure.kind != PEERPOD_E_TIMED_OUT) {
+                        r = peerpod_error_set(error, c->failure.kind, "%s", c->failure.text);
+                        break;
+                }
                 if (!c->fetching) {
                         r = fetch_locked(c, call, refused, error);
                         break;

@@ -322,7 +322,7 @@ static void too_big_an_answer_is_refused(void **state) {
         Result r = ask(*state, "/big", (HttpRequest) { .reply_max = 5000 }, LONG);
 
         assert_int_equal(r.r, -EIO);
-        assert_non_null(strstr(r.error.text, "too big"));
+        assert_non_null(strstr(r.error.text, "larger than allowed"));
 }
 
 static int count_bytes(void *userdata, const void *data, size_t size) {
