@@ -3,6 +3,7 @@
 # A container image of a pod VM image; sourced after lib.sh.
 #
 #   container_build IMAGE-DIR FILE.tar
+#   container_changes                       what an engine must know of it, as "changes=…&changes=…" of its API's import
 
 # In the tree: container_unpack IMAGE.raw DIRECTORY; the root partition by its type (UAPI group's Discoverable Partitions Specification), any
 # architecture's
@@ -61,4 +62,9 @@ container_make() {
                 container_unpack /work/image/podvm.raw /tmp/root
                 container_fit /tmp/root "$1/tools/container/extra"
                 tar --create --file /work/out/image.tar --directory /tmp/root --numeric-owner --xattrs --sort=name .' container_make "$TREE_SRC"
+}
+
+# ENTRYPOINT ["/usr/lib/peerpod/container-init"], ENV container=docker, STOPSIGNAL SIGRTMIN+3
+container_changes() {
+        echo 'changes=ENTRYPOINT%20%5B%22%2Fusr%2Flib%2Fpeerpod%2Fcontainer-init%22%5D&changes=ENV%20container%3Ddocker&changes=STOPSIGNAL%20SIGRTMIN%2B3'
 }

@@ -12,6 +12,7 @@
 #define LATE_USEC (3 * USEC_PER_SEC)            /* that an engine may take for a create whose connection broke before its answer */
 #define PAUSE_USEC (50 * USEC_PER_MSEC)
 #define PAUSE_MAX_USEC (500 * USEC_PER_MSEC)
+#define SETTLE_USEC (200 * USEC_PER_MSEC)       /* that a container must have run for: one that cannot work mostly ends before that */
 #define SLOW_USEC (180 * USEC_PER_SEC)          /* for the steps that the engine needs a moment for */
 
 static int pause_and_double(const PeerpodCall *call, uint64_t *pause, PeerpodError *error) {
@@ -170,6 +171,11 @@ static int choose_size(Docker *d, const PeerpodCall *call, const PeerpodInstance
         if (spec->memory_mib != 0 && spec->memory_mib < 64)
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "Memory of %" PRIu64 " MiB is too little.", spec->memory_mib);
         ret->vcpus = spec->vcpus ?: e.cpus > 0 ? MIN(d->vcpus, e.cpus) : d->vcpus;
+        /* It would refuse the container; limits of memory and processes it leaves out by itself, with a warning. */
+        if (e.no_cpu_limit && ret->vcpus > 0) {
+                peerpod_log(call, LOG_WARNING, "The engine cannot limit CPU time: container '%s' may use all of its machine.", spec->name);
+                ret->vcpus = 0;
+        }
         ret->memory_mib = spec->memory_mib ?: e.memory_mib > 0 ? MIN(d->memory_mib, e.memory_mib) : d->memory_mib;
         return 0;
 }
@@ -318,6 +324,7 @@ static int judge_state(const DockerContainer *c, const char *name, PeerpodError 
 
 static int wait_ready(Docker *d, const PeerpodCall *call, const char *name, const char *id, PeerpodInstance *ret, PeerpodError *error) {
         uint64_t pause = PAUSE_USEC;
+        bool settled = false;
 
         for (;;) {
                 _cleanup_(docker_container_done) DockerContainer c = {};
@@ -331,6 +338,13 @@ static int wait_ready(Docker *d, const PeerpodCall *call, const char *name, cons
                 r = judge_state(&c, name, error);
                 if (r < 0)
                         return r;
+                if (r > 0 && !settled) {
+                        settled = true;
+                        r = peerpod_call_wait(call, -1, 0, SETTLE_USEC, error);
+                        if (r < 0)
+                                return r;
+                        continue;
+                }
                 if (r > 0) {
                         (void) snprintf(ret->id, sizeof(ret->id), "%s", c.id);
                         for (size_t i = 0; i < c.n_addresses; i++)

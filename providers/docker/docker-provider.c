@@ -139,7 +139,7 @@ static int find_file(const char *directory, const char *name, char **ret, Peerpo
 static int open_http(Docker *d, const PeerpodConfig *config, const PeerpodCall *call, PeerpodError *error) {
         const char *directory = config->values[OPTION_CERT_PATH];
         _cleanup_(freep) char *ca = NULL, *cert = NULL, *key = NULL;
-        CloudHttpConfig http = { .user_agent = "peerpod-docker/" PEERPOD_VERSION, .ca_file = "", .connections_max = 32 };
+        CloudHttpConfig http = { .user_agent = "peerpod-docker/" PEERPOD_VERSION, .ca_file = "", .tries_max = 8 };
         bool tls = false;
         int r;
 

@@ -54,15 +54,18 @@ int docker_parse_version(const char *text, size_t size, uint32_t wanted, DockerE
 int docker_parse_info(const char *text, size_t size, DockerEngine *ret) {
         _cleanup_(json_object_putp) json_object *o = NULL;
         uint64_t cpus = 0, memory = 0;
+        bool quota = true;
         int r;
 
         r = json_parse(text, size, &o, NULL);
         if (r < 0)
                 return r;
-        if (json_get_u64(o, "NCPU", 1 << 20, &cpus, NULL) < 0 || json_get_u64(o, "MemTotal", INT64_MAX, &memory, NULL) < 0)
+        if (json_get_u64(o, "NCPU", 1 << 20, &cpus, NULL) < 0 || json_get_u64(o, "MemTotal", INT64_MAX, &memory, NULL) < 0 ||
+            json_get_bool(o, "CpuCfsQuota", &quota, NULL) < 0)
                 return -EBADMSG;
         ret->cpus = (uint32_t) cpus;
         ret->memory_mib = memory / MIB;
+        ret->no_cpu_limit = !quota;
         return 0;
 }
 

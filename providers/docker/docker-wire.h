@@ -23,6 +23,7 @@ typedef struct DockerEngine {
         uint32_t minimum, maximum;      /* of what it speaks */
         uint32_t cpus;                  /* of its machine; 0: not known */
         uint64_t memory_mib;            /* likewise */
+        bool no_cpu_limit;              /* its kernel, or what it sees of control groups, cannot limit CPU time */
 } DockerEngine;
 
 /* Parsers: 0, or -EBADMSG (nothing is said of what), -ENOMEM. Their results are freed by the _done() function, also after a failure. */
