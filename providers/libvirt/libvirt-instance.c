@@ -191,6 +191,9 @@ static int check_request(const PeerpodInstanceSpec *spec, PeerpodError *error) {
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "Memory of %" PRIu64 " MiB is out of range.", spec->memory_mib);
         if (spec->gpus > 0)
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "GPUs are not supported by provider 'libvirt'.");
+        if (spec->flags & PEERPOD_INSTANCE_MULTI_NIC)
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION,
+                                         "A second interface (EXTERNAL_NETWORK_VIA_PODVM) is not supported by provider 'libvirt'.");
         return 0;
 }
 

@@ -5,6 +5,7 @@
 
 #include "adaptor/volumes.h"
 #include "basic/io.h"
+#include "basic/json.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 #include "userdata/cloud-config.h"
@@ -48,6 +49,23 @@ static int append_volumes(sd_bus_message *m, const SandboxRecord *record) {
         return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
+/* A pod whose external traffic leaves by an interface of its VM's own needs a VM with two. */
+static int append_multi_nic(sd_bus_message *m, const SandboxRecord *record) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        bool external = false;
+        int r;
+
+        if (!record->pod_network)
+                return 0;
+        r = json_parse(record->pod_network, strlen(record->pod_network), &o, /* ret_error= */ NULL);
+        if (r < 0)
+                return r;
+        r = json_get_bool(o, "external-net-via-pod-vm", &external, /* ret_error= */ NULL);
+        if (r < 0 || !external)
+                return r;
+        return sd_bus_message_append(m, "{sv}", "multi-nic", "b", true);
+}
+
 static int append_spec(sd_bus_message *m, const SandboxRecord *record) {
         int r;
 
@@ -81,6 +99,9 @@ static int append_spec(sd_bus_message *m, const SandboxRecord *record) {
                         return r;
         }
 
+        r = append_multi_nic(m, record);
+        if (r < 0)
+                return r;
         r = append_volumes(m, record);
         if (r < 0)
                 return r;

@@ -8,6 +8,7 @@
  * OPERATION=ACTION:
  *         start-proxy, start-socket, stop-proxy, stop-socket   fail | hang (until another job of the unit comes)
  *         inspect, setup, teardown, probe, has-netns           KIND:TEXT, KIND as in our D-Bus error names; crash
+ *         inspect                                              external (a pod with an interface of its own for external traffic)
  *         probe                                                no:TEXT
  *         has-netns                                            no
  *         polkit                                               no | challenge | wait (until the order is gone) */
@@ -23,10 +24,12 @@
 #include "basic/strv.h"
 #include "basic/util.h"
 
-#define POD_NETWORK "{\"podip\": \"10.128.0.2/24\", \"pod-hw-addr\": \"0a:58:0a:80:00:02\", \"interface\": \"eth0\", "           \
+#define POD_NETWORK_OF(external) "{\"podip\": \"10.128.0.2/24\", \"pod-hw-addr\": \"0a:58:0a:80:00:02\", \"interface\": \"eth0\", "           \
                     "\"worker-node-ip\": \"10.10.0.1/16\", \"tunnel-type\": \"vxlan\", \"routes\": null, \"neighbors\": null, "     \
                     "\"mtu\": 1450, \"index\": 0, \"vxlan-port\": 4789, \"vxlan-id\": 555007, \"dedicated\": false, "               \
-                    "\"external-net-via-pod-vm\": false}"
+                    "\"external-net-via-pod-vm\": " external "}"
+#define POD_NETWORK POD_NETWORK_OF("false")
+#define POD_NETWORK_EXTERNAL POD_NETWORK_OF("true")
 
 typedef struct Unit {
         TAILQ_ENTRY(Unit) units;
@@ -365,7 +368,7 @@ static int method_inspect(sd_bus_message *m, void *userdata, sd_bus_error *error
                 r = strv_extend(&tunnels, id);
                 assert(r >= 0);
         }
-        return sd_bus_reply_method_return(m, "s", POD_NETWORK);
+        return sd_bus_reply_method_return(m, "s", streq(order("inspect"), "external") ? POD_NETWORK_EXTERNAL : POD_NETWORK);
 }
 
 static int method_setup(sd_bus_message *m, void *userdata, sd_bus_error *error) {

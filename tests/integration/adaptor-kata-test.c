@@ -155,6 +155,40 @@ static void fractions_of_a_cpu_are_rounded_up(void **state) {
         ttrpc_client_free(client);
 }
 
+static void a_pod_with_an_external_interface_gets_a_vm_with_two(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+
+        control_fakes(t, "inspect=external\n");
+        create_ok(t, client);
+        start_ok(t, client);
+        assert_int_equal(count(path_of(t, "provider/" INSTANCE), "multi-nic\n"), 1);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+
+        control_fakes(t, "");
+        create_ok(t, client);
+        start_ok(t, client);
+        assert_int_equal(count(path_of(t, "provider/" INSTANCE), "multi-nic\n"), 0);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
+static void the_gpu_model_reaches_the_provider(void **state) {
+        Test *t = *state;
+        TtrpcClient *client = connect_shim(t);
+        Call c;
+
+        begin_create(client, &c, ID, NETNS, "web", &(Annotation) { P "default_gpu_model", "a100" });
+        finish(t, &c, TTRPC_OK);
+        start_ok(t, client);
+        assert_int_equal(count(path_of(t, "provider/" INSTANCE), "gpu-model=a100\n"), 1);
+        stop_ok(t, client);
+        wait_until(t, all_gone(t));
+        ttrpc_client_free(client);
+}
+
 static void no_text_is_taken_for_not_found_by_kata(void **state) {
         Test *t = *state;
         TtrpcClient *client = connect_shim(t);
@@ -195,6 +229,8 @@ int main(int argc, char *argv[]) {
                 cmocka_unit_test_setup_teardown(a_start_without_a_deadline_has_ours, setup_hasty, teardown),
                 TEST(too_much_user_data_is_refused_before_the_vm_is_made),
                 TEST(fractions_of_a_cpu_are_rounded_up),
+                TEST(a_pod_with_an_external_interface_gets_a_vm_with_two),
+                TEST(the_gpu_model_reaches_the_provider),
                 TEST(no_text_is_taken_for_not_found_by_kata),
                 TEST(a_socket_path_that_is_no_socket_is_left_alone),
         };

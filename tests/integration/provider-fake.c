@@ -191,6 +191,10 @@ static int write_instance(const char *path, const PeerpodInstanceSpec *spec, con
         (void) fprintf(file, "sandbox=%s\nnode=%s\nid=%s\nvcpus=%u\nmemory=%" PRIu64 "\nimage=%s\npod=%s/%s\nuser-data-size=%" PRIu64 "\n",
                        spec->sandbox_id, spec->node, id, spec->vcpus, spec->memory_mib, spec->image,
                        spec->pod_namespace, spec->pod_name, spec->user_data_size);
+        if (spec->flags & PEERPOD_INSTANCE_MULTI_NIC)
+                (void) fprintf(file, "multi-nic\n");
+        if (PEERPOD_HAS(spec, gpu_model) && spec->gpu_model[0])
+                (void) fprintf(file, "gpu-model=%s\n", spec->gpu_model);
         if (PEERPOD_HAS(spec, n_volumes))
                 for (uint64_t i = 0; i < spec->n_volumes; i++)
                         (void) fprintf(file, "volume-%" PRIu64 "=%s\n", i, spec->volumes[i]);
