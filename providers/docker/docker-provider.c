@@ -139,7 +139,8 @@ static int find_file(const char *directory, const char *name, char **ret, Peerpo
 static int open_http(Docker *d, const PeerpodConfig *config, const PeerpodCall *call, PeerpodError *error) {
         const char *directory = config->values[OPTION_CERT_PATH];
         _cleanup_(freep) char *ca = NULL, *cert = NULL, *key = NULL;
-        CloudHttpConfig http = { .user_agent = "peerpod-docker/" PEERPOD_VERSION, .ca_file = "", .tries_max = 8 };
+        CloudHttpConfig http = { .user_agent = "peerpod-docker/" PEERPOD_VERSION, .ca_file = "", .tries_max = 8,
+                .pause_usec = USEC_PER_SEC / 4, .pause_max_usec = 4 * USEC_PER_SEC };
         bool tls = false;
         int r;
 
