@@ -140,7 +140,8 @@ int docker_network_check(Docker *d, const PeerpodCall *call, PeerpodError *error
         if (r < 0)
                 return r;
         if (reply.status == 404)
-                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "The engine has no network '%.128s' (DOCKER_NETWORK_NAME).", d->network);
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "The engine has no network '%.128s' (DOCKER_NETWORK_NAME).",
+                                         d->network);
         if (reply.status != 200)
                 return docker_fail(error, request.what, &reply, PEERPOD_E_NONE);
         r = docker_parse_network(reply.body, reply.size, &driver);
@@ -414,6 +415,17 @@ static int make_or_take_over(Docker *d, const PeerpodCall *call, const PeerpodIn
         }
 }
 
+/* A container has no type but its limits. */
+static void write_type(const DockerCreate *create, PeerpodInstance *ret) {
+        char cpus[24] = "", memory[32] = "";
+
+        if (create->vcpus > 0)
+                (void) snprintf(cpus, sizeof(cpus), ", %" PRIu32 " vCPU", create->vcpus);
+        if (create->memory_mib > 0)
+                (void) snprintf(memory, sizeof(memory), ", %" PRIu64 " MiB", create->memory_mib);
+        (void) snprintf(ret->type, sizeof(ret->type), "container%s%s", cpus, memory);
+}
+
 int docker_create(void *provider, const PeerpodCall *call, const PeerpodInstanceSpec *spec, PeerpodInstance *ret, PeerpodError *error) {
         bool runs = false, ours = false, unknown = false;
         DockerCreate create = {};
@@ -431,6 +443,7 @@ int docker_create(void *provider, const PeerpodCall *call, const PeerpodInstance
                 .pod_name = spec->pod_name,
                 .pod_namespace = spec->pod_namespace,
                 .capabilities = d->capabilities,
+                .privileged = d->privileged,
                 .pids_max = d->pids_max,
         };
         r = check_request(d, spec, error);
@@ -459,7 +472,7 @@ int docker_create(void *provider, const PeerpodCall *call, const PeerpodInstance
         if (r < 0 && (ours || unknown))
                 undo(d, call, spec, unknown);
         if (r == 0)
-                (void) snprintf(ret->type, sizeof(ret->type), "container, %" PRIu32 " vCPU, %" PRIu64 " MiB", create.vcpus, create.memory_mib);
+                write_type(&create, ret);
         return r;
 }
 

@@ -29,6 +29,7 @@ enum {
         OPTION_MEMORY,
         OPTION_PIDS,
         OPTION_CAPABILITIES,
+        OPTION_PRIVILEGED,
         _OPTION_MAX,
 };
 
@@ -63,6 +64,8 @@ static const PeerpodOption options[_OPTION_MAX] = {
                 "AUDIT_WRITE,CHOWN,DAC_OVERRIDE,DAC_READ_SEARCH,FOWNER,FSETID,KILL,MKNOD,NET_ADMIN,NET_BIND_SERVICE,NET_RAW,SETFCAP,SETGID,"
                 "SETPCAP,SETUID,SYS_ADMIN,SYS_CHROOT,SYS_PTRACE",
                 "Capabilities of the container, all others dropped", .type = PEERPOD_OPTION_LIST },
+        [OPTION_PRIVILEGED] = { "docker-privileged", "DOCKER_PRIVILEGED", "false",
+                "A privileged container, for images that need one", .type = PEERPOD_OPTION_BOOL },
 };
 
 static int refuse(PeerpodError *error, const PeerpodConfig *config, unsigned option, const char *why) {
@@ -166,7 +169,7 @@ static int open_http(Docker *d, const PeerpodConfig *config, const PeerpodCall *
                 http.key_file = key;
         }
         if (!tls && !http.unix_socket)
-                peerpod_log(call, LOG_WARNING, "The engine is spoken to without TLS: whoever is on the way reads the keys of pod VMs, and may use the engine.");
+                peerpod_log(call, LOG_WARNING, "The engine is spoken to without TLS: whoever is on the way reads pod VMs' keys, and may use the engine.");
         return cloud_http_new(&http, &d->http, error);
 }
 
@@ -202,6 +205,7 @@ static int read_settings(Docker *d, const PeerpodConfig *config, PeerpodError *e
                 if (n > 32 || strspn(item, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") < n)
                         return refuse(error, config, OPTION_CAPABILITIES, "it is no list of capabilities such as 'NET_ADMIN,SYS_ADMIN'");
         d->pull = config_bool(config, OPTION_IMAGE_PULL);
+        d->privileged = config_bool(config, OPTION_PRIVILEGED);
         d->vcpus = (uint32_t) config_uint(config, OPTION_CPU);
         d->memory_mib = config_uint(config, OPTION_MEMORY);
         d->pids_max = config_uint(config, OPTION_PIDS);

@@ -20,7 +20,7 @@ typedef struct Docker {
         char *registry;                 /* that registry_auth is for, or NULL */
         char *registry_auth;            /* X-Registry-Auth; secret; or NULL */
         char *capabilities;             /* PEERPOD_OPTION_LIST */
-        bool pull;
+        bool pull, privileged;
         uint32_t api_version;           /* the highest to be spoken, as docker_version_parse() has it */
         uint32_t vcpus;                 /* of a pod VM whose pod asks for none; 0: no limit */
         uint64_t memory_mib;            /* likewise */

@@ -100,6 +100,7 @@ int docker_image_registry(const char *image, char **ret);
 typedef struct DockerCreate {
         const char *image, *network, *node, *sandbox_id, *name, *pod_name, *pod_namespace;
         const char *capabilities;       /* PEERPOD_OPTION_LIST */
+        bool privileged;                /* instead of them */
         uint32_t vcpus;                 /* 0: no limit */
         uint64_t memory_mib;            /* likewise */
         uint64_t pids_max;              /* likewise */

@@ -85,7 +85,7 @@ static int add_storage(json_object *host, const DockerCreate *c) {
         return json_set(host, "Tmpfs", tmpfs);
 }
 
-/* Not "Privileged": what a pod VM's systemd, network and containers need, and no more. */
+/* Mostly not "Privileged": what a pod VM's systemd, network and containers need, and no more. */
 static int add_security(json_object *host, const DockerCreate *c) {
         static const char *const all[] = { "ALL", NULL }, *const none[] = { NULL };
         static const char *const options[] = { "seccomp=unconfined", "apparmor=unconfined", NULL };
@@ -96,6 +96,11 @@ static int add_security(json_object *host, const DockerCreate *c) {
 
         if (!add)
                 return -ENOMEM;
+        if (c->privileged) {
+                json_object_put(add);
+                r = json_set_bool(host, "Privileged", true);
+                return r < 0 ? r : json_set_string(host, "CgroupnsMode", "private");
+        }
         for (const char *p = c->capabilities; list_next(&p, &item, &n);) {
                 json_object *s = json_object_new_string_len(item, (int) n);
 

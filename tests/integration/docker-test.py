@@ -19,10 +19,18 @@ rig = importlib.util.module_from_spec(importlib.util.spec_from_loader("docker_ri
 loader.exec_module(rig)
 
 if "--inside" not in sys.argv:
+    # A module with sanitizers wants theirs to be loaded first. What the interpreter leaves at its end is no leak of the module's.
+    linked = subprocess.run(["ldd", sys.argv[2]], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    sanitizers = [w for w in linked if w.startswith("/") and ("libasan" in w or "libubsan" in w)]
+    if sanitizers:
+        os.environ["LD_PRELOAD"] = ":".join(sanitizers)
+        os.environ["ASAN_OPTIONS"] = os.environ.get("PEERPOD_ASAN_OPTIONS", "detect_leaks=0")
     # The engine's bridge and rules are in here, and gone with it.
     os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", sys.executable, *sys.argv, "--inside"])
 
 sys.argv.remove("--inside")
+os.environ.pop("LD_PRELOAD", None)
+os.environ.pop("ASAN_OPTIONS", None)
 PROVIDERD, MODULE = sys.argv[1:3]
 CALLS = ["version", "info", "network", "image", "create", "archive", "start", "inspect"]    # of one create
 FAULTS = ["refused", "reset", "lost", 500, 503, 429, 401, 403, 404, "cut", "garbage", "stall"]
@@ -123,6 +131,20 @@ def only_listed_capabilities_are_given(engine):
         _, out = engine.run(n, "/bin/busybox", "grep", "CapBnd", "/proc/1/status")
         assert int(out.split()[1], 16) == 1 << 0 | 1 << 12, out
         m.remove(n)
+
+
+def a_privileged_one_is_made_only_if_the_settings_say_so(engine):
+    n = name()
+    with proxy(engine) as p, module(engine, p.path, DOCKER_PRIVILEGED="true") as m:
+        try:
+            m.create(n)
+            assert engine.inspect(n)["HostConfig"]["Privileged"]
+        except rig.Failure as e:
+            # Where this machine itself has less than all, the runtime cannot.
+            assert "apply caps" in e.text, e
+            nothing_left(engine)
+        m.remove(n)
+        assert b'"Privileged":true' in next(c for c in p.calls if c[0] == "create")[4]
 
 
 def the_pod_s_size_is_its_limit(engine):
@@ -536,7 +558,7 @@ def a_hundred_at_once_against_an_engine_that_throttles(engine):
 
 CASES = [
     a_container_is_made_with_its_user_data_and_runs, its_owner_is_in_its_labels, it_is_not_privileged, only_listed_capabilities_are_given,
-    the_pod_s_size_is_its_limit, the_settings_are_the_limit_of_a_pod_that_asks_for_none,
+    a_privileged_one_is_made_only_if_the_settings_say_so, the_pod_s_size_is_its_limit, the_settings_are_the_limit_of_a_pod_that_asks_for_none,
     more_than_the_machine_has_is_refused_before_anything_is_made, what_it_cannot_do_is_refused_before_any_call,
     the_largest_user_data_arrives_whole, a_second_create_is_the_first_one, a_create_that_was_cut_off_is_taken_up,
     a_container_of_somebody_else_is_left_alone, gone_is_deleted, its_volumes_go_with_it, find_tells_a_node_s_own_in_whatever_state,
