@@ -18,7 +18,7 @@
 
 /* EC2 is eventually consistent: what was made may not be described yet (EC2 User Guide, "Eventual consistency in the Amazon EC2 API"). */
 #define VISIBLE_USEC (60 * USEC_PER_SEC)
-#define LOOKS_AFTER_UNKNOWN 6
+#define LOOKS_AFTER_UNKNOWN 4
 
 /* A token stands for its first instance for good, terminated or not. Each attempt after that takes the next one of a fixed row. */
 #define TOKENS_MAX 16

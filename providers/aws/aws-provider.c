@@ -15,6 +15,7 @@
 
 #define CREDENTIALS_EARLY_USEC (5 * 60 * USEC_PER_SEC)
 #define METADATA_EARLY_USEC (30 * USEC_PER_SEC)
+#define TRIES_MAX 8             /* many pods may start at once, and all meet the same throttle */
 #define TAGS_MAX 40             /* 50 on a resource, less ours */
 
 enum {
@@ -317,13 +318,14 @@ static void tell_settings(const Aws *a, const PeerpodCall *call) {
 
 static int aws_open(const PeerpodConfig *config, const PeerpodCall *call, void **ret, PeerpodError *error) {
         _cleanup_(aws_closep) Aws *a = NULL;
-        CloudHttpConfig http = { .user_agent = "peerpod-aws/" PEERPOD_VERSION, .ca_file = environment_or("AWS_CA_BUNDLE", "") };
+        CloudHttpConfig http = { .user_agent = "peerpod-aws/" PEERPOD_VERSION, .ca_file = environment_or("AWS_CA_BUNDLE", ""),
+                                 .tries_max = TRIES_MAX };
         int r;
 
         a = new(Aws);
         if (!a)
                 return oom(error);
-        *a = (Aws) { .log = config->log, .log_userdata = config->log_userdata };
+        *a = (Aws) {};
         (void) pthread_mutex_init(&a->mutex, NULL);
 
         r = read_settings(a, config, error);

@@ -118,13 +118,15 @@ static void add_network(const Aws *a, const AwsPlan *p, Form *f) {
 }
 
 static void add_root(const Aws *a, const AwsPlan *p, Form *f) {
+        uint64_t gib = MAX(a->root_gib, p->image.root_gib);
+
         /* Of a template's own image we know nothing. */
         if (isempty(p->image.root_device))
                 return;
         form_add(f, "BlockDeviceMapping.1.DeviceName", p->image.root_device);
         form_add(f, "BlockDeviceMapping.1.Ebs.DeleteOnTermination", "true");
-        if (a->root_gib > 0)
-                form_addf(f, "BlockDeviceMapping.1.Ebs.VolumeSize", "%" PRIu64, MAX(a->root_gib, p->image.root_gib));
+        if (gib > 0)
+                form_addf(f, "BlockDeviceMapping.1.Ebs.VolumeSize", "%" PRIu64, gib);
         if (!isempty(a->kms_key)) {
                 form_add(f, "BlockDeviceMapping.1.Ebs.Encrypted", "true");
                 form_add(f, "BlockDeviceMapping.1.Ebs.KmsKeyId", a->kms_key);

@@ -60,8 +60,6 @@ typedef struct Aws {
         char *known_region, *known_subnet, *known_groups, *known_key;
         AwsImage images[AWS_IMAGES_MAX];
         size_t n_images;
-        PeerpodLog log;
-        void *log_userdata;
 } Aws;
 
 /* aws_known() - a copy of what @field holds now, or "" */

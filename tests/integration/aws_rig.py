@@ -251,6 +251,9 @@ class Peer:
             self.keys = {KEY_ID: (SECRET, "")}  # id → (secret, session token)
             self.calls = []                     # (service, arguments) with "Action"
             self.faults = {}                    # action → list of faults, each used once
+            self.fault_at = None                # (number of the call from now on, fault)
+            self.on_call = None                 # called with the action before anything is done
+            self.on_run = None                  # called with each instance that RunInstances has made
             self.answer = None                  # (action, arguments) → (status, code) or None
             self.tokens = {}                    # ClientToken → (parameters, reply)
             self.token_misses = 0
@@ -391,10 +394,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         service = "sts" if params["Version"] == "2011-06-15" else "ec2"
         action = params["Action"]
         with peer.lock:
-            script = peer.faults.get(action) or peer.faults.get("*")
+            script = peer.faults.get(action)
             fault = script.pop(0) if script else None
+            if peer.fault_at:
+                n, at = peer.fault_at
+                peer.fault_at = (n - 1, at) if n > 1 else None
+                fault = at if n == 1 else fault
+        if callable(fault):
+            fault = fault()
         if fault == "reset-before":
             self.reset()
+            return
+        if fault == "hold":
+            self.hold(peer)
             return
         if fault in BEFORE:
             self.refuse(service, fault)
@@ -441,6 +453,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             refused = self.check_signature(peer, body)
             if refused:
                 return 403, error_body(service, *refused).encode()
+        if peer.on_call:
+            peer.on_call(action)
         with peer.lock:
             peer.calls.append((service, {"Action": action, **arguments}))
             scripted = peer.answer(action, arguments) if peer.answer else None
@@ -487,6 +501,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, reply = self.ask_moto(peer, "ec2", body)
             if token and status == 200:
                 peer.tokens[token] = (params, status, reply)
+            if status == 200 and peer.on_run:
+                peer.on_run(peer.ec2.get_instance(reply.split(b"<instanceId>")[1].split(b"<")[0].decode()))
         return status, reply
 
     @staticmethod
@@ -505,6 +521,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             text = urllib.parse.parse_qsl(body.decode(), keep_blank_values=True)
             body = urllib.parse.urlencode([(k, str(peer.page_size) if k == "MaxResults" else v) for k, v in text]).encode()
         r = Client(peer.app).post("/", data=body, headers=headers, base_url=f"http://{service}.{REGION}.amazonaws.com")
+        if b"Action=DescribeInstanceTypes&" in body:    # moto does not tell of features
+            return r.status_code, b"<instanceType>".join(
+                part.replace(b"<processorInfo>", b"<processorInfo><supportedFeatures><item>amd-sev-snp</item></supportedFeatures>")
+                if part.startswith(b"m6a.") else part for part in r.data.split(b"<instanceType>"))
         if service == "sts" and b"<SecretAccessKey>" in r.data:
             get = lambda tag: r.data.split(f"<{tag}>".encode())[1].split(b"<")[0].decode()
             peer.keys[get("AccessKeyId")] = (get("SecretAccessKey"), get("SessionToken"))
