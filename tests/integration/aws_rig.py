@@ -245,8 +245,10 @@ class Peer:
         self.reset()
         self.thread.start()
 
-    def reset(self):
-        moto_api_backend.reset()
+    def reset(self, keep=False):
+        """@keep: what moto has; making its images anew takes a while"""
+        if not keep:
+            moto_api_backend.reset()
         with self.lock:
             self.keys = {KEY_ID: (SECRET, "")}  # id → (secret, session token)
             self.calls = []                     # (service, arguments) with "Action"
@@ -264,7 +266,8 @@ class Peer:
             self.clock_offset = 0
             self.released = threading.Event()   # set: slow answers go on
             self.problems.clear()
-        self.network()
+        if not keep:
+            self.network()
 
     def network(self):
         ec2 = self.ec2
