@@ -23,9 +23,9 @@
 #define PAUSE_MAX_USEC (20 * USEC_PER_SEC)
 #define TIMEOUT_USEC (60 * USEC_PER_SEC)
 #define CONNECT_TIMEOUT_MSEC 10000L
+#define THROTTLED_TRIES 10              /* times as many where the server has done nothing, and wants it later */
 #define HEADERS_SIZE_MAX (64U << 10)
 
-DEFINE_CLEANUP(CURL*, curl_easy_cleanup);
 DEFINE_CLEANUP(struct curl_slist*, curl_slist_free_all);
 DEFINE_CLEANUP(CURLU*, curl_url_cleanup);
 
@@ -625,17 +625,20 @@ static uint64_t pause_before(const CloudHttp *h, const HttpRequest *q, const Htt
         for (unsigned i = 0; i < repetition && limit < h->pause_max_usec; i++)
                 limit *= 2;
         limit = MIN(limit, h->pause_max_usec);
-        /* Some jitter on top, lest all that were throttled come back together. */
-        return asked > 0 ? usec_add(asked, random_below(MIN(asked, h->pause_usec))) : random_below(limit);
+        /* Some jitter on top, lest all that were throttled come back together; more when what was asked for has not sufficed. */
+        if (asked > 0)
+                return usec_add(asked, random_below(repetition == 0 ? MIN(asked, h->pause_usec) : limit));
+        return random_below(limit);
 }
 
 static HttpVerdict judge(const HttpRequest *q, const HttpReply *reply) {
         return q->api && q->api->judge ? q->api->judge(q->api->userdata, reply) : http_judge_by_status(NULL, reply);
 }
 
-/* Is there another try? A pause that would outlast the call is none. */
-static bool may_repeat(const CloudHttp *h, const PeerpodCall *call, unsigned n_tries, uint64_t pause) {
-        return n_tries < h->tries_max && usec_add(now_usec(CLOCK_MONOTONIC), pause) < call->deadline_usec;
+/* Is there another try? A pause that would outlast the call is none. Who is only told to come later does so for long: of a crowd that is
+ * throttled, someone is unlucky several times in a row. */
+static bool may_repeat(const CloudHttp *h, const PeerpodCall *call, unsigned n_tries, bool throttled, uint64_t pause) {
+        return n_tries < (throttled ? h->tries_max * THROTTLED_TRIES : h->tries_max) && usec_add(now_usec(CLOCK_MONOTONIC), pause) < call->deadline_usec;
 }
 
 int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *q, HttpReply *ret, bool *ret_sent, PeerpodError *error) {
@@ -680,7 +683,7 @@ int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *q, Ht
                 }
 
                 pause = pause_before(h, q, outcome == OUTCOME_REPLY ? &reply : NULL, n_tries - 1);
-                if (!may_repeat(h, call, n_tries, pause) || (outcome == OUTCOME_REPLY && q->on_body)) {
+                if (!may_repeat(h, call, n_tries, outcome == OUTCOME_REPLY && verdict == HTTP_AGAIN_UNDONE, pause) || (outcome == OUTCOME_REPLY && q->on_body)) {
                         if (outcome == OUTCOME_REPLY)
                                 *ret = reply;
                         else

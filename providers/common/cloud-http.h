@@ -51,7 +51,7 @@ typedef struct CloudHttpConfig {
         const char *pinned_key;         /* "sha256//BASE64": that public key instead of any authority; or NULL */
         const char *unix_socket;        /* every connection goes there; or NULL */
         uint32_t connections_max;       /* to one host; 0: 16 */
-        uint32_t tries_max;             /* 0: 5 */
+        uint32_t tries_max;             /* 0: 5; ten times as many where the server only wants it later (HTTP_AGAIN_UNDONE) */
         uint64_t pause_usec;            /* the longest before the first repetition, doubled for each; 0: 500 ms */
         uint64_t pause_max_usec;        /* 0: 20 s */
         const char *cert_file, *key_file; /* PEM of a client certificate; or NULL */
