@@ -518,6 +518,33 @@ def each_call_of_a_create_may_fail_in_each_way_once(engine):
     nothing_left(engine)
 
 
+def each_call_of_a_delete_may_fail_in_each_way_once(engine):
+    def one(call, fault):
+        n, seconds = name(), 3 if fault == "stall" else 60
+        engine.json("POST", f"/containers/create?name={n}", {
+            "Image": IMAGE, "Labels": {"peerpod-name": n, "peerpod-sandbox": "sandbox-1", "peerpod-node": "node-1"}})
+        with proxy(engine, lambda label, k: fault if label == call and k == 1 else None) as p, module(engine, p.path) as m:
+            try:
+                m.remove(n, seconds=seconds)
+                result = "gone"
+            except rig.Failure as e:
+                result = e.kind
+                # What is not known to be gone is deleted again.
+                m.remove(n)
+            assert p.counts.get(call), f"no {call} was made"
+        # Where the proxy itself says that there is none, it is believed.
+        if fault == 404 and result == "gone":
+            engine.ask("DELETE", f"/containers/{n}?force=1&v=1")
+        assert not engine.inspect(n), (call, fault, result)
+        if fault in ("refused", "reset", "lost", 429, 500, 503, "cut"):
+            assert result == "gone", f"{call} {fault}: {result}"
+        return f"{call} {fault}: {result}"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for text in pool.map(lambda cf: one(*cf), [(c, f) for f in reversed(FAULTS) for c in ("inspect", "remove", "volumes")]):
+            print("  ", text, flush=True)
+    nothing_left(engine)
+
+
 def a_cancel_at_each_call_ends_the_create(engine):
     def one(call):
         n, cancel = name(), rig.Cancel()
@@ -573,7 +600,8 @@ CASES = [
     it_waits_until_the_image_s_check_is_content, another_network_is_joined, a_network_that_is_none_is_refused,
     the_api_s_version_is_one_that_both_speak, an_engine_that_became_another_one_is_asked_anew,
     without_an_engine_it_opens_and_says_so_when_asked, throttled_requests_are_made_again, wrong_settings_are_refused, check_says_what_is_wrong,
-    each_call_of_a_create_may_fail_in_each_way_once, a_cancel_at_each_call_ends_the_create,
+    each_call_of_a_create_may_fail_in_each_way_once,
+    each_call_of_a_delete_may_fail_in_each_way_once, a_cancel_at_each_call_ends_the_create,
     a_hundred_at_once_against_an_engine_that_throttles, an_engine_that_restarts_keeps_and_finds_them,
     # The last one: a second engine takes the first one's bridge away.
     tls_is_spoken_and_verified,
