@@ -134,8 +134,12 @@ static int find_file(const char *directory, const char *name, char **ret, Peerpo
                 path = NULL;
                 return oom(error);
         }
-        if (access(path, F_OK) == 0)
+        if (access(path, F_OK) == 0) {
+                if (access(path, R_OK) < 0)
+                        return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "File '%.256s' (DOCKER_CERT_PATH) cannot be read: %s", path,
+                                                 strerror(errno));
                 *ret = TAKE_PTR(path);
+        }
         return 0;
 }
 

@@ -4,8 +4,6 @@
 
 Usage: docker-test.py PROVIDERD MODULE.so [CASE...]"""
 import concurrent.futures
-import importlib.machinery
-import importlib.util
 import os
 import pathlib
 import subprocess
@@ -14,9 +12,8 @@ import tempfile
 import threading
 import time
 
-loader = importlib.machinery.SourceFileLoader("docker_rig", str(pathlib.Path(__file__).with_name("docker-rig.py")))
-rig = importlib.util.module_from_spec(importlib.util.spec_from_loader("docker_rig", loader))
-loader.exec_module(rig)
+import cloud_rig
+import docker_rig as rig
 
 if "--inside" not in sys.argv:
     # A module with sanitizers wants theirs to be loaded first. What the interpreter leaves at its end is no leak of the module's.
@@ -94,6 +91,18 @@ def a_container_is_made_with_its_user_data_and_runs(engine):
         status, out = engine.run(n, "/bin/busybox", "stat", "-c", "%a %u", "/media/cidata")
         assert (status, out.strip()) == (0, "700 0"), out
         m.remove(n, id=id)
+    nothing_left(engine)
+
+
+def the_service_makes_finds_and_deletes_one(engine):
+    n, secret = name(), "s3cret-5d1c"
+    with cloud_rig.Daemon(PROVIDERD, MODULE, {"DOCKER_HOST": f"unix://{engine.socket}", "DOCKER_PODVM_IMAGE": IMAGE}) as d:
+        id, kind, addresses = d.create("sandbox-s", name=n, node="node1", user_data=f"#cloud-config\n# {secret}\n".encode(), vcpus=1)
+        assert addresses == [engine.inspect(id)["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]] and "1 vCPU" in kind, kind
+        assert [tuple(f) for f in d.find("node1")] == [("sandbox-s", n, id)]
+        d.delete("sandbox-s", n)
+        d.delete("sandbox-s", n, id)
+        assert d.find("node1") == [] and secret not in d.log()
     nothing_left(engine)
 
 
@@ -405,11 +414,7 @@ def wrong_settings_are_refused(engine):
 
 def check_says_what_is_wrong(engine):
     def check(**environment):
-        env = {"CLOUD_PROVIDER": "docker", "STATE_DIRECTORY": str(DIRECTORY / "state"), "DOCKER_HOST": f"unix://{engine.socket}",
-               "DOCKER_PODVM_IMAGE": IMAGE, "PATH": os.environ["PATH"]} | environment
-        r = subprocess.run([PROVIDERD, "--module-directory", os.path.dirname(MODULE), "--check"], env=env, stdout=subprocess.PIPE,
-                           stderr=subprocess.STDOUT, text=True, timeout=120)
-        return r.returncode, r.stdout
+        return cloud_rig.check(PROVIDERD, MODULE, {"DOCKER_HOST": f"unix://{engine.socket}", "DOCKER_PODVM_IMAGE": IMAGE} | environment)
 
     status, out = check()
     assert status == 0 and "passed" in out, out
@@ -513,6 +518,33 @@ def each_call_of_a_create_may_fail_in_each_way_once(engine):
     nothing_left(engine)
 
 
+def each_call_of_a_delete_may_fail_in_each_way_once(engine):
+    def one(call, fault):
+        n, seconds = name(), 3 if fault == "stall" else 60
+        engine.json("POST", f"/containers/create?name={n}", {
+            "Image": IMAGE, "Labels": {"peerpod-name": n, "peerpod-sandbox": "sandbox-1", "peerpod-node": "node-1"}})
+        with proxy(engine, lambda label, k: fault if label == call and k == 1 else None) as p, module(engine, p.path) as m:
+            try:
+                m.remove(n, seconds=seconds)
+                result = "gone"
+            except rig.Failure as e:
+                result = e.kind
+                # What is not known to be gone is deleted again.
+                m.remove(n)
+            assert p.counts.get(call), f"no {call} was made"
+        # Where the proxy itself says that there is none, it is believed.
+        if fault == 404 and result == "gone":
+            engine.ask("DELETE", f"/containers/{n}?force=1&v=1")
+        assert not engine.inspect(n), (call, fault, result)
+        if fault in ("refused", "reset", "lost", 429, 500, 503, "cut"):
+            assert result == "gone", f"{call} {fault}: {result}"
+        return f"{call} {fault}: {result}"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for text in pool.map(lambda cf: one(*cf), [(c, f) for f in reversed(FAULTS) for c in ("inspect", "remove", "volumes")]):
+            print("  ", text, flush=True)
+    nothing_left(engine)
+
+
 def a_cancel_at_each_call_ends_the_create(engine):
     def one(call):
         n, cancel = name(), rig.Cancel()
@@ -557,7 +589,7 @@ def a_hundred_at_once_against_an_engine_that_throttles(engine):
 
 
 CASES = [
-    a_container_is_made_with_its_user_data_and_runs, its_owner_is_in_its_labels, it_is_not_privileged, only_listed_capabilities_are_given,
+    a_container_is_made_with_its_user_data_and_runs, the_service_makes_finds_and_deletes_one, its_owner_is_in_its_labels, it_is_not_privileged, only_listed_capabilities_are_given,
     a_privileged_one_is_made_only_if_the_settings_say_so, the_pod_s_size_is_its_limit, the_settings_are_the_limit_of_a_pod_that_asks_for_none,
     more_than_the_machine_has_is_refused_before_anything_is_made, what_it_cannot_do_is_refused_before_any_call,
     the_largest_user_data_arrives_whole, a_second_create_is_the_first_one, a_create_that_was_cut_off_is_taken_up,
@@ -568,7 +600,8 @@ CASES = [
     it_waits_until_the_image_s_check_is_content, another_network_is_joined, a_network_that_is_none_is_refused,
     the_api_s_version_is_one_that_both_speak, an_engine_that_became_another_one_is_asked_anew,
     without_an_engine_it_opens_and_says_so_when_asked, throttled_requests_are_made_again, wrong_settings_are_refused, check_says_what_is_wrong,
-    each_call_of_a_create_may_fail_in_each_way_once, a_cancel_at_each_call_ends_the_create,
+    each_call_of_a_create_may_fail_in_each_way_once,
+    each_call_of_a_delete_may_fail_in_each_way_once, a_cancel_at_each_call_ends_the_create,
     a_hundred_at_once_against_an_engine_that_throttles, an_engine_that_restarts_keeps_and_finds_them,
     # The last one: a second engine takes the first one's bridge away.
     tls_is_spoken_and_verified,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For docker-test.py: a provider module loaded into this process, a real dockerd of the test's own, and a proxy between the two that goes wrong by
+"""For docker-test.py: the module loaded into this process (the whole chain is in tests/e2e/run), a real dockerd of the test's own, and a proxy between the two that goes wrong by
 script. The caller is in a network namespace of its own, where dockerd makes its bridge and its rules."""
 import ctypes
 import http.client
@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import select
 import shutil
 import socket
@@ -187,7 +188,7 @@ class Engine:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.socket = str(self.directory / "docker.sock")
         self.log = open(self.directory / "log", "wb")
-        self.group = f"peerpod-test-{os.getpid()}"
+        self.group = f"peerpod-test-{secrets.token_hex(6)}"       # control groups are the machine's
         self.process = None
         self.arguments = arguments
         self.start()
