@@ -32,12 +32,29 @@ static int take_id(Creation *c, const char *id, PeerpodError *error) {
         return c->id ? 0 : oom(error);
 }
 
+/* Tags may come a little later than the instance. Returns 0 and *ret, or what failed. */
+static int get_tagged(Creation *c, const PeerpodCall *call, const char *id, IbmReply *ret, PeerpodError *error) {
+        uint64_t pause = 0;
+
+        for (unsigned i = 0;; i++) {
+                int r;
+
+                r = powervs_get_instance(c->powervs, call, id, ret, error);
+                if (r < 0 || c->asked || powervs_has_owner(ret->body) || i == LOOKS)
+                        return r;
+                ibm_reply_done(ret);
+                r = powervs_pause(call, &pause, error);
+                if (r < 0)
+                        return r;
+        }
+}
+
 /* 1: taken, 0: gone or on its way */
 static int adopt_one(Creation *c, const PeerpodCall *call, const char *id, PeerpodError *error) {
         _cleanup_(ibm_reply_done) IbmReply reply = {};
         int r;
 
-        r = powervs_get_instance(c->powervs, call, id, &reply, error);
+        r = get_tagged(c, call, id, &reply, error);
         if (r < 0)
                 return reply.status == 404 || reply.status == 410 ? 0 : r;
         if (!powervs_is_owned(reply.body, c->spec->sandbox_id) && (powervs_has_owner(reply.body) || !c->asked)) {

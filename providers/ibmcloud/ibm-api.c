@@ -203,8 +203,11 @@ int ibm_error(PeerpodError *error, const char *what, const HttpReply *reply, cha
         if (size > 0)
                 (void) snprintf(ret_code, size, "%s", strempty(code));
         r = http_error(error, what, reply, code, message);
+        /* Not of those whose rights are insufficient. */
+        if (reply->status != 400 && reply->status != 409 && reply->status != 422)
+                return r;
         for (size_t i = 0; i < ELEMENTSOF(exhausted); i++)
-                if (reply->status != 429 && reply->status < 500 && (strcasestr(strempty(code), exhausted[i]) || strcasestr(strempty(message), exhausted[i]))) {
+                if (strcasestr(strempty(code), exhausted[i]) || strcasestr(strempty(message), exhausted[i])) {
                         if (error)
                                 error->kind = PEERPOD_E_EXHAUSTED;
                         return peerpod_error_to_errno(PEERPOD_E_EXHAUSTED);

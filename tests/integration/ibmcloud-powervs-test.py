@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 
+sys.dont_write_bytecode = True
 import cloud_rig
 import ibm_peer
 from cloud_rig import wait_for

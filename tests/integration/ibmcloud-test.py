@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
 import cloud_rig
 import ibm_peer
 from cloud_rig import wait_for
