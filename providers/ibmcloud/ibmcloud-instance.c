@@ -75,19 +75,19 @@ static int adopt(Creation *c, const PeerpodCall *call, PeerpodError *error) {
         }
 }
 
-/* Lists lag behind: look more than once. */
-static int adopt_late(Creation *c, const PeerpodCall *call, PeerpodError *error) {
-        uint64_t pause = 0;
+/* Lists lag behind: look more than once, and for longer if it is known to be there. */
+static int adopt_late(Creation *c, const PeerpodCall *call, bool there, PeerpodError *error) {
+        uint64_t pause = 0, end = peerpod_now_usec() + APPEAR_USEC;
 
-        for (unsigned i = 0; i < LOOKS; i++) {
+        for (unsigned i = 1;; i++) {
                 int r = adopt(c, call, error);
 
-                if (r != 0)
+                if (r != 0 || (there ? peerpod_now_usec() >= end : i == LOOKS))
                         return r;
-                if (i + 1 < LOOKS && (r = vpc_pause(call, &pause, error)) < 0)
+                r = vpc_pause(call, &pause, error);
+                if (r < 0)
                         return r;
         }
-        return 0;
 }
 
 /* @ret_ambiguous: set on failure only */
@@ -118,9 +118,14 @@ static int post(Creation *c, const PeerpodCall *call, bool *ret_ambiguous, Peerp
         return r;
 }
 
-/* VPC refuses a second instance of that name; in which words is not said. */
-static bool name_may_be_taken(const PeerpodError *error) {
-        return (error->kind == PEERPOD_E_FAILED_PRECONDITION || error->kind == PEERPOD_E_INVALID_ARGUMENT) && strcasestr(error->text, "name");
+/* VPC refuses a second instance of that name ("validation_unique_failed"); the words are not part of the API. */
+static bool name_is_taken(const PeerpodError *error) {
+        static const char *const words[] = { "unique", "already", "duplicate", "in use" };
+
+        for (size_t i = 0; i < ELEMENTSOF(words); i++)
+                if (strcasestr(error->text, words[i]))
+                        return error->kind == PEERPOD_E_FAILED_PRECONDITION || error->kind == PEERPOD_E_INVALID_ARGUMENT;
+        return false;
 }
 
 /* One instance on c->request.target, or none. */
@@ -134,9 +139,9 @@ static int make(Creation *c, const PeerpodCall *call, PeerpodError *error) {
                 c->unresolved = r < 0 && (c->unresolved || ambiguous);
                 if (r == 0 || peerpod_call_check(call, NULL) < 0)
                         return r;
-                if (!ambiguous && !name_may_be_taken(error))
+                if (!ambiguous && !name_is_taken(error))
                         return r;
-                q = ambiguous ? adopt_late(c, call, &late) : adopt(c, call, &late);
+                q = adopt_late(c, call, /* there= */ !ambiguous, &late);
                 if (q > 0)
                         return 0;
                 if (q < 0)
@@ -225,7 +230,7 @@ static void undo(Creation *c, const PeerpodCall *call) {
         int r = 0;
 
         if (!c->id && c->unresolved)
-                r = adopt_late(c, &late, &error);
+                r = adopt_late(c, &late, /* there= */ false, &error);
         if (r >= 0 && c->id)
                 r = vpc_remove_instance(c->vpc, &late, c->id, c->spec->sandbox_id, &error);
         if (r < 0)

@@ -380,7 +380,7 @@ def server_json(c, s, tags=True):
               "memory": b["memory"], "processors": b["processors"], "procType": b["procType"], "osType": "rhel", "storageType": "tier3", "networkIDs": ["net-1"], "volumeIDs": []}
     if status == "ERROR":
         answer["fault"] = {"code": 500, "created": "2026-11-28T12:00:00.000Z", "details": "No valid host was found", "message": "scheduling"}
-    if tags:
+    if tags and s["gets"] > 0:
         answer["userTags"] = b.get("userTags", [])
     return answer
 

@@ -72,6 +72,17 @@ def creates_once():
         assert list(c.servers) == [id]
 
 
+def waits_for_tags():
+    """Tags that come later than the instance do not make it another owner's"""
+    with world() as (peer, c, d):
+        id = d.create("s1")[0]
+        c.build_gets, c.servers[id]["gets"] = 0, -3
+        assert d.create("s1")[0] == id
+        c.servers[id]["gets"] = -3
+        d.delete("s1")
+        assert c.left() == "" and len(c.created) == 1
+
+
 def has_sizes():
     """Fractions of processors, memory rounded up, types by name; what is none is refused"""
     with world(POWERVS_PROCESSORS="0.3", POWERVS_MEMORY="2.5", POWERVS_PROCESSOR_TYPE="capped", POWERVS_SYSTEM_TYPE="e980") as (peer, c, d):
@@ -268,7 +279,7 @@ def judges_itself():
     models.close()
 
 
-CASES = [creates_finds_and_removes, has_fixed_addresses, creates_once, has_sizes, refuses_what_it_cannot, deletes_what_is_stuck, reports_failed_instances, learns_images, renews_tokens,
+CASES = [creates_finds_and_removes, has_fixed_addresses, creates_once, waits_for_tags, has_sizes, refuses_what_it_cannot, deletes_what_is_stuck, reports_failed_instances, learns_images, renews_tokens,
          restarts_between, survives_throttling, survives_faults, survives_cold_faults, ends_slow_answers, ends_when_cancelled, checks_settings, judges_itself]
 
 if __name__ == "__main__":

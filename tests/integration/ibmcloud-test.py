@@ -94,6 +94,21 @@ def survives_eventual_consistency():
         assert addresses == ["10.0.0.1"] and len(c.created) == 1
 
 
+def finds_what_it_lost():
+    """A creation whose answer is lost is found although lists lag behind; where it is not found, its name tells"""
+    for hidden in (2, 5):
+        with world() as (peer, c, d):
+            d.create("warm")
+            peer.reset()
+            d.create("count")
+            (index,) = [r.index for r in peer.requests if (r.method, r.path) == ("POST", "/v1/instances")]
+            c.hidden_gets, n = hidden, len(c.created)
+            peer.reset({index: "reset"})
+            assert d.create("s1")[2] and len(c.created) == n + 1
+            d.delete("s1")
+            assert len(c.instances) == 2
+
+
 def restarts_between():
     """What a killed daemon has begun is adopted by the next one, or found and removed"""
     with ibm_peer.Peer() as peer:
@@ -386,7 +401,7 @@ def judges_itself():
         raise AssertionError(f"taken: {bad}")
 
 
-CASES = [creates_finds_and_removes, creates_once, finds_all_pages_and_orphans, survives_eventual_consistency, restarts_between, chooses_profiles, matches_images,
+CASES = [creates_finds_and_removes, creates_once, finds_all_pages_and_orphans, survives_eventual_consistency, finds_what_it_lost, restarts_between, chooses_profiles, matches_images,
          makes_confidential_vms, has_second_interface, learns_place_from_subnet, uses_dedicated_hosts, adds_cluster_group, tags_do_no_harm, refuses_what_it_cannot,
          reports_failed_instances, renews_tokens, uses_trusted_profiles, keeps_secrets, survives_throttling, survives_faults, survives_cold_faults, ends_slow_answers,
          ends_when_cancelled, checks_settings, judges_itself]
