@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """IBM Cloud as far as the modules ibmcloud and ibmcloud-powervs see it: IAM, VPC, global tagging, containers, instance metadata, Power
 Virtual Server. Each request is held against the vendor's own packages (ibm_sdk.py); what they do not know is a failure of the test."""
-import json
+import concurrent.futures
+import functools
 import re
-import threading
 import uuid
 
 import cloud_rig
@@ -459,3 +459,12 @@ ROUTES = [
     (rf"POST {W}/pvm-instances", power_create), (rf"GET {W}/pvm-instances", power_list), (rf"GET {W}/pvm-instances/([^/]+)", power_get), (rf"DELETE {W}/pvm-instances/([^/]+)", power_delete),
     (rf"GET {W}/services/dhcp", power_dhcp), (rf"GET {W}/services/dhcp/([^/]+)", power_dhcp_one), (rf"GET {W}/(images|networks)/([^/]+)", power_thing),
 ]
+
+
+def main(cases, only=None, at_once=5):
+    """cloud_rig.main(), with some cases at once: each has a world of its own, and they mostly wait"""
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        def begin(case):
+            future = pool.submit(case)
+            return functools.wraps(case)(lambda: future.result())
+        cloud_rig.main([begin(c) for c in cases if not only or only in c.__name__])

@@ -7,7 +7,6 @@ import base64
 import concurrent.futures
 import contextlib
 import sys
-import time
 
 sys.dont_write_bytecode = True
 import cloud_rig
@@ -283,4 +282,4 @@ CASES = [creates_finds_and_removes, has_fixed_addresses, creates_once, waits_for
          restarts_between, survives_throttling, survives_faults, survives_cold_faults, ends_slow_answers, ends_when_cancelled, checks_settings, judges_itself]
 
 if __name__ == "__main__":
-    cloud_rig.main(CASES, sys.argv[3] if len(sys.argv) > 3 else None)
+    ibm_peer.main(CASES, sys.argv[3] if len(sys.argv) > 3 else None)

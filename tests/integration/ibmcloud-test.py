@@ -5,11 +5,9 @@
 Usage: ibmcloud-test.py PROVIDERD MODULE.so [CASE]"""
 import concurrent.futures
 import contextlib
-import json
 import pathlib
 import sys
 import tempfile
-import time
 
 sys.dont_write_bytecode = True
 import cloud_rig
@@ -295,9 +293,6 @@ def survives_throttling():
         assert len(c.instances) == 100 and len(c.created) == 100
 
 
-WARM = {}
-
-
 def run_fault(fault):
     with world() as (peer, c, d):
         c.page = 50
@@ -407,4 +402,4 @@ CASES = [creates_finds_and_removes, creates_once, finds_all_pages_and_orphans, s
          ends_when_cancelled, checks_settings, judges_itself]
 
 if __name__ == "__main__":
-    cloud_rig.main(CASES, sys.argv[3] if len(sys.argv) > 3 else None)
+    ibm_peer.main(CASES, sys.argv[3] if len(sys.argv) > 3 else None)
