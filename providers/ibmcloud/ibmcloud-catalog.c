@@ -113,7 +113,7 @@ int vpc_find_hosts(Vpc *v, const PeerpodCall *call, const char *zone, const char
         return 0;
 }
 
-/* ---- the cluster's security group (IBM-Cloud/bluemix-go has no such call: cloud-api-adaptor's own cluster.go) ---- */
+/* ---- the cluster's security group (cloud-api-adaptor: src/cloud-providers/ibmcloud/cluster.go) ---- */
 
 static int ask_cluster_group(Vpc *v, const PeerpodCall *call, char **ret, PeerpodError *error) {
         _cleanup_(ibm_reply_done) IbmReply reply = {};
