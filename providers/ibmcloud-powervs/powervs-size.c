@@ -4,7 +4,7 @@
 #include "basic/util.h"
 
 #define WHOLE_MAX UINT64_C(100000)
-#define MEMORY_MIN_GB 2                 /* no system has less; upstream's default, too */
+#define MEMORY_MIN_GB 2                 /* upstream's default */
 
 static const char *const processors[] = {
         [POWERVS_SHARED] = "shared",

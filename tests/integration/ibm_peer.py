@@ -34,6 +34,7 @@ class Cloud:
         self.address_gets = 1           # then 0.0.0.0 so often
         self.running_gets = 2
         self.deleting_gets = 1
+        self.volume_gets = 0            # no boot volume so long
         self.outcome = {}               # placement target or None → status_reasons code: fails instead of running
         self.page = 2                   # items of a page
         self.throttle = None            # callable() → true: 429
@@ -182,7 +183,7 @@ def instance_json(c, i):
         status, reasons = "failed", [fill("InstanceStatusReason", code=reason, message="The instance cannot start")]
     nics = [interface_json(i, 0, i["subnet"])] + ([interface_json(i, 1, i["secondary"])] if i["secondary"] else [])
     volume = c.volumes.get(i["volume"])
-    attachment = fill("VolumeAttachmentReferenceInstanceContext", **({"volume": fill("VolumeReferenceVolumeAttachmentContext", id=i["volume"])} if volume and i["gets"] > 0 else {}))
+    attachment = fill("VolumeAttachmentReferenceInstanceContext", **({"volume": fill("VolumeReferenceVolumeAttachmentContext", id=i["volume"])} if volume and i["gets"] > c.volume_gets else {}))
     return fill("Instance", id=i["id"], name=i["name"], crn=f"crn:v1:bluemix:public:is:{ZONE}:a/{ACCOUNT}::instance:{i['id']}", status=status, status_reasons=reasons,
                 primary_network_interface=nics[0], network_interfaces=nics, boot_volume_attachment=attachment, profile=fill("InstanceProfileReference", name=i["profile"]),
                 zone=fill("ZoneReference", name=ZONE), vpc=fill("VPCReference", id="r006-vpc"))

@@ -92,6 +92,18 @@ def survives_eventual_consistency():
         assert addresses == ["10.0.0.1"] and len(c.created) == 1
 
 
+def waits_for_boot_volumes():
+    """An instance that has no boot volume yet is nobody's until it has: then it is adopted, or removed"""
+    with world() as (peer, c, d):
+        id = d.create("s1")[0]
+        c.volume_gets = 4
+        c.instances[id]["gets"] = 0
+        assert d.create("s1")[0] == id and len(c.created) == 1
+        c.instances[id]["gets"] = 0
+        d.delete("s1")
+        assert c.left() == ""
+
+
 def finds_what_it_lost():
     """A creation whose answer is lost is found although lists lag behind; where it is not found, its name tells"""
     for hidden in (2, 5):
@@ -253,6 +265,13 @@ def renews_tokens():
         peer.revoke()
         d.create("s2")
         assert c.n_tokens == 2
+    with world() as (peer, c, d):
+        c.lifetime = 1
+        for i in range(20):
+            d.create(f"s{i}")
+            if c.n_tokens >= 3:
+                break
+        assert c.n_tokens >= 3, "a token that lives for a second"
     with world(IBMCLOUD_API_KEY="wrong-key") as (peer, c, d):
         text = fails("Unauthenticated", d.create, "s1")
         assert "BXNIM0415E" in text and "wrong-key" not in text + d.log(), text
@@ -396,7 +415,7 @@ def judges_itself():
         raise AssertionError(f"taken: {bad}")
 
 
-CASES = [creates_finds_and_removes, creates_once, finds_all_pages_and_orphans, survives_eventual_consistency, finds_what_it_lost, restarts_between, chooses_profiles, matches_images,
+CASES = [creates_finds_and_removes, creates_once, finds_all_pages_and_orphans, survives_eventual_consistency, waits_for_boot_volumes, finds_what_it_lost, restarts_between, chooses_profiles, matches_images,
          makes_confidential_vms, has_second_interface, learns_place_from_subnet, uses_dedicated_hosts, adds_cluster_group, tags_do_no_harm, refuses_what_it_cannot,
          reports_failed_instances, renews_tokens, uses_trusted_profiles, keeps_secrets, survives_throttling, survives_faults, survives_cold_faults, ends_slow_answers,
          ends_when_cancelled, checks_settings, judges_itself]
