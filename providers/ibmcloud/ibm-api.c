@@ -11,6 +11,8 @@
 #include "cloud-owner.h"
 
 #define MESSAGE_MAX 400
+#define THROTTLED_ROUNDS 8              /* of the client's own tries */
+#define THROTTLED_PAUSE_USEC UINT64_C(1000000)
 
 void ibm_trim_url(char *url) {
         for (size_t n = strlen(url); n > 0 && url[n - 1] == '/'; n--)
@@ -149,7 +151,18 @@ int ibm_call(IbmApi *api, const PeerpodCall *call, const IbmRequest *q, IbmReply
                         return oom(error);
                 explicit_bzero((char*) s, strlen(s));   /* json-c's own buffer */
         }
-        return perform(api, call, q, text, ret, error);
+        /* A throttled request has not been carried out, and a crowd is throttled for longer than the client tries by itself. */
+        for (unsigned round = 1;; round++) {
+                int r;
+
+                *ret = (IbmReply) {};
+                r = perform(api, call, q, text, ret, error);
+                if (r >= 0 || ret->status != 429 || round == THROTTLED_ROUNDS)
+                        return r;
+                r = peerpod_call_wait(call, -1, 0, THROTTLED_PAUSE_USEC, error);
+                if (r < 0)
+                        return r;
+        }
 }
 
 void ibm_reply_done(IbmReply *reply) {

@@ -356,7 +356,7 @@ def survives_cold_faults():
 def ends_slow_answers():
     """An answer that comes a byte a second does not outlast the call, and leaves nothing"""
     def one(index):
-        with world(["--create-timeout", "2s"]) as (peer, c, d):
+        with world(["--create-timeout", "8s"]) as (peer, c, d):
             c.running_gets = 2
             d.create("warm")
             d.delete("warm")
