@@ -39,6 +39,10 @@ typedef struct CloudApi {
         HttpVerdict (*judge)(void *userdata, const HttpReply *reply);
 
         void *userdata;
+
+        /* How many µs the service asks to wait before the next try, where it says so in headers of its own; 0: it does not. NULL: there are
+         * none beside Retry-After. */
+        uint64_t (*pause)(void *userdata, const HttpReply *reply);
 } CloudApi;
 
 typedef struct CloudHttpConfig {
@@ -104,7 +108,7 @@ DEFINE_CLEANUP(CloudHttp*, cloud_http_free);
  */
 int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *request, HttpReply *ret, bool *ret_sent, PeerpodError *error);
 
-/* http_add_header() - Returns 0, -ENOMEM, -E2BIG, -EINVAL (line ends in it) */
+/* http_add_header() - NULL as the value: that header is not sent, where libcurl would. Returns 0, -ENOMEM, -E2BIG, -EINVAL (line ends in it) */
 int http_add_header(HttpRequest *request, const char *name, const char *value);
 void http_request_done(HttpRequest *request);
 void http_reply_done(HttpReply *reply);
