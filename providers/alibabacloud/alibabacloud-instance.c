@@ -21,7 +21,7 @@
 #define UNDO_USEC (120 * USEC_PER_SEC)
 #define SETTLE_USEC (5 * USEC_PER_SEC)                  /* how long an instance that was made may not be seen yet */
 #define SETTLE_CANCELLED_USEC (1 * USEC_PER_SEC)        /* a delete follows, which looks again */
-#define VISIBLE_USEC (10 * USEC_PER_SEC)
+#define VISIBLE_USEC (5 * USEC_PER_SEC)
 #define START_USEC (60 * USEC_PER_SEC)
 #define DELETE_AGAIN_USEC (30 * USEC_PER_SEC)
 #define TOKENS_MAX 8
