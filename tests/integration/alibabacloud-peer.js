@@ -7,12 +7,13 @@
 const crypto = require('crypto');
 const http = require('http');
 const assert = require('assert');
-const $dara = require(require.resolve('@darabonba/typescript', { paths: [require.resolve('@alicloud/ecs20140526')] }));
-const { OpenApiUtil } = require(require.resolve('@alicloud/openapi-core', { paths: [require.resolve('@alicloud/ecs20140526')] }));
+const $dara = require('@darabonba/typescript');
+const { OpenApiUtil } = require('@alicloud/openapi-core');
 const Signer = require('@alicloud/openapi-util').default;
-const Ecs = require('@alicloud/ecs20140526');
-const Vpc = require('@alicloud/vpc20160428');
-const Sts = require('@alicloud/sts20150401');
+
+// One class at a time: a package has thousands.
+const classesOf = (name) => new Proxy({}, { get: (_, c) => require(`@alicloud/${name}/dist/models/${c}`)[c] });
+const Ecs = classesOf('ecs20140526'), Vpc = classesOf('vpc20160428'), Sts = classesOf('sts20150401');
 
 
 const REGION = 'cn-beijing';
@@ -254,8 +255,8 @@ const actions = {
     },
 
     DescribeVSwitchAttributes(r) {
-        if (r.vSwitchId !== 'vsw-1') return answerOf(Vpc.DescribeVSwitchAttributesResponseBody || Vpc.DescribeVswitchAttributesResponseBody, { VSwitchId: '', VpcId: '' });
-        return answerOf(Vpc.DescribeVSwitchAttributesResponseBody || Vpc.DescribeVswitchAttributesResponseBody,
+        if (r.vSwitchId !== 'vsw-1') return answerOf(Vpc.DescribeVswitchAttributesResponseBody, { VSwitchId: '', VpcId: '' });
+        return answerOf(Vpc.DescribeVswitchAttributesResponseBody,
             { VSwitchId: 'vsw-1', VpcId: 'vpc-1', ZoneId: 'cn-beijing-i', Status: 'Available' });
     },
 
@@ -388,9 +389,8 @@ function handle(req, url, body) {
     authenticate(req, query, body);
     throttle();
     if (o.denied.includes(action)) throw new Refusal(403, 'Forbidden.RAM', 'User not authorized to operate on the specified resource.');
-    const Class = (vpc ? Vpc : Ecs)[`${action}Request`] || Vpc[`${action.replace('VSwitch', 'Vswitch')}Request`];
-    if (!Class || !actions[action]) throw violation(`${action}: no such action`);
-    const r = requestOf(action, Class, query);
+    if (!Object.hasOwn(actions, action)) throw violation(`${action}: no such action`);
+    const r = requestOf(action, (vpc ? Vpc : Ecs)[`${action.replace('VSwitch', 'Vswitch')}Request`], query);
     if (r.regionId !== undefined && r.regionId !== REGION) throw violation(`${action}: region ${r.regionId}`);
     sweep();
     return actions[action](r);

@@ -20,27 +20,31 @@
 
 static const char *self, *program, *module_file, *node_program, *peer_script, *only_kind;
 
-typedef struct Fixture {
-        char directory[32], state[64], modules[256], log[64];
-        pid_t peer;
-        int peer_in;
+/* One for all cases, emptied before each. */
+static struct {
+        pid_t pid;
+        int in;                         /* it ends when this is closed */
         uint16_t port;
+} peer = { .in = -EBADF };
+
+typedef struct Fixture {
+        char directory[32], state[64], modules[256];
         Daemon daemon;
         sd_bus *bus;
 } Fixture;
 
 /* ---- the peer ---- */
 
-static void peer_start(Fixture *f) {
+static int peer_start(void **state) {
         int in[2], out[2];
-        FILE *file;
         unsigned port = 0;
+        FILE *file;
 
         assert_int_equal(pipe2(in, O_CLOEXEC), 0);
         assert_int_equal(pipe2(out, O_CLOEXEC), 0);
-        f->peer = fork();
-        assert_true(f->peer >= 0);
-        if (f->peer == 0) {
+        peer.pid = fork();
+        assert_true(peer.pid >= 0);
+        if (peer.pid == 0) {
                 (void) dup2(in[0], STDIN_FILENO);
                 (void) dup2(out[1], STDOUT_FILENO);
                 (void) execl(node_program, node_program, peer_script, (char*) NULL);
@@ -48,24 +52,24 @@ static void peer_start(Fixture *f) {
         }
         (void) close(in[0]);
         (void) close(out[1]);
-        f->peer_in = in[1];
+        peer.in = in[1];
         file = fdopen(out[0], "r");
         assert_non_null(file);
         assert_int_equal(fscanf(file, "%u", &port), 1);
         (void) fclose(file);
-        f->port = port;
+        peer.port = port;
+        return 0;
 }
 
-static void peer_end(Fixture *f) {
-        f->peer_in = close_fd(f->peer_in);      /* it ends by itself then */
-        if (f->peer > 0)
-                (void) waitpid(f->peer, NULL, 0);
-        f->peer = 0;
+static int peer_end(void **state) {
+        peer.in = close_fd(peer.in);
+        (void) waitpid(peer.pid, NULL, 0);
+        return 0;
 }
 
 /* POST @body to the peer's own interface; the answer is an object. */
 static json_object* ask(const Fixture *f, const char *path, const char *body) {
-        struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(f->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(peer.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         _cleanup_(close_fdp) int fd = socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, 0);
         _cleanup_(freep) char *text = NULL, *request = NULL;
         json_object *o = NULL;
@@ -199,10 +203,10 @@ static void set_environment(const Fixture *f) {
 
         for (size_t i = 0; i < ELEMENTSOF(unset); i++)
                 (void) unsetenv(unset[i]);
-        set_endpoint("ALIBABACLOUD_ECS_ENDPOINT", f->port);
-        set_endpoint("ALIBABACLOUD_VPC_ENDPOINT", f->port);
-        set_endpoint("ALIBABACLOUD_STS_ENDPOINT", f->port);
-        set_endpoint("ALIBABACLOUD_METADATA_ENDPOINT", f->port);
+        set_endpoint("ALIBABACLOUD_ECS_ENDPOINT", peer.port);
+        set_endpoint("ALIBABACLOUD_VPC_ENDPOINT", peer.port);
+        set_endpoint("ALIBABACLOUD_STS_ENDPOINT", peer.port);
+        set_endpoint("ALIBABACLOUD_METADATA_ENDPOINT", peer.port);
         (void) setenv("CLOUD_PROVIDER", "alibabacloud", 1);
         (void) setenv("ALIBABACLOUD_ACCESS_KEY_ID", "testid", 1);
         (void) setenv("ALIBABACLOUD_ACCESS_KEY_SECRET", "testsecret", 1);
@@ -231,12 +235,11 @@ static void stop(Fixture *f, int sig) {
 static int set_up(void **state) {
         Fixture *f = calloc(1, sizeof(Fixture));
 
-        f->peer_in = -EBADF;
         strcpy(f->directory, "/tmp/ppali-XXXXXX");
         assert_non_null(mkdtemp(f->directory));
         (void) snprintf(f->state, sizeof(f->state), "%s/s", f->directory);
         (void) snprintf(f->modules, sizeof(f->modules), "%.*s", (int) (strrchr(module_file, '/') - module_file), module_file);
-        peer_start(f);
+        tell(f, "/_reset", "{}");
         set_environment(f);
         *state = f;
         return 0;
@@ -246,7 +249,6 @@ static int tear_down(void **state) {
         Fixture *f = *state;
 
         stop(f, SIGKILL);
-        peer_end(f);
         (void) remove_tree(f->directory);
         free(f);
         return 0;
@@ -908,20 +910,24 @@ static const struct { const char *kind, *rest; bool slow; } fault_kinds[] = {
         { "slow", "", true }, { "hold", "", true }, { "hold-after", "", true },
 };
 
+#define FAULT_PARTS 2                   /* processes for each kind: most of their time is waiting */
+
 /* One kind of fault, at each call in turn. Afterwards there is the instance, or nothing. */
 static void faults_of_one_kind(void **state) {
-        unsigned k = atoi(only_kind);
+        unsigned k = atoi(only_kind), part = strchr(only_kind, '/') ? atoi(strchr(only_kind, '/') + 1) : 0;
         Fixture *f = *state;
 
         (void) setenv("USE_PUBLIC_IP", "true", 1);
         for (size_t i = 0; i < ELEMENTSOF(create_calls); i++) {
                 const char *result;
 
+                if (i % FAULT_PARTS != part)
+                        continue;
                 tell(f, "/_reset", "{}");
                 tell(f, "/_set", "{\"startMs\":20}");
                 tell(f, "/_fault", "{\"action\":\"%s\",\"nth\":%u,\"kind\":\"%s\"%s}", create_calls[i].action, create_calls[i].nth,
                      fault_kinds[k].kind, fault_kinds[k].rest);
-                start(f, (const char *const[]) { "--create-timeout", fault_kinds[k].slow ? "3s" : "30s", NULL });
+                start(f, (const char *const[]) { "--create-timeout", fault_kinds[k].slow ? "1500ms" : "30s", NULL });
                 result = create(f, &everything, NULL, NULL);
                 print_message("%s%s at %s %u: %s\n", fault_kinds[k].kind, fault_kinds[k].rest, create_calls[i].action, create_calls[i].nth, result);
                 if (streq(result, "none")) {
@@ -936,17 +942,17 @@ static void faults_of_one_kind(void **state) {
 }
 
 static void each_fault_at_each_call(void **state) {
-        pid_t pids[ELEMENTSOF(fault_kinds)];
+        pid_t pids[ELEMENTSOF(fault_kinds) * FAULT_PARTS];
         int failed = 0;
 
-        for (size_t k = 0; k < ELEMENTSOF(fault_kinds); k++) {
-                char number[8];
+        for (size_t k = 0; k < ELEMENTSOF(pids); k++) {
+                char number[16];
                 char *argv[] = { (char*) self, (char*) program, (char*) module_file, (char*) node_program, (char*) peer_script, number, NULL };
 
-                (void) snprintf(number, sizeof(number), "%zu", k);
+                (void) snprintf(number, sizeof(number), "%zu/%zu", k / FAULT_PARTS, k % FAULT_PARTS);
                 assert_int_equal(posix_spawn(pids + k, self, NULL, NULL, argv, environ), 0);
         }
-        for (size_t k = 0; k < ELEMENTSOF(fault_kinds); k++) {
+        for (size_t k = 0; k < ELEMENTSOF(pids); k++) {
                 int status;
 
                 assert_int_equal(waitpid(pids[k], &status, 0), pids[k]);
@@ -1139,8 +1145,8 @@ int main(int argc, char *argv[]) {
         node_program = argv[3];
         peer_script = argv[4];
         only_kind = argc > 5 ? argv[5] : NULL;
-        if (getenv("PEERPOD_TEST_FILTER"))
+        if (!only_kind && getenv("PEERPOD_TEST_FILTER"))
                 cmocka_set_test_filter(getenv("PEERPOD_TEST_FILTER"));
         (void) signal(SIGPIPE, SIG_IGN);
-        return only_kind ? cmocka_run_group_tests(one_kind, NULL, NULL) : cmocka_run_group_tests(tests, NULL, NULL);
+        return only_kind ? cmocka_run_group_tests(one_kind, peer_start, peer_end) : cmocka_run_group_tests(tests, peer_start, peer_end);
 }
