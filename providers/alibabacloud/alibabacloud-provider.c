@@ -123,7 +123,7 @@ static const PeerpodOption options[_OPTION_MAX] = {
         [OPTION_METADATA_ENDPOINT] = { NULL, "ALIBABACLOUD_METADATA_ENDPOINT", "http://100.100.100.200",
                 "URL of the metadata service" },
         [OPTION_CA_FILE] = { NULL, "ALIBABACLOUD_CA_FILE", "",
-                "File of certificate authorities beside the system's" },
+                "File of the certificate authorities to trust instead of the system's (PEM)" },
 };
 
 /* Regions whose hosts are not "SERVICE.REGION.aliyuncs.com" (aliyun/alibabacloud-typescript-sdk: ecs-20140526 and vpc-20160428, client). */

@@ -625,8 +625,10 @@ static uint64_t pause_before(const CloudHttp *h, const HttpRequest *q, const Htt
         for (unsigned i = 0; i < repetition && limit < h->pause_max_usec; i++)
                 limit *= 2;
         limit = MIN(limit, h->pause_max_usec);
-        /* Some jitter on top, lest all that were throttled come back together. */
-        return asked > 0 ? usec_add(asked, random_below(MIN(asked, h->pause_usec))) : random_below(limit);
+        /* Some jitter on top, lest all that were throttled come back together; more when what was asked for has not sufficed. */
+        if (asked > 0)
+                return usec_add(asked, random_below(repetition == 0 ? MIN(asked, h->pause_usec) : limit));
+        return random_below(limit);
 }
 
 static HttpVerdict judge(const HttpRequest *q, const HttpReply *reply) {

@@ -13,7 +13,7 @@ const Signer = require('@alicloud/openapi-util').default;
 
 // One class at a time: a package has thousands.
 const classesOf = (name) => new Proxy({}, { get: (_, c) => require(`@alicloud/${name}/dist/models/${c}`)[c] });
-const Ecs = classesOf('ecs20140526'), Vpc = classesOf('vpc20160428'), Sts = classesOf('sts20150401');
+const Ecs = classesOf('ecs20140526'), Vpc = classesOf('vpc20160428'), Sts = require('@alicloud/sts20150401');
 
 
 const REGION = 'cn-beijing';

@@ -653,8 +653,8 @@ static void volumes_are_attached_in_order_and_kept(void **state) {
         assert_string_equal(create(f, &(Pod) { .volumes = { "d-two", "d-one" } }, NULL, NULL), "none");
         assert_instance(f, NULL, "disks", "[ \"d-two\", \"d-one\" ]");
         assert_string_equal(create(f, &(Pod) { .name = "podvm-b", .sandbox = "b", .volumes = { "d-one" } }, NULL, NULL), "FailedPrecondition");
-        assert_string_equal(create(f, &(Pod) { .name = "podvm-b", .sandbox = "b", .volumes = { "d-none" } }, NULL, NULL), "FailedPrecondition");
-        assert_string_equal(create(f, &(Pod) { .name = "podvm-b", .sandbox = "b", .volumes = { "\"]" } }, NULL, NULL), "InvalidArgument");
+        assert_string_equal(create(f, &(Pod) { .name = "podvm-c", .sandbox = "c", .volumes = { "d-none" } }, NULL, NULL), "FailedPrecondition");
+        assert_string_equal(create(f, &(Pod) { .name = "podvm-d", .sandbox = "d", .volumes = { "\"]" } }, NULL, NULL), "InvalidArgument");
         assert_string_equal(delete(f, SANDBOX, NAME, ""), "none");
         assert_nothing_left(f);
         o = state_of(f);
