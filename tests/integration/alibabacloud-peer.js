@@ -11,8 +11,8 @@ const $dara = require('@darabonba/typescript');
 const { OpenApiUtil } = require('@alicloud/openapi-core');
 const Signer = require('@alicloud/openapi-util').default;
 
-// One class at a time: a package has thousands.
-const classesOf = (name) => new Proxy({}, { get: (_, c) => require(`@alicloud/${name}/dist/models/${c}`)[c] });
+// One class at a time: a package has thousands. Files do not always spell as their class does.
+const classesOf = (name) => new Proxy({}, { get: (_, c) => require(`@alicloud/${name}/dist/models/${c.replace('VSwitch', 'Vswitch')}`)[c] });
 const Ecs = classesOf('ecs20140526'), Vpc = classesOf('vpc20160428'), Sts = require('@alicloud/sts20150401');
 
 
@@ -255,8 +255,8 @@ const actions = {
     },
 
     DescribeVSwitchAttributes(r) {
-        if (r.vSwitchId !== 'vsw-1') return answerOf(Vpc.DescribeVswitchAttributesResponseBody, { VSwitchId: '', VpcId: '' });
-        return answerOf(Vpc.DescribeVswitchAttributesResponseBody,
+        if (r.vSwitchId !== 'vsw-1') return answerOf(Vpc.DescribeVSwitchAttributesResponseBody, { VSwitchId: '', VpcId: '' });
+        return answerOf(Vpc.DescribeVSwitchAttributesResponseBody,
             { VSwitchId: 'vsw-1', VpcId: 'vpc-1', ZoneId: 'cn-beijing-i', Status: 'Available' });
     },
 
@@ -390,7 +390,7 @@ function handle(req, url, body) {
     throttle();
     if (o.denied.includes(action)) throw new Refusal(403, 'Forbidden.RAM', 'User not authorized to operate on the specified resource.');
     if (!Object.hasOwn(actions, action)) throw violation(`${action}: no such action`);
-    const r = requestOf(action, (vpc ? Vpc : Ecs)[`${action.replace('VSwitch', 'Vswitch')}Request`], query);
+    const r = requestOf(action, (vpc ? Vpc : Ecs)[`${action}Request`], query);
     if (r.regionId !== undefined && r.regionId !== REGION) throw violation(`${action}: region ${r.regionId}`);
     sweep();
     return actions[action](r);
