@@ -14,7 +14,8 @@
 
 #define UNDO_USEC (120 * USEC_PER_SEC)
 #define BAD_USEC (60 * USEC_PER_SEC)    /* a machine that did not answer is tried last for so long */
-#define LOOK_PAUSE USEC_PER_SEC
+#define LOOK_PAUSE_MIN (100 * USEC_PER_MSEC)
+#define LOOK_PAUSE_MAX (2 * USEC_PER_SEC)
 
 static int allocation_id(const char *name, const char *sandbox_id, char **ret, PeerpodError *error) {
         return asprintf(ret, "%s-%s", name, sandbox_id) < 0 ? oom(error) : 0;
@@ -145,7 +146,7 @@ static int clean(Byom *b, const PeerpodCall *call, const char *address, const ch
         bool said = false;
         int r;
 
-        for (;;) {
+        for (uint64_t pause = LOOK_PAUSE_MIN;; pause = MIN(pause * 2, LOOK_PAUSE_MAX)) {
                 VmState state;
 
                 r = vm_look(b, call, address, allocation, &state, &last);
@@ -159,7 +160,7 @@ static int clean(Byom *b, const PeerpodCall *call, const char *address, const ch
                 }
                 if (r == -EACCES)       /* another key than the known one: no use to go on asking */
                         break;
-                r = peerpod_call_wait(call, -1, 0, LOOK_PAUSE, error);
+                r = peerpod_call_wait(call, -1, 0, pause, error);
                 if (r == -ECANCELED)
                         return r;
                 if (r < 0)

@@ -164,6 +164,7 @@ static void byom_close(void *provider) {
         free(b->api_url);
         free(b->file);
         free(b->bad);
+        (void) pthread_mutex_destroy(&b->file_lock);
         (void) pthread_mutex_destroy(&b->lock);
         free(b);
 }
@@ -176,7 +177,7 @@ static int byom_open(const PeerpodConfig *config, const PeerpodCall *call, void 
 
         if (!b)
                 return oom(error);
-        *b = (Byom) { .lock = PTHREAD_MUTEX_INITIALIZER };
+        *b = (Byom) { .file_lock = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER };
         r = read_pool(b, config, error);
         if (r == 0)
                 r = read_ssh(b, config, error);

@@ -23,7 +23,8 @@ typedef struct Byom {
         char *file;                     /* then this one */
         CloudHttp *http;
 
-        pthread_mutex_t lock;           /* of the file, and of: */
+        pthread_mutex_t file_lock;      /* from reading the file to writing it */
+        pthread_mutex_t lock;           /* taken last */
         struct {
                 const char *address;    /* of addresses */
                 uint64_t until_usec;    /* CLOCK_MONOTONIC: not tried before that */

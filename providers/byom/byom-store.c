@@ -236,7 +236,7 @@ static int file_change(Byom *b, PoolChange change, void *userdata, PeerpodError 
         _cleanup_(json_object_putp) json_object *state = NULL;
         int r;
 
-        (void) pthread_mutex_lock(&b->lock);
+        (void) pthread_mutex_lock(&b->file_lock);
         r = file_read(b, &state, error);
         if (r == 0)
                 r = change(userdata, state, error);
@@ -251,7 +251,7 @@ static int file_change(Byom *b, PoolChange change, void *userdata, PeerpodError 
                                 r = peerpod_error_set(error, PEERPOD_E_INTERNAL, "The pool's state '%s' cannot be written: %s", b->file, strerror(-r));
                 }
         }
-        (void) pthread_mutex_unlock(&b->lock);
+        (void) pthread_mutex_unlock(&b->file_lock);
         return r < 0 ? r : 0;
 }
 
