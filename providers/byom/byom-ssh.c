@@ -13,6 +13,7 @@
 #include <libssh/sftp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -61,6 +62,17 @@ static void* guard_thread(void *userdata) {
                         return NULL;
                 }
         }
+}
+
+static int start_guard(Link *l) {
+        sigset_t all, saved;
+        int r;
+
+        (void) sigfillset(&all);
+        (void) pthread_sigmask(SIG_SETMASK, &all, &saved);
+        r = pthread_create(&l->guard, NULL, guard_thread, l);
+        (void) pthread_sigmask(SIG_SETMASK, &saved, NULL);
+        return r;
 }
 
 static void link_done(Link *l) {
@@ -194,7 +206,12 @@ static int log_in(const Byom *b, Link *l, PeerpodError *error) {
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "The private key of SSH_PRIV_KEY_PATH cannot be used.");
         r = ssh_userauth_publickey(l->ssh, NULL, key);
         ssh_key_free(key);
-        return r == SSH_AUTH_SUCCESS ? 0 : link_error(l, PEERPOD_E_UNAUTHENTICATED, "our key is not accepted", error);
+        if (r == SSH_AUTH_SUCCESS)
+                return 0;
+        /* An error is a connection that broke, as it does while the VM goes down. */
+        if (r == SSH_AUTH_ERROR)
+                return link_error(l, PEERPOD_E_UNAVAILABLE, "no log-in", error);
+        return link_error(l, PEERPOD_E_UNAUTHENTICATED, "our key is not accepted", error);
 }
 
 static int link_open(const Byom *b, const PeerpodCall *call, const char *address, Link *l, PeerpodError *error) {
@@ -224,7 +241,7 @@ static int link_open(const Byom *b, const PeerpodCall *call, const char *address
                 (void) close(fd);
                 return link_error(l, PEERPOD_E_INTERNAL, "SSH cannot be set up", error);
         }
-        r = pthread_create(&l->guard, NULL, guard_thread, l);   /* signals are blocked in our caller's thread, and so in this one */
+        r = start_guard(l);
         if (r != 0) {
                 (void) close(fd);
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "pthread_create: %s", strerror(r));

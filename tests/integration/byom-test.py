@@ -512,6 +512,95 @@ def cancels():
         cloud_rig.run_cancels(d, api, api.left, range(2))
 
 
+class Cutter:
+    """Forwards connections to a VM, and resets the first one after so many bytes of the client's"""
+
+    def __init__(self, address, to):
+        run("ip", "addr", "replace", address + "/32", "dev", "lo")
+        self.to, self.cut_after, self.most = to, None, 0
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((address, 22))
+        self.listener.listen(64)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            limit, self.cut_after = self.cut_after, None
+            threading.Thread(target=self.forward, args=(s, limit), daemon=True).start()
+
+    def forward(self, s, limit):
+        with s, socket.socket() as t:
+            try:
+                t.connect((self.to, 22))
+            except OSError:
+                return
+            done, n = False, 0
+            while not done:
+                for a, b in ((s, t), (t, s)):
+                    with contextlib.suppress(BlockingIOError):
+                        a.setblocking(False)
+                        try:
+                            data = a.recv(65536)
+                        except BlockingIOError:
+                            continue
+                        except OSError:
+                            data = b""
+                        a.setblocking(True)
+                        b.setblocking(True)
+                        if a is s:
+                            if limit is not None and n + len(data) >= limit:
+                                data, done = data[:limit - n], True
+                            n += len(data)
+                            self.most = max(self.most, n)
+                        done = done or not data
+                        with contextlib.suppress(OSError):
+                            b.sendall(data)
+                        if done:
+                            break
+                else:
+                    time.sleep(0.001)
+            if limit is not None:
+                wait_quiet(t)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def wait_quiet(t):
+    """Until the VM has done what it has got, or half a second"""
+    t.setblocking(True)
+    t.settimeout(0.1)
+    with contextlib.suppress(OSError):
+        while t.recv(65536):
+            pass
+
+
+def cut_anywhere():
+    """A connection that is cut anywhere, before or after the VM was touched, leaves nothing: no allocation, and no VM that was used and not rebooted"""
+    with pool(1, VM_POOL_IPS="10.77.1.1") as (d, api, (vm,)):
+        proxy = Cutter("10.77.1.1", "10.77.0.1")
+        d.create("warm-up")
+        size = proxy.most
+        d.delete("warm-up")
+        outcomes = []
+        for i, n in enumerate([1, *range(size // 16, size + 64, size // 16)]):
+            proxy.cut_after = n
+            try:
+                d.create(f"sandbox-{i}")
+                outcomes.append("runs")
+                d.delete(f"sandbox-{i}")
+            except Error as e:
+                outcomes.append(e.kind)
+                assert e.kind == "Unavailable", (n, e)
+            assert not api.left(), (n, outcomes, api.left())
+            assert not list(vm.cidata.iterdir()), (n, outcomes, list(vm.cidata.iterdir()))
+        assert outcomes[0] != "runs" and len(set(outcomes)) > 1, outcomes
+        proxy.listener.close()
+
+
 def crowd():
     """100 creates at once, with an API that throttles: each gets a VM of its own"""
     n = 100
@@ -545,4 +634,4 @@ def crowd():
 
 set_up()
 cloud_rig.main([a_pod_gets_a_vm, nodes_share_the_pool, not_before_the_reboot, dead_vms_are_passed_over, silence_is_bounded, host_keys, damaged_state,
-                others_are_left_alone, cut_off, without_kubernetes, what_vms_lack, checks, faults, cancels, crowd], ONLY)
+                others_are_left_alone, cut_off, without_kubernetes, what_vms_lack, checks, faults, cancels, cut_anywhere, crowd], ONLY)
