@@ -31,6 +31,7 @@
 #define USER_DATA_NEW DIRECTORY "/.user-data.new"
 #define MARK DIRECTORY "/.peerpod-allocation"
 #define REBOOT DIRECTORY "/reboot"
+#define PROBE DIRECTORY "/.peerpod-probe"
 #define CHUNK 32768U                    /* what every SFTP server takes in one packet (draft-ietf-secsh-filexfer-02 section 3) */
 #define KEYS_MAX 100U
 #define KEY_FILE_MAX 16384U
@@ -308,6 +309,15 @@ static int write_file(Link *l, const char *path, const void *data, size_t size, 
         return sftp_close(f) == SSH_OK ? 0 : sftp_failed(l, "writing into cidata", error);
 }
 
+/* An empty directory that is not ours is no sign of a boot: the tmpfs may have been unmounted from it. */
+static int try_to_write(Link *l, PeerpodError *error) {
+        int r = write_file(l, PROBE, "", 0, error);
+
+        if (r == 0 && sftp_unlink(l->sftp, PROBE) < 0)
+                r = sftp_failed(l, "removing a file from cidata", error);
+        return r;
+}
+
 /* Does the file hold these bytes? 1, 0, or a negative errno with *error set */
 static int holds(Link *l, const char *path, const void *data, size_t size, PeerpodError *error) {
         sftp_file f = sftp_open(l->sftp, path, O_RDONLY, 0);
@@ -343,9 +353,13 @@ static int look(Link *l, const char *allocation, const void *data, size_t size, 
         if (user_data < 0)
                 return user_data;
         *ret = VM_DIRTY;
-        if (!reboot && !mark && !user_data)
+        if (!reboot && !mark && !user_data) {
+                int r = try_to_write(l, error);
+
+                if (r < 0)
+                        return r;
                 *ret = VM_CLEAN;
-        else if (!reboot && mark) {
+        } else if (!reboot && mark) {
                 int r = holds(l, MARK, allocation, strlen(allocation), error);
 
                 if (r < 0)

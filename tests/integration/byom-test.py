@@ -294,7 +294,7 @@ def nodes_share_the_pool():
 
 def not_before_the_reboot():
     """A VM is not free before it is seen to have rebooted; until then the node has it, and deletes it again"""
-    with pool(1, ["--delete-timeout", "3s"]) as (d, api, (vm,)):
+    with pool(1, ["--delete-timeout", "2s"]) as (d, api, (vm,)):
         d.create("sandbox-a")
         vm.reboots = False
         text = fails("Unavailable", d.delete, "sandbox-a")
@@ -307,6 +307,22 @@ def not_before_the_reboot():
         assert not api.left() and vm.n_boots == 2
         d.create("sandbox-b")
         d.delete("sandbox-b")
+
+
+def an_empty_directory_is_no_boot():
+    """A VM whose cidata was unmounted, so that nothing is in it, does not count as rebooted"""
+    with pool(1, ["--delete-timeout", "2s"]) as (d, api, (vm,)):
+        d.create("sandbox-a")
+        vm.reboots = False
+        shutil.rmtree(vm.cidata)
+        vm.cidata.mkdir()
+        assert "cidata" in fails("Unavailable", d.delete, "sandbox-a")
+        assert api.left() and len(d.find("node1")) == 1
+        vm.stop()
+        vm.boot()
+        vm.reboots = True
+        d.delete("sandbox-a")
+        assert not api.left() and not list(vm.cidata.iterdir())
 
 
 def dead_vms_are_passed_over():
@@ -633,5 +649,5 @@ def crowd():
 
 
 set_up()
-cloud_rig.main([a_pod_gets_a_vm, nodes_share_the_pool, not_before_the_reboot, dead_vms_are_passed_over, silence_is_bounded, host_keys, damaged_state,
+cloud_rig.main([a_pod_gets_a_vm, nodes_share_the_pool, not_before_the_reboot, an_empty_directory_is_no_boot, dead_vms_are_passed_over, silence_is_bounded, host_keys, damaged_state,
                 others_are_left_alone, cut_off, without_kubernetes, what_vms_lack, checks, faults, cancels, cut_anywhere, crowd], ONLY)
