@@ -614,6 +614,7 @@ def cut_anywhere():
             assert not api.left(), (n, outcomes, api.left())
             assert not list(vm.cidata.iterdir()), (n, outcomes, list(vm.cidata.iterdir()))
         assert outcomes[0] != "runs" and len(set(outcomes)) > 1, outcomes
+        proxy.listener.shutdown(socket.SHUT_RDWR)       # accept() in the other thread would keep it
         proxy.listener.close()
 
 
