@@ -102,6 +102,8 @@ static int link_error(Link *l, PeerpodErrorKind kind, const char *what, PeerpodE
                 return r;
         if (now_usec(CLOCK_MONOTONIC) >= l->deadline_usec)
                 return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "VM %s: %s: no answer in time (SSH_TIMEOUT).", l->address, what);
+        if (l->ssh && !ssh_is_connected(l->ssh))
+                kind = PEERPOD_E_UNAVAILABLE;   /* whatever it was that it broke in */
         return peerpod_error_set(error, kind, "VM %s: %s%s%s", l->address, what, isempty(why) ? "" : ": ", strempty(why));
 }
 
@@ -258,7 +260,7 @@ static int link_open(const Byom *b, const PeerpodCall *call, const char *address
                 return r;
         l->sftp = sftp_new(l->ssh);
         if (!l->sftp || sftp_init(l->sftp) != SSH_OK)
-                return link_error(l, PEERPOD_E_FAILED_PRECONDITION, "no SFTP", error);
+                return link_error(l, ssh_get_error_code(l->ssh) == SSH_FATAL ? PEERPOD_E_UNAVAILABLE : PEERPOD_E_FAILED_PRECONDITION, "no SFTP", error);
         return 0;
 }
 
