@@ -110,18 +110,21 @@ HttpVerdict azure_judge(void *userdata, const HttpReply *reply) {
         _cleanup_(json_object_putp) json_object *body = NULL;
         HttpVerdict v = http_judge_by_status(userdata, reply);
 
-        if (v != HTTP_DONE || reply->size == 0)
+        if (v != HTTP_DONE)
                 return v;
         if (reply->status >= 200 && reply->status < 300) {
+                if (reply->size == 0)
+                        return HTTP_DONE;
                 /* Cut off or from somebody else: the next one may be whole. */
                 body = parse_body(reply->body, reply->size);
                 return body ? HTTP_DONE : HTTP_AGAIN;
         }
-        if (reply->status == 409) {
-                body = parse_body(reply->body, reply->size);
-                return body && code_is_passing(error_code(body)) ? HTTP_AGAIN_UNDONE : HTTP_DONE;
-        }
-        return HTTP_DONE;
+        if (reply->status != 404 && reply->status != 409)
+                return HTTP_DONE;
+        body = parse_body(reply->body, reply->size);
+        if (reply->status == 409)
+                return code_is_passing(error_code(body)) ? HTTP_AGAIN_UNDONE : HTTP_DONE;
+        return *error_code(body) ? HTTP_DONE : HTTP_AGAIN;      /* a 404 that is not the service's own: a gateway's, say */
 }
 
 typedef struct CodeKind {
@@ -197,7 +200,7 @@ static int fail_by_reply(const char *what, const HttpReply *reply, PeerpodError 
         (void) http_error(error, what, reply, *plain_code ? plain_code : NULL, *detail ? detail : NULL);
         kind = error ? error->kind : PEERPOD_E_INTERNAL;
         if (reply->status == 404 && !*code)
-                kind = PEERPOD_E_UNAVAILABLE;   /* not the service's own words: a proxy's, say */
+                kind = PEERPOD_E_UNAVAILABLE;
         if (reply->status != 429)               /* whose code is that of a used up quota, too */
                 kind = kind_of_code(code, kind);
         if (reply->status == 412)

@@ -19,6 +19,7 @@
 #define SKUS_KEEP_USEC (3600 * USEC_PER_SEC)
 #define USER_DATA_PLAIN_MAX (65536 / 4 * 3)
 #define TRIES_MAX 10                            /* limits are per subscription: others may use them up for a while */
+#define PAUSE_USEC (250 * USEC_PER_MSEC)
 #define TAGS_MAX 48                             /* Azure takes 50; two are ours */
 
 const PeerpodOption azure_options[_AZURE_OPTION_MAX] = {
@@ -208,6 +209,7 @@ static int open_client(Azure *a, PeerpodError *error) {
                 .user_agent = "peerpod-azure/" PEERPOD_VERSION,
                 .ca_file = azure_text(a, OPTION_CA_FILE),
                 .tries_max = TRIES_MAX,
+                .pause_usec = PAUSE_USEC,
         };
 
         a->api = (CloudApi) { .authorize = azure_authorize, .judge = azure_judge, .userdata = a };
