@@ -15,7 +15,7 @@
 #   worker_down NAME               end it and remove all of it; fine if there is none
 #
 # What is installed: WORKER_BUILD, the name of the build (release); WORKER_TAGS, meson's install tags (worker,ctl,tests); and
-# WORKER_PROGRAMS, further programs by their paths in the build directory. WORKER_PREPARE, a function that gets the directory with what was
+# WORKER_PROGRAMS, further programs by their paths in the build directory. WORKER_NSPAWN: further options of systemd-nspawn. WORKER_PREPARE, a function that gets the directory with what was
 # installed, before the first boot.
 
 # Where a worker's root is in the mount namespace of its own. In /run, which is private there too: systemd-nspawn puts a lock
@@ -98,6 +98,8 @@ worker_boot() {
                 [[ ! -c $device ]] || nspawn+=(--bind="$device")
         done
         [[ -z $images ]] || nspawn+=(--bind-ro=/srv/peerpod)
+        # shellcheck disable=SC2206
+        nspawn+=(${WORKER_NSPAWN:-})
 
         # systemd-nspawn needs a terminal as its console: on a pipe the boot stalls.
         TREE_CWD=/ TREE_BEFORE=$(worker_mount_text "$dir") TREE_BIND="$dir/root:$root${images:+ $images:/srv/peerpod}" \
@@ -112,13 +114,13 @@ worker_start() {
                 worker_boot ${dir@Q} ${name@Q} ${images@Q}"
 
         if host_has_systemd; then
-                setsid --fork env PEERPOD_CACHE="$PEERPOD_CACHE" \
+                setsid --fork env PEERPOD_CACHE="$PEERPOD_CACHE" WORKER_NSPAWN="${WORKER_NSPAWN:-}" \
                         systemd-run --quiet --scope --collect --unit="peerpod-worker-$name" --property=Delegate=yes \
                         bash -c "echo \$\$ >${dir@Q}/pid; $text" >"$dir/console.log" 2>&1 </dev/null
         else
                 cgroup=$(worker_cgroup_root)/peerpod-worker-$name
                 mkdir -p "$cgroup"
-                setsid --fork env PEERPOD_CACHE="$PEERPOD_CACHE" \
+                setsid --fork env PEERPOD_CACHE="$PEERPOD_CACHE" WORKER_NSPAWN="${WORKER_NSPAWN:-}" \
                         bash -c "echo \$\$ >${cgroup@Q}/cgroup.procs; echo \$\$ >${dir@Q}/pid; $text" \
                         >"$dir/console.log" 2>&1 </dev/null
         fi

@@ -1,92 +1,84 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP client: one thread and one multi handle for all callers.
- *
- * A Transfer is one try. Its caller enters it into `incoming`, wakes the thread, and waits on the transfer's eventfd. From then on the
- * thread alone touches it, until it sets `finished` under the lock and signals; after that it is the caller's again. A caller that is
- * cancelled or out of time asks for the same by `abandoned`, and still waits for the signal: what the request borrows is in use until then.
- *
- * Invariant: a transfer is on `incoming` or `abandoned` only while it is not finished. */
+/* One thread drives the multi handle; a caller prepares an easy handle, hands it over, and waits for an eventfd. Whoever gives up says so and
+ * waits until the thread has let go of the handle, which it does at once: so all that a transfer uses may live on its caller's stack. */
 #include "cloud-http.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <syslog.h>
 
-#include "basic/io.h"
 #include "basic/parse.h"
 #include "basic/util.h"
 #include "cloud-config.h"
-#include "cloud-http-text.h"
+#include "retry-after.h"
 
-#define CONNECTIONS_DEFAULT 16
-#define TRIES_DEFAULT 5
-#define PAUSE_DEFAULT (500 * USEC_PER_MSEC)
-#define PAUSE_MAX_DEFAULT (20 * USEC_PER_SEC)
-#define TIMEOUT_DEFAULT (60 * USEC_PER_SEC)
-#define CONNECT_TIMEOUT (15 * USEC_PER_SEC)
+#define CONNECTIONS_MAX 16
+#define TRIES_MAX 5
+#define PAUSE_USEC (500 * USEC_PER_MSEC)
+#define PAUSE_MAX_USEC (20 * USEC_PER_SEC)
+#define TIMEOUT_USEC (60 * USEC_PER_SEC)
+#define CONNECT_TIMEOUT_MSEC 10000L
 #define HEADERS_SIZE_MAX (64U << 10)
-#define CA_FILE_MAX (4U << 20)
-#define POLL_MSEC 10000                 /* the thread is woken for all that matters */
+
+DEFINE_CLEANUP(CURL*, curl_easy_cleanup);
+DEFINE_CLEANUP(struct curl_slist*, curl_slist_free_all);
+DEFINE_CLEANUP(CURLU*, curl_url_cleanup);
 
 typedef struct Buffer {
         char *data;
-        size_t size, allocated;
+        size_t size, allocated, max;
 } Buffer;
 
-typedef struct Transfer {
-        CloudHttp *http;
-        HttpRequest *request;
+/* One try of a request. */
+typedef struct Transfer Transfer;
+struct Transfer {
         CURL *easy;
-        struct curl_slist *headers;
+        const HttpRequest *request;
+        Buffer body, headers;
+        char words[CURL_ERROR_SIZE];
         int done_fd;
-        struct Transfer *next_incoming, *next_abandoned;        /* the lock's */
-        bool finished;                                          /* the lock's */
-        Buffer body, head;
-        int taken;                      /* what on_body() returned */
-        int refused;                    /* -EFBIG, -ENOMEM: we ended it */
+        int body_result;                /* of on_body() */
         CURLcode code;
-        bool sent;
-        int status;
-        char text[CURL_ERROR_SIZE];
-} Transfer;
+        bool no_memory, too_big;
+        bool added, abandoned, finished; /* the client's mutex */
+        Transfer *next;                 /* of the client's list */
+};
 
 struct CloudHttp {
-        char *user_agent, *ca_file, *pinned_key, *unix_socket, *cert_file, *key_file;
-        Buffer ca_bundle;               /* the system's authorities and ours, where libcurl cannot take both as files */
-        uint32_t tries_max;
-        uint64_t pause_usec, pause_max_usec;
         CURLM *multi;
         pthread_t thread;
-        bool has_thread;
-        pthread_mutex_t lock;
-        Transfer *incoming, *abandoned;
+        pthread_mutex_t mutex;
+        Transfer *transfers;            /* all that a caller waits for */
         bool stop;
+        char *user_agent, *ca_file, *pinned_key, *unix_socket, *cert_file, *key_file;
+        uint32_t tries_max;
+        uint64_t pause_usec, pause_max_usec;
 };
 
 static void buffer_done(Buffer *b) {
-        (void) erase_free(b->data, b->size);
-        *b = (Buffer) {};
+        b->data = erase_free(b->data, b->allocated);
 }
 
-/* Keeps a NUL behind the data. Returns 0, -EFBIG, -ENOMEM. */
-static int buffer_add(Buffer *b, const void *data, size_t size, size_t max) {
-        if (size > max || b->size > max - size)
-                return -EFBIG;
+/* Grows by doubling; what it held is erased. Room for a NUL is always there. */
+static int buffer_add(Buffer *b, const void *data, size_t size) {
+        if (size > b->max - b->size)
+                return -E2BIG;
         if (b->size + size + 1 > b->allocated) {
-                size_t allocated = MAX((b->size + size + 1) * 2, (size_t) 1024);
-                char *p = malloc(allocated);
+                size_t need = b->size + size + 1, doubled = MAX(b->allocated * 2, (size_t) 4096), want = MAX(need, doubled);
+                char *bigger = malloc(want);
 
-                if (!p)
+                if (!bigger)
                         return -ENOMEM;
                 if (b->size > 0)
-                        memcpy(p, b->data, b->size);
-                (void) erase_free(b->data, b->size);
-                b->data = p;
-                b->allocated = allocated;
+                        memcpy(bigger, b->data, b->size);
+                erase_free(b->data, b->allocated);
+                b->data = bigger;
+                b->allocated = want;
         }
         if (size > 0)
                 memcpy(b->data + b->size, data, size);
@@ -95,570 +87,694 @@ static int buffer_add(Buffer *b, const void *data, size_t size, size_t max) {
         return 0;
 }
 
-/* A body or a head may come again in one transfer (100 Continue, a connection that libcurl replaced): each begins anew with its status line. */
-static size_t on_header(char *data, size_t one, size_t size, void *userdata) {
-        Transfer *t = userdata;
-        int r;
+static size_t keep(Transfer *t, Buffer *b, const char *data, size_t n) {
+        int r = buffer_add(b, data, n);
 
-        if (size >= 5 && memcmp(data, "HTTP/", 5) == 0) {
-                t->head.size = 0;
-                return size;
-        }
-        r = memchr(data, '\0', size) ? -EFBIG : buffer_add(&t->head, data, size, HEADERS_SIZE_MAX);
-        if (r < 0)
-                t->refused = r;
-        return r < 0 ? CURL_WRITEFUNC_ERROR : size;
+        if (r >= 0)
+                return n;
+        t->too_big = r == -E2BIG;
+        t->no_memory = r == -ENOMEM;
+        return CURL_WRITEFUNC_ERROR;
 }
 
-static size_t on_data(char *data, size_t one, size_t size, void *userdata) {
+static size_t on_curl_body(char *data, size_t unit, size_t n, void *userdata) {
         Transfer *t = userdata;
         long status = 0;
-        int r;
 
-        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        if (t->request->on_body && status / 100 == 2) {
-                t->taken = t->request->on_body(t->request->userdata, data, size);
-                return t->taken < 0 ? CURL_WRITEFUNC_ERROR : size;
+        if (t->request->on_body && curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK && status / 100 == 2) {
+                t->body_result = t->request->on_body(t->request->userdata, data, n);
+                return t->body_result < 0 ? CURL_WRITEFUNC_ERROR : n;
         }
-        r = buffer_add(&t->body, data, size, t->request->reply_max ?: HTTP_BODY_MAX);
-        if (r < 0)
-                t->refused = r;
-        return r < 0 ? CURL_WRITEFUNC_ERROR : size;
+        return keep(t, &t->body, data, n);
 }
 
-/* The thread. */
+static size_t on_curl_header(char *data, size_t unit, size_t n, void *userdata) {
+        Transfer *t = userdata;
 
-static void unlink_abandoned(CloudHttp *h, Transfer *t) {
-        for (Transfer **p = &h->abandoned; *p; p = &(*p)->next_abandoned)
-                if (*p == t) {
-                        *p = t->next_abandoned;
-                        return;
-                }
+        /* A new status line: what came before was a 1xx, or a proxy's. */
+        if (n >= 5 && strncmp(data, "HTTP/", 5) == 0)
+                t->headers.size = 0;
+        return keep(t, &t->headers, data, n);
 }
 
+/* Called with the mutex held. */
 static void finish(CloudHttp *h, Transfer *t, CURLcode code) {
-        curl_off_t pretransfer = 0;
-        long status = 0, request_size = 0;
-
-        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
-        (void) curl_easy_getinfo(t->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer);
-        (void) curl_easy_getinfo(t->easy, CURLINFO_REQUEST_SIZE, &request_size);
-        (void) curl_multi_remove_handle(h->multi, t->easy);
+        for (Transfer **p = &h->transfers; *p; p = &(*p)->next)
+                if (*p == t) {
+                        *p = t->next;
+                        break;
+                }
+        if (t->added)
+                (void) curl_multi_remove_handle(h->multi, t->easy);
         t->code = code;
-        t->status = (int) status;
-        t->sent = pretransfer > 0 || request_size > 0 || status != 0;
-
-        (void) pthread_mutex_lock(&h->lock);
-        unlink_abandoned(h, t);
         t->finished = true;
         (void) eventfd_write(t->done_fd, 1);
-        (void) pthread_mutex_unlock(&h->lock);
-        /* The transfer is its caller's again. */
 }
 
-static bool take_work(CloudHttp *h) {
-        Transfer *incoming, *next;
-        bool stop;
+static void take_orders(CloudHttp *h) {
+        Transfer *next;
 
-        (void) pthread_mutex_lock(&h->lock);
-        incoming = TAKE_PTR(h->incoming);
-        stop = h->stop;
-        (void) pthread_mutex_unlock(&h->lock);
-
-        for (; incoming; incoming = next) {
-                next = incoming->next_incoming;
-                if (curl_multi_add_handle(h->multi, incoming->easy) != CURLM_OK)
-                        finish(h, incoming, CURLE_OUT_OF_MEMORY);
+        for (Transfer *t = h->transfers; t; t = next) {
+                next = t->next;
+                if (t->abandoned)
+                        finish(h, t, CURLE_ABORTED_BY_CALLBACK);
+                else if (!t->added) {
+                        if (curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
+                                t->added = true;
+                        else
+                                finish(h, t, CURLE_OUT_OF_MEMORY);
+                }
         }
+}
+
+static void take_results(CloudHttp *h) {
+        CURLMsg *m;
+        int n;
+
+        while ((m = curl_multi_info_read(h->multi, &n))) {
+                CURLcode code = m->data.result;
+                Transfer *t = NULL;
+
+                if (m->msg != CURLMSG_DONE)
+                        continue;
+                (void) curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
+                finish(h, t, code);
+        }
+}
+
+static void* work(void *userdata) {
+        CloudHttp *h = userdata;
+        int running;
 
         for (;;) {
-                Transfer *t;
+                bool stop;
 
-                (void) pthread_mutex_lock(&h->lock);
-                /* One that came after incoming was taken is not with libcurl yet: the next turn's. */
-                for (t = h->abandoned; t; t = t->next_abandoned) {
-                        Transfer *i = h->incoming;
+                (void) pthread_mutex_lock(&h->mutex);
+                take_orders(h);
+                stop = h->stop && !h->transfers;
+                (void) pthread_mutex_unlock(&h->mutex);
+                if (stop)
+                        return NULL;
 
-                        while (i && i != t)
-                                i = i->next_incoming;
-                        if (!i)
-                                break;
-                }
-                (void) pthread_mutex_unlock(&h->lock);
-                if (!t)
-                        return !stop;
-                finish(h, t, CURLE_ABORTED_BY_CALLBACK);
+                (void) curl_multi_perform(h->multi, &running);
+                (void) pthread_mutex_lock(&h->mutex);
+                take_results(h);
+                (void) pthread_mutex_unlock(&h->mutex);
+                (void) curl_multi_poll(h->multi, NULL, 0, 1000, NULL);
         }
 }
 
-static void* http_thread(void *userdata) {
-        CloudHttp *h = userdata;
-
-        while (take_work(h)) {
-                CURLMsg *m;
-                int n;
-
-                (void) curl_multi_perform(h->multi, &n);
-                while ((m = curl_multi_info_read(h->multi, &n))) {
-                        CURLcode code = m->data.result;
-                        Transfer *t = NULL;
-
-                        if (m->msg != CURLMSG_DONE)
-                                continue;
-                        (void) curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char**) &t);
-                        finish(h, t, code);
-                }
-                (void) curl_multi_poll(h->multi, NULL, 0, POLL_MSEC, NULL);
-        }
-        return NULL;
+static int copy_setting(const char *from, char **to) {
+        if (isempty(from))
+                return 0;
+        *to = strdup(from);
+        return *to ? 0 : -ENOMEM;
 }
 
-/* The client. */
-
-CloudHttp* cloud_http_free(CloudHttp *h) {
-        if (!h)
-                return NULL;
-        if (h->has_thread) {
-                (void) pthread_mutex_lock(&h->lock);
-                h->stop = true;
-                (void) pthread_mutex_unlock(&h->lock);
-                (void) curl_multi_wakeup(h->multi);
-                (void) pthread_join(h->thread, NULL);
-        }
-        if (h->multi)
-                (void) curl_multi_cleanup(h->multi);
-        (void) pthread_mutex_destroy(&h->lock);
-        buffer_done(&h->ca_bundle);
+static void free_settings(CloudHttp *h) {
         free(h->user_agent);
         free(h->ca_file);
         free(h->pinned_key);
         free(h->unix_socket);
         free(h->cert_file);
         free(h->key_file);
+}
+
+CloudHttp* cloud_http_free(CloudHttp *h) {
+        if (!h)
+                return NULL;
+        (void) pthread_mutex_lock(&h->mutex);
+        assert(!h->transfers);
+        h->stop = true;
+        (void) pthread_mutex_unlock(&h->mutex);
+        (void) curl_multi_wakeup(h->multi);
+        (void) pthread_join(h->thread, NULL);
+        (void) curl_multi_cleanup(h->multi);
+        (void) pthread_mutex_destroy(&h->mutex);
+        free_settings(h);
         free(h);
+        curl_global_cleanup();
         return NULL;
 }
 
-static int copy(const char *s, char **ret, PeerpodError *error) {
-        if (isempty(s))
-                return 0;
-        *ret = strdup(s);
-        return *ret ? 0 : oom(error);
-}
-
-/* libcurl replaces its bundle file by ours; the system's directory, where it has one, stays. Else both go into one bundle. */
-static int load_authorities(CloudHttp *h, PeerpodError *error) {
-        _cleanup_(freep) char *ours = NULL, *systems = NULL;
-        char *capath = NULL, *cainfo = NULL;
-        size_t size, systems_size = 0;
-        CURL *easy;
-        int r;
-
-        if (!h->ca_file)
-                return 0;
-        r = read_full_file_at(AT_FDCWD, h->ca_file, CA_FILE_MAX, &ours, &size);
-        if (r == -ELOOP) {              /* certificates are often links */
-                _cleanup_(close_fdp) int fd = open(h->ca_file, O_RDONLY|O_CLOEXEC);
-
-                r = fd < 0 ? -errno : read_full_fd(fd, CA_FILE_MAX, &ours, &size);
-        }
-        if (r < 0)
-                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "CA file '%s' cannot be read: %s.", h->ca_file, strerror(-r));
-        if (!memmem(ours, size, "-----BEGIN ", 11))
-                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "CA file '%s' holds no certificate in PEM.", h->ca_file);
-
-        easy = curl_easy_init();
-        if (!easy)
-                return oom(error);
-        (void) curl_easy_getinfo(easy, CURLINFO_CAPATH, &capath);
-        (void) curl_easy_getinfo(easy, CURLINFO_CAINFO, &cainfo);
-        if (!capath) {
-                if (cainfo) {
-                        _cleanup_(close_fdp) int fd = open(cainfo, O_RDONLY|O_CLOEXEC);
-
-                        if (fd >= 0)
-                                (void) read_full_fd(fd, CA_FILE_MAX, &systems, &systems_size);
-                }
-                r = buffer_add(&h->ca_bundle, ours, size, SIZE_MAX / 4);
-                if (r == 0)
-                        r = buffer_add(&h->ca_bundle, "\n", 1, SIZE_MAX / 4);
-                if (r == 0 && systems)
-                        r = buffer_add(&h->ca_bundle, systems, systems_size, SIZE_MAX / 4);
-        }
-        curl_easy_cleanup(easy);
-        return r < 0 ? oom(error) : 0;
-}
-
-static int start_thread(CloudHttp *h, PeerpodError *error) {
-        sigset_t all, saved;
+static int start_thread(CloudHttp *h) {
+        sigset_t all, old;
         int r;
 
         (void) sigfillset(&all);
-        r = pthread_sigmask(SIG_SETMASK, &all, &saved);
-        assert(r == 0);
-        r = pthread_create(&h->thread, NULL, http_thread, h);
-        (void) pthread_sigmask(SIG_SETMASK, &saved, NULL);
+        r = pthread_sigmask(SIG_SETMASK, &all, &old);
         if (r != 0)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "The HTTP client's thread cannot be started: %s.", strerror(r));
-        h->has_thread = true;
-        return 0;
+                return -r;
+        r = pthread_create(&h->thread, NULL, work, h);
+        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+        return -r;
+}
+
+static int check_file(const char *path, const char *what, PeerpodError *error) {
+        if (isempty(path) || access(path, R_OK) == 0)
+                return 0;
+        return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "%s '%s' cannot be read: %s", what, path, strerror(errno));
+}
+
+static bool set_up(CloudHttp *h, const CloudHttpConfig *config) {
+        long connections_max = config->connections_max ?: CONNECTIONS_MAX;
+
+        if (copy_setting(config->user_agent, &h->user_agent) < 0 || copy_setting(config->ca_file, &h->ca_file) < 0 ||
+            copy_setting(config->pinned_key, &h->pinned_key) < 0 || copy_setting(config->unix_socket, &h->unix_socket) < 0 ||
+            copy_setting(config->cert_file, &h->cert_file) < 0 || copy_setting(config->key_file, &h->key_file) < 0)
+                return false;
+        h->multi = curl_multi_init();
+        return h->multi &&
+                curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX) == CURLM_OK &&
+                curl_multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, connections_max) == CURLM_OK &&
+                /* Of some hosts; the default follows the number of running transfers, and so closes what the next ones need. */
+                curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, connections_max * 4) == CURLM_OK;
 }
 
 int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError *error) {
-        _cleanup_(cloud_http_freep) CloudHttp *h = NULL;
+        CloudHttp *h;
         int r;
 
-        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "libcurl cannot be set up.");
+        r = check_file(config->ca_file, "CA file", error);
+        if (r == 0)
+                r = check_file(config->cert_file, "Client certificate", error);
+        if (r == 0)
+                r = check_file(config->key_file, "Client key", error);
+        if (r < 0)
+                return r;
+        /* 32 bytes in base64 */
+        if (config->pinned_key && (!startswith(config->pinned_key, "sha256//") || strlen(config->pinned_key) != 8 + 44))
+                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "'%.80s' is no pinned key 'sha256//BASE64'.", config->pinned_key);
+
         h = new(CloudHttp);
         if (!h)
                 return oom(error);
         *h = (CloudHttp) {
-                .tries_max = config->tries_max ?: TRIES_DEFAULT,
-                .pause_usec = config->pause_usec ?: PAUSE_DEFAULT,
-                .pause_max_usec = config->pause_max_usec ?: PAUSE_MAX_DEFAULT,
-                .lock = PTHREAD_MUTEX_INITIALIZER,
+                .mutex = PTHREAD_MUTEX_INITIALIZER,
+                .tries_max = config->tries_max ?: TRIES_MAX,
+                .pause_usec = config->pause_usec ?: PAUSE_USEC,
+                .pause_max_usec = config->pause_max_usec ?: PAUSE_MAX_USEC,
         };
-        const struct {
-                const char *from;
-                char **to;
-        } strings[] = {
-                { config->user_agent, &h->user_agent }, { config->ca_file, &h->ca_file }, { config->pinned_key, &h->pinned_key },
-                { config->unix_socket, &h->unix_socket }, { config->cert_file, &h->cert_file }, { config->key_file, &h->key_file },
-        };
-        for (size_t i = 0; i < ELEMENTSOF(strings); i++) {
-                r = copy(strings[i].from, strings[i].to, error);
-                if (r < 0)
-                        return r;
-        }
-        if (h->pinned_key && !startswith(h->pinned_key, "sha256//"))
-                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "The pinned key is not of the form 'sha256//BASE64'.");
-        r = load_authorities(h, error);
-        if (r < 0)
-                return r;
-
-        h->multi = curl_multi_init();
-        if (!h->multi)
+        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+                free(h);
                 return oom(error);
-        (void) curl_multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) (config->connections_max ?: CONNECTIONS_DEFAULT));
-        (void) curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
-
-        r = start_thread(h, error);
-        if (r < 0)
-                return r;
-        *ret = TAKE_PTR(h);
+        }
+        if (!set_up(h, config) || start_thread(h) < 0) {
+                if (h->multi)
+                        (void) curl_multi_cleanup(h->multi);
+                free_settings(h);
+                free(h);
+                curl_global_cleanup();
+                return oom(error);
+        }
+        *ret = h;
         return 0;
 }
 
-/* One try. */
+int http_add_header(HttpRequest *request, const char *name, const char *value) {
+        char *line;
+
+        if (request->n_headers == HTTP_HEADERS_MAX)
+                return -E2BIG;
+        if (strpbrk(name, "\r\n:") || strpbrk(strempty(value), "\r\n"))
+                return -EINVAL;
+        /* libcurl: "Name:" takes a header away, "Name;" sends an empty one. */
+        if (!value)
+                line = asprintf(&line, "%s:", name) < 0 ? NULL : line;
+        else if (*value == '\0')
+                line = asprintf(&line, "%s;", name) < 0 ? NULL : line;
+        else
+                line = asprintf(&line, "%s: %s", name, value) < 0 ? NULL : line;
+        if (!line)
+                return -ENOMEM;
+        request->headers[request->n_headers++] = line;
+        return 0;
+}
+
+static void drop_headers(HttpRequest *request, size_t n) {
+        while (request->n_headers > n) {
+                char *line = request->headers[--request->n_headers];
+
+                request->headers[request->n_headers] = erase_free(line, strlen(line));
+        }
+        if (request->signed_url)
+                request->signed_url = erase_free(request->signed_url, strlen(request->signed_url));
+}
+
+void http_request_done(HttpRequest *request) {
+        drop_headers(request, 0);
+}
+
+void http_reply_done(HttpReply *reply) {
+        reply->body = erase_free(reply->body, reply->size);
+        if (reply->headers)
+                reply->headers = erase_free(reply->headers, strlen(reply->headers));
+        *reply = (HttpReply) {};
+}
+
+int http_reply_header(const HttpReply *reply, const char *name, char **ret) {
+        const char *found = NULL;
+        size_t n = strlen(name), size;
+
+        for (const char *p = strempty(reply->headers); *p;) {
+                if (strncasecmp(p, name, n) == 0 && p[n] == ':')
+                        found = p + n + 1;
+                p += strcspn(p, "\n");
+                p += *p == '\n';
+        }
+        if (!found)
+                return 0;
+        found += strspn(found, " \t");
+        size = strcspn(found, "\r\n");
+        while (size > 0 && (found[size - 1] == ' ' || found[size - 1] == '\t'))
+                size--;
+        *ret = strndup(found, size);
+        return *ret ? 1 : -ENOMEM;
+}
+
+HttpVerdict http_judge_by_status(void *userdata, const HttpReply *reply) {
+        switch (reply->status) {
+        case 401:
+                return HTTP_UNAUTHORIZED;
+        case 429:
+                return HTTP_AGAIN_UNDONE;
+        case 408:
+        case 500:
+        case 502:
+        case 503:
+        case 504:
+                return HTTP_AGAIN;
+        default:
+                return HTTP_DONE;
+        }
+}
+
+static PeerpodErrorKind kind_of_status(int status) {
+        switch (status) {
+        case 400:
+        case 422:
+                return PEERPOD_E_INVALID_ARGUMENT;
+        case 401:
+        case 403:
+                return PEERPOD_E_UNAUTHENTICATED;
+        case 404:
+        case 410:
+                return PEERPOD_E_NOT_FOUND;
+        case 409:
+        case 412:
+                return PEERPOD_E_FAILED_PRECONDITION;
+        case 429:
+                return PEERPOD_E_THROTTLED;
+        default:
+                return status >= 500 ? PEERPOD_E_UNAVAILABLE : PEERPOD_E_INTERNAL;
+        }
+}
+
+int http_error(PeerpodError *error, const char *what, const HttpReply *reply, const char *code, const char *detail) {
+        _cleanup_(freep) char *plain_detail = text_make_plain(strempty(detail), 600), *plain_code = text_make_plain(strempty(code), 100);
+
+        return peerpod_error_set(error, kind_of_status(reply->status), "%s: %s%s%s%sHTTP %i%s", what, strempty(plain_detail),
+                                 isempty(plain_detail) ? "" : " (", strempty(plain_code), isempty(plain_code) ? "" : ", ", reply->status,
+                                 isempty(plain_detail) ? "" : ")");
+}
+
+/* What is on this machine, or is this machine's own metadata service, is behind no proxy. */
+static bool is_local(const char *url) {
+        _cleanup_(curl_url_cleanupp) CURLU *u = curl_url();
+        char *host = NULL;
+        struct in_addr a;
+        bool local = false;
+
+        if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
+                uint32_t v4 = inet_pton(AF_INET, host, &a) == 1 ? ntohl(a.s_addr) : 0;
+
+                local = streq(host, "localhost") || streq(host, "[::1]") || strncasecmp(host, "[fe8", 4) == 0 ||
+                        strncasecmp(host, "[fd00:ec2:", 10) == 0 || v4 >> 24 == 127 || v4 >> 16 == 0xa9fe ||
+                        v4 == 0x646464c8 /* Alibaba Cloud's metadata service, 100.100.100.200 */;
+        }
+        curl_free(host);
+        return local;
+}
+
+#define SET(option, value) (curl_easy_setopt(t->easy, (option), (value)) == CURLE_OK)
+
+static bool set_method(Transfer *t, const HttpRequest *q) {
+        if (q->body)
+                return SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) q->body_size) && SET(CURLOPT_POSTFIELDS, q->body) &&
+                        SET(CURLOPT_CUSTOMREQUEST, q->method);
+        if (streq(q->method, "HEAD"))
+                return SET(CURLOPT_NOBODY, 1L);
+        return SET(CURLOPT_CUSTOMREQUEST, q->method);
+}
+
+static bool set_tls(const CloudHttp *h, Transfer *t) {
+        if (h->ca_file && !SET(CURLOPT_CAINFO, h->ca_file))
+                return false;
+        if (h->cert_file && !(SET(CURLOPT_SSLCERT, h->cert_file) && (!h->key_file || SET(CURLOPT_SSLKEY, h->key_file))))
+                return false;
+        if (h->pinned_key && !(SET(CURLOPT_PINNEDPUBLICKEY, h->pinned_key) && SET(CURLOPT_SSL_VERIFYPEER, 0L) && SET(CURLOPT_SSL_VERIFYHOST, 0L)))
+                return false;
+        return SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+}
+
+static bool set_transfer(const CloudHttp *h, Transfer *t, const char *url, struct curl_slist *headers, long timeout_msec) {
+        return SET(CURLOPT_PRIVATE, t) && SET(CURLOPT_URL, url) && SET(CURLOPT_PROTOCOLS_STR, "http,https") &&
+                SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_NOSIGNAL, 1L) && SET(CURLOPT_QUICK_EXIT, 1L) && SET(CURLOPT_PIPEWAIT, 1L) &&
+                SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS) && SET(CURLOPT_ERRORBUFFER, t->words) &&
+                SET(CURLOPT_CONNECTTIMEOUT_MS, MIN(CONNECT_TIMEOUT_MSEC, timeout_msec)) && SET(CURLOPT_TIMEOUT_MS, timeout_msec) &&
+                SET(CURLOPT_WRITEFUNCTION, on_curl_body) && SET(CURLOPT_WRITEDATA, t) &&
+                SET(CURLOPT_HEADERFUNCTION, on_curl_header) && SET(CURLOPT_HEADERDATA, t) && SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) &&
+                SET(CURLOPT_HTTPHEADER, headers) &&
+                /* libcurl itself repeats what a kept connection did not answer. */
+                (t->request->repeatable || SET(CURLOPT_FRESH_CONNECT, 1L)) &&
+                (!h->user_agent || SET(CURLOPT_USERAGENT, h->user_agent)) &&
+                (!h->unix_socket || SET(CURLOPT_UNIX_SOCKET_PATH, h->unix_socket)) &&
+                (!(h->unix_socket || is_local(url)) || SET(CURLOPT_PROXY, "")) &&
+                set_tls(h, t) && set_method(t, t->request);
+}
+
+static int list_headers(const HttpRequest *q, struct curl_slist **ret) {
+        struct curl_slist *list = *ret = curl_slist_append(NULL, "Expect:");   /* no round trip to ask for leave */
+
+        for (size_t i = 0; list && i < q->n_headers; i++) {
+                list = curl_slist_append(*ret, q->headers[i]);
+                if (list)
+                        *ret = list;
+        }
+        return list ? 0 : -ENOMEM;
+}
+
+/* Hands the transfer over and waits. 0: it has ended (or failed) by itself; negative: the call has, *error is set. */
+static int run_transfer(CloudHttp *h, const PeerpodCall *call, Transfer *t, PeerpodError *error) {
+        int r;
+
+        (void) pthread_mutex_lock(&h->mutex);
+        t->next = h->transfers;
+        h->transfers = t;
+        (void) pthread_mutex_unlock(&h->mutex);
+        (void) curl_multi_wakeup(h->multi);
+
+        r = peerpod_call_wait(call, t->done_fd, POLLIN, UINT64_MAX, error);
+        (void) pthread_mutex_lock(&h->mutex);
+        t->abandoned = !t->finished;
+        (void) pthread_mutex_unlock(&h->mutex);
+        if (t->abandoned) {
+                (void) curl_multi_wakeup(h->multi);
+                while (poll(&(struct pollfd) { .fd = t->done_fd, .events = POLLIN }, 1, -1) <= 0)
+                        ;
+                /* The thread says so under the mutex: pass by it before the descriptor is closed. */
+                (void) pthread_mutex_lock(&h->mutex);
+                assert(t->finished);
+                (void) pthread_mutex_unlock(&h->mutex);
+        }
+        return r < 0 ? r : 0;
+}
+
+static void log_try(const PeerpodCall *call, const Transfer *t, const char *url, unsigned try, uint64_t began_usec) {
+        uint64_t took = (now_usec(CLOCK_MONOTONIC) - began_usec) / USEC_PER_MSEC;
+        long status = 0;
+
+        (void) curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+        peerpod_log(call, LOG_DEBUG, "%s %s %.*s, try %u: %s %li, %" PRIu64 " ms", t->request->what, t->request->method, (int) strcspn(url, "?"), url,
+                    try, t->code == CURLE_OK ? "HTTP" : curl_easy_strerror(t->code), status, took);
+}
+
+typedef enum Outcome {
+        OUTCOME_REPLY,
+        OUTCOME_AGAIN,          /* *error says why, if there is no other try */
+        OUTCOME_FAILED,
+} Outcome;
+
+static Outcome explain(const Transfer *t, const HttpRequest *q, bool sent, PeerpodError *error) {
+        const char *words = isempty(t->words) ? curl_easy_strerror(t->code) : t->words;
+
+        if (t->body_result < 0) {
+                if (error->kind == PEERPOD_E_NONE)
+                        (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the answer was refused: %s", q->what, strerror(-t->body_result));
+                return OUTCOME_FAILED;
+        }
+        if (t->too_big) {
+                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the answer is larger than allowed.", q->what);
+                return OUTCOME_FAILED;
+        }
+        if (t->no_memory || t->code == CURLE_OUT_OF_MEMORY) {
+                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: out of memory.", q->what);
+                return OUTCOME_FAILED;
+        }
+
+        switch (t->code) {
+        case CURLE_URL_MALFORMAT:
+        case CURLE_UNSUPPORTED_PROTOCOL:
+                (void) peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "%s: '%.*s' is no URL of a service.", q->what, (int) strcspn(q->url, "?"), q->url);
+                return OUTCOME_FAILED;
+        case CURLE_PEER_FAILED_VERIFICATION:
+        case CURLE_SSL_CACERT_BADFILE:
+        case CURLE_SSL_CERTPROBLEM:
+        case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+                (void) peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "%s: the server's certificate is not trusted: %s", q->what, words);
+                return OUTCOME_FAILED;
+        case CURLE_OPERATION_TIMEDOUT:
+                (void) peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "%s: %s", q->what, words);
+                break;
+        default:
+                (void) peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "%s: %s", q->what, words);
+        }
+        return q->repeatable || !sent ? OUTCOME_AGAIN : OUTCOME_FAILED;
+}
 
 static void transfer_done(Transfer *t) {
         if (t->easy)
                 curl_easy_cleanup(t->easy);
-        for (struct curl_slist *i = t->headers; i; i = i->next)
-                explicit_bzero(i->data, strlen(i->data));
-        curl_slist_free_all(t->headers);
         buffer_done(&t->body);
-        buffer_done(&t->head);
+        buffer_done(&t->headers);
         t->done_fd = close_fd(t->done_fd);
 }
 
-static CURLcode set_tls(const CloudHttp *h, CURL *e) {
-        CURLcode c = curl_easy_setopt(e, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+static int take_reply(Transfer *t, HttpReply *ret) {
+        long status = 0;
 
-        if (c == CURLE_OK && h->ca_bundle.size > 0) {
-                struct curl_blob blob = { .data = h->ca_bundle.data, .len = h->ca_bundle.size, .flags = CURL_BLOB_NOCOPY };
-
-                c = curl_easy_setopt(e, CURLOPT_CAINFO_BLOB, &blob);
-        } else if (c == CURLE_OK && h->ca_file)
-                c = curl_easy_setopt(e, CURLOPT_CAINFO, h->ca_file);
-        if (c == CURLE_OK && h->pinned_key) {
-                c = curl_easy_setopt(e, CURLOPT_PINNEDPUBLICKEY, h->pinned_key);
-                (void) curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 0L);
-                (void) curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 0L);
-        }
-        if (c == CURLE_OK && h->cert_file)
-                c = curl_easy_setopt(e, CURLOPT_SSLCERT, h->cert_file);
-        if (c == CURLE_OK && h->key_file)
-                c = curl_easy_setopt(e, CURLOPT_SSLKEY, h->key_file);
-        return c;
-}
-
-static bool add_headers(Transfer *t) {
-        const HttpRequest *q = t->request;
-
-        for (size_t i = 0; i <= q->n_headers; i++) {
-                /* No waiting for 100 Continue: bodies are small, and some services never send it. */
-                struct curl_slist *l = curl_slist_append(t->headers, i < q->n_headers ? q->headers[i] : "Expect:");
-
-                if (!l)
-                        return false;
-                t->headers = l;
-        }
-        return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers) == CURLE_OK;
-}
-
-static int transfer_set_up(Transfer *t, const char *url, uint64_t timeout_usec) {
-        CURL *e = t->easy = curl_easy_init();
-        const HttpRequest *q = t->request;
-        const CloudHttp *h = t->http;
-        CURLcode c;
-
-        if (!e || !add_headers(t))
+        if (buffer_add(&t->body, "", 0) < 0 || buffer_add(&t->headers, "", 0) < 0 ||
+            curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status) != CURLE_OK)
                 return -ENOMEM;
-        c = curl_easy_setopt(e, CURLOPT_URL, url);
-        if (c == CURLE_OK)
-                c = curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
-        if (c == CURLE_OK)
-                c = curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, q->method);
-        if (c == CURLE_OK && h->user_agent)
-                c = curl_easy_setopt(e, CURLOPT_USERAGENT, h->user_agent);
-        if (c == CURLE_OK && h->unix_socket)
-                c = curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, h->unix_socket);
-        if (c == CURLE_OK && (h->unix_socket || http_url_is_near(url)))
-                c = curl_easy_setopt(e, CURLOPT_PROXY, "");
-        if (c == CURLE_OK)
-                c = set_tls(h, e);
-        if (c != CURLE_OK)
-                return c == CURLE_OUT_OF_MEMORY ? -ENOMEM : -EINVAL;
-
-        if (streq(q->method, "HEAD"))
-                (void) curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
-        else if (q->body) {
-                (void) curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) q->body_size);
-                (void) curl_easy_setopt(e, CURLOPT_POSTFIELDS, q->body);
-        }
-        /* On a connection that it finds closed, libcurl sends a request again by itself: not one that may be done once only. */
-        (void) curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, q->repeatable ? 0L : 1L);
-        (void) curl_easy_setopt(e, CURLOPT_PIPEWAIT, q->repeatable ? 1L : 0L);
-        (void) curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-        (void) curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-        (void) curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);     /* do not wait for a resolver that hangs */
-        (void) curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long) MIN(timeout_usec / USEC_PER_MSEC + 1, (uint64_t) INT32_MAX));
-        (void) curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long) (CONNECT_TIMEOUT / USEC_PER_MSEC));
-        (void) curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
-        (void) curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-        (void) curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
-        (void) curl_easy_setopt(e, CURLOPT_HEADERDATA, t);
-        (void) curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_data);
-        (void) curl_easy_setopt(e, CURLOPT_WRITEDATA, t);
-        (void) curl_easy_setopt(e, CURLOPT_ERRORBUFFER, t->text);
-        (void) curl_easy_setopt(e, CURLOPT_PRIVATE, t);
+        *ret = (HttpReply) {
+                .status = (int) status,
+                .body = TAKE_PTR(t->body.data),
+                .size = t->body.size,
+                .headers = TAKE_PTR(t->headers.data),
+        };
         return 0;
 }
 
-/* Give it to the thread, and get it back. Returns 0, or -ECANCELED, -ETIMEDOUT with *error set. */
-static int transfer_run(Transfer *t, const PeerpodCall *call, PeerpodError *error) {
-        CloudHttp *h = t->http;
+/* One try. Negative: no other one, *error is set. */
+static int try_once(CloudHttp *h, const PeerpodCall *call, const HttpRequest *q, unsigned try, HttpReply *ret, Outcome *ret_outcome, bool *sent,
+                    PeerpodError *error) {
+        _cleanup_(curl_slist_free_allp) struct curl_slist *headers = NULL;
+        _cleanup_(transfer_done) Transfer t = {
+                .request = q,
+                .body.max = q->reply_max ?: HTTP_BODY_MAX,
+                .headers.max = HEADERS_SIZE_MAX,
+                .done_fd = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK),
+        };
+        const char *url = q->signed_url ?: q->url;
+        uint64_t began = now_usec(CLOCK_MONOTONIC);
+        long request_size = 0;
+        bool this_sent;
         int r;
 
-        (void) pthread_mutex_lock(&h->lock);
-        t->next_incoming = h->incoming;
-        h->incoming = t;
-        (void) pthread_mutex_unlock(&h->lock);
-        (void) curl_multi_wakeup(h->multi);
+        t.easy = curl_easy_init();
+        if (t.done_fd < 0 || !t.easy || list_headers(q, &headers) < 0 ||
+            !set_transfer(h, &t, url, headers, (long) MIN((q->timeout_usec ?: TIMEOUT_USEC) / USEC_PER_MSEC + 1, UINT64_C(86400000))))
+                return oom(error);
 
-        r = peerpod_call_wait(call, t->done_fd, POLLIN, UINT64_MAX, error);
+        r = run_transfer(h, call, &t, error);
+        (void) curl_easy_getinfo(t.easy, CURLINFO_REQUEST_SIZE, &request_size);
+        this_sent = request_size > 0;
+        *sent = *sent || this_sent;
+        log_try(call, &t, url, try, began);
         if (r < 0) {
-                struct pollfd p = { .fd = t->done_fd, .events = POLLIN };
+                char why[256];
 
-                (void) pthread_mutex_lock(&h->lock);
-                if (!t->finished) {
-                        t->next_abandoned = h->abandoned;
-                        h->abandoned = t;
-                }
-                (void) pthread_mutex_unlock(&h->lock);
-                (void) curl_multi_wakeup(h->multi);
-                while (poll(&p, 1, -1) < 0 && errno == EINTR)
-                        ;
+                (void) snprintf(why, sizeof(why), "%.255s", error->text);
+                return peerpod_error_set(error, error->kind, "%s: %s", q->what, why);
         }
-        /* The thread signals under the lock: let go of it before the transfer goes. */
-        (void) pthread_mutex_lock(&h->lock);
-        assert(t->finished);
-        (void) pthread_mutex_unlock(&h->lock);
+        if (t.code != CURLE_OK) {
+                *ret_outcome = explain(&t, q, this_sent, error);
+                return 0;
+        }
+        *ret_outcome = OUTCOME_REPLY;
+        return take_reply(&t, ret) < 0 ? oom(error) : 0;
+}
+
+static uint64_t random_below(uint64_t limit) {
+        uint64_t v = 0;
+
+        if (getrandom(&v, sizeof(v), 0) < 0)
+                v = now_usec(CLOCK_MONOTONIC) * UINT64_C(6364136223846793005);
+        return limit > 0 ? v % limit : 0;
+}
+
+/* Full jitter: anything up to a limit that doubles. What the service says wins. */
+static uint64_t pause_before(const CloudHttp *h, const HttpRequest *q, const HttpReply *reply, unsigned repetition) {
+        _cleanup_(freep) char *text = NULL;
+        uint64_t limit = h->pause_usec, asked = 0;
+
+        if (reply && q->api && q->api->pause)
+                asked = q->api->pause(q->api->userdata, reply);
+        if (asked == 0 && reply && http_reply_header(reply, "Retry-After", &text) > 0)
+                (void) retry_after_parse(text, now_usec(CLOCK_REALTIME), &asked);
+        for (unsigned i = 0; i < repetition && limit < h->pause_max_usec; i++)
+                limit *= 2;
+        limit = MIN(limit, h->pause_max_usec);
+        /* Some jitter on top, lest all that were throttled come back together. */
+        return asked > 0 ? usec_add(asked, random_below(MIN(asked, h->pause_usec))) : random_below(limit);
+}
+
+static HttpVerdict judge(const HttpRequest *q, const HttpReply *reply) {
+        return q->api && q->api->judge ? q->api->judge(q->api->userdata, reply) : http_judge_by_status(NULL, reply);
+}
+
+/* Is there another try? A pause that would outlast the call is none. */
+static bool may_repeat(const CloudHttp *h, const PeerpodCall *call, unsigned n_tries, uint64_t pause) {
+        return n_tries < h->tries_max && usec_add(now_usec(CLOCK_MONOTONIC), pause) < call->deadline_usec;
+}
+
+int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *q, HttpReply *ret, bool *ret_sent, PeerpodError *error) {
+        size_t n_own = q->n_headers;
+        unsigned n_tries = 0;
+        bool fresh = false, sent = false;
+        int r;
+
+        for (;;) {
+                HttpReply reply = {};
+                Outcome outcome;
+                HttpVerdict verdict = HTTP_AGAIN;
+                uint64_t pause;
+
+                r = peerpod_call_check(call, error);
+                if (r >= 0 && q->api && q->api->authorize)
+                        r = q->api->authorize(q->api->userdata, call, q, fresh, error);
+                if (r < 0)
+                        break;
+                error->kind = PEERPOD_E_NONE;
+                r = try_once(h, call, q, ++n_tries, &reply, &outcome, &sent, error);
+                drop_headers(q, n_own);
+                if (r < 0)
+                        break;
+
+                if (outcome == OUTCOME_FAILED) {
+                        r = peerpod_error_to_errno(error->kind);
+                        break;
+                }
+                if (outcome == OUTCOME_REPLY) {
+                        verdict = judge(q, &reply);
+                        if (verdict == HTTP_UNAUTHORIZED && q->api && q->api->authorize && !fresh) {
+                                fresh = true;
+                                n_tries--;
+                                http_reply_done(&reply);
+                                continue;
+                        }
+                        if (verdict == HTTP_DONE || verdict == HTTP_UNAUTHORIZED || (verdict == HTTP_AGAIN && !q->repeatable)) {
+                                *ret = reply;
+                                break;
+                        }
+                }
+
+                pause = pause_before(h, q, outcome == OUTCOME_REPLY ? &reply : NULL, n_tries - 1);
+                if (!may_repeat(h, call, n_tries, pause) || (outcome == OUTCOME_REPLY && q->on_body)) {
+                        if (outcome == OUTCOME_REPLY)
+                                *ret = reply;
+                        else
+                                r = peerpod_error_to_errno(error->kind);
+                        break;
+                }
+                http_reply_done(&reply);
+                r = peerpod_call_wait(call, -1, 0, pause, error);
+                if (r < 0)
+                        break;
+        }
+
+        drop_headers(q, n_own);
+        if (ret_sent)
+                *ret_sent = sent;
         return r < 0 ? r : 0;
 }
 
-static bool code_is_final(CURLcode c) {
-        switch (c) {
-        case CURLE_UNSUPPORTED_PROTOCOL:
-        case CURLE_URL_MALFORMAT:
-        case CURLE_OUT_OF_MEMORY:
-        case CURLE_PEER_FAILED_VERIFICATION:
-        case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-        case CURLE_SSL_CACERT_BADFILE:
-        case CURLE_SSL_CERTPROBLEM:
-                return true;
-        default:
-                return false;
-        }
+static bool is_unreserved(unsigned char c) {
+        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
 }
 
-static int transfer_error(const Transfer *t, PeerpodError *error) {
-        const char *what = t->request->what;
-        _cleanup_(freep) char *why = NULL;
+static char* put_escaped(char *p, const char *s) {
+        static const char digits[] = "0123456789ABCDEF";
 
-        if (t->taken < 0) {
-                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the reply cannot be taken: %s", what, strerror(-t->taken));
-                return t->taken;
-        }
-        if (t->refused == -EFBIG)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the reply is larger than expected.", what);
-        if (t->refused < 0 || t->code == CURLE_OUT_OF_MEMORY)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: out of memory.", what);
-        why = text_make_plain(isempty(t->text) ? curl_easy_strerror(t->code) : t->text, 512);
-        if (t->code == CURLE_OPERATION_TIMEDOUT)
-                return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "%s: %s", what, strempty(why));
-        return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "%s: %s", what, strempty(why));
-}
+        for (; *s; s++) {
+                unsigned char c = (unsigned char) *s;
 
-static void log_try(const Transfer *t, const PeerpodCall *call, const char *url, uint64_t usec) {
-        int n = (int) MIN(strcspn(url, "?#"), (size_t) 512);
-        unsigned msec = (unsigned) (usec / USEC_PER_MSEC);
-
-        if (t->code == CURLE_OK)
-                peerpod_log(call, LOG_DEBUG, "%s: %s %.*s: %d in %u ms.", t->request->what, t->request->method, n, url, t->status, msec);
-        else
-                peerpod_log(call, LOG_DEBUG, "%s: %s %.*s: %s after %u ms.", t->request->what, t->request->method, n, url,
-                            curl_easy_strerror(t->code), msec);
-}
-
-typedef struct Try {
-        bool sent, final;
-} Try;
-
-static int try_once(CloudHttp *h, const PeerpodCall *call, HttpRequest *request, HttpReply *ret, Try *ret_try, PeerpodError *error) {
-        _cleanup_(transfer_done) Transfer t = { .http = h, .request = request, .done_fd = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK) };
-        const char *url = request->signed_url ?: request->url;
-        uint64_t start = now_usec(CLOCK_MONOTONIC);
-        int r;
-
-        *ret_try = (Try) { .final = true };
-        if (t.done_fd < 0)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: eventfd: %s", request->what, strerror(errno));
-        r = transfer_set_up(&t, url, request->timeout_usec ?: TIMEOUT_DEFAULT);
-        if (r == 0)
-                r = buffer_add(&t.body, "", 0, 0);
-        if (r == 0)
-                r = buffer_add(&t.head, "", 0, 0);
-        if (r < 0)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: the request cannot be set up: %s", request->what, strerror(-r));
-
-        r = transfer_run(&t, call, error);
-        *ret_try = (Try) {
-                .sent = t.sent,
-                .final = r < 0 || t.taken < 0 || t.refused < 0 || code_is_final(t.code),
-        };
-        log_try(&t, call, url, now_usec(CLOCK_MONOTONIC) - start);
-        if (r < 0) {
-                if (error) {
-                        char text[PEERPOD_ERROR_TEXT_SIZE];
-
-                        memcpy(text, error->text, sizeof(text));
-                        (void) peerpod_error_set(error, (PeerpodErrorKind) error->kind, "%s: %.900s", request->what, text);
+                if (is_unreserved(c))
+                        *p++ = (char) c;
+                else {
+                        *p++ = '%';
+                        *p++ = digits[c >> 4];
+                        *p++ = digits[c & 15];
                 }
-                return r;
         }
-        if (t.code != CURLE_OK)
-                return transfer_error(&t, error);
-
-        *ret = (HttpReply) {
-                .status = t.status,
-                .size = t.body.size,
-                .body = TAKE_PTR(t.body.data),
-                .headers = TAKE_PTR(t.head.data),
-        };
-        return 0;
+        return p;
 }
 
-/* Again and again. */
+char* url_escape(const char *s) {
+        char *out = malloc(strlen(s) * 3 + 1);
 
-static uint64_t random_below(uint64_t max) {
-        uint64_t n = 0;
-
-        /* Without randomness all would come at the same time: half is better than that. */
-        if (getrandom(&n, sizeof(n), GRND_NONBLOCK) != (ssize_t) sizeof(n))
-                return max / 2;
-        return n % (max + 1);
+        if (out)
+                *put_escaped(out, s) = '\0';
+        return out;
 }
 
-/* Full jitter (Exponential Backoff And Jitter, AWS Architecture Blog), on top of what the service asks for. */
-static uint64_t pause_before(const CloudHttp *h, const HttpRequest *request, const HttpReply *reply, uint32_t n_tries) {
-        uint64_t pause = h->pause_usec, asked = 0;
+void form_add(Form *f, const char *key, const char *value) {
+        size_t need;
+        char *bigger, *p;
 
-        for (uint32_t i = 1; i < n_tries && pause < h->pause_max_usec; i++)
-                pause *= 2;
-        if (reply) {
-                if (request->api && request->api->pause)
-                        asked = request->api->pause(request->api->userdata, reply);
-                if (asked == 0)
-                        asked = http_retry_after(reply, now_usec(CLOCK_REALTIME));
+        if (!value || f->failed)
+                return;
+        need = f->size + 3 * (strlen(key) + strlen(value)) + 3;
+        bigger = malloc(need);
+        if (!bigger) {
+                f->failed = true;
+                return;
         }
-        return asked + random_below(MIN(pause, h->pause_max_usec));
-}
-
-static void drop_credentials(HttpRequest *request, size_t n_headers) {
-        while (request->n_headers > n_headers)
-                erase_free_stringp(&request->headers[--request->n_headers]);
-        erase_free_stringp(&request->signed_url);
-}
-
-static HttpVerdict judge(const HttpRequest *request, const HttpReply *reply) {
-        if (request->api && request->api->judge)
-                return request->api->judge(request->api->userdata, reply);
-        return http_judge_by_status(NULL, reply);
-}
-
-int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *request, HttpReply *ret, bool *ret_sent, PeerpodError *error) {
-        bool has_credentials = request->api && request->api->authorize, fresh = false, sent = false, unused;
-        size_t n_headers = request->n_headers;
-        uint32_t tries_max = request->on_body ? 1 : h->tries_max;
-        int r;
-
-        ret_sent = ret_sent ?: &unused;
-        *ret_sent = false;
-        for (uint32_t n = 1;; n++) {
-                _cleanup_(http_reply_done) HttpReply reply = {};
-                bool again = false;
-                uint64_t pause;
-                Try try;
-
-                r = peerpod_call_check(call, error);
-                if (r == 0 && has_credentials)
-                        r = request->api->authorize(request->api->userdata, call, request, fresh, error);
-                if (r < 0) {
-                        drop_credentials(request, n_headers);
-                        return r;
-                }
-                r = try_once(h, call, request, &reply, &try, error);
-                drop_credentials(request, n_headers);
-
-                if (r < 0) {
-                        *ret_sent = sent = sent || try.sent;
-                        again = !try.final && (request->repeatable || !try.sent);
-                } else {
-                        HttpVerdict v = judge(request, &reply);
-
-                        if (v == HTTP_UNAUTHORIZED && has_credentials && !fresh) {
-                                fresh = true;
-                                n--;
-                                continue;
-                        }
-                        *ret_sent = sent = sent || v == HTTP_DONE || v == HTTP_AGAIN;
-                        again = v == HTTP_AGAIN_UNDONE || (v == HTTP_AGAIN && request->repeatable);
-                }
-
-                pause = pause_before(h, request, r < 0 ? NULL : &reply, n);
-                /* Rather say now what is wrong than wait for the end of the call and say that it came. */
-                if (!again || n >= tries_max || usec_add(now_usec(CLOCK_MONOTONIC), pause) >= call->deadline_usec) {
-                        if (r < 0)
-                                return r;
-                        *ret = reply;
-                        reply = (HttpReply) {};
-                        return 0;
-                }
-                r = peerpod_call_wait(call, -1, 0, pause, error);
-                if (r < 0)
-                        return r;
+        p = bigger;
+        if (f->size > 0) {
+                memcpy(p, f->text, f->size);
+                p += f->size;
+                *p++ = '&';
         }
+        p = put_escaped(p, key);
+        *p++ = '=';
+        p = put_escaped(p, value);
+        *p = '\0';
+        erase_free(f->text, f->size);
+        f->text = bigger;
+        f->size = p - bigger;
+}
+
+void form_addf(Form *f, const char *key, const char *format, ...) {
+        char *value = NULL;
+        va_list ap;
+
+        va_start(ap, format);
+        if (vasprintf(&value, format, ap) < 0) {
+                f->failed = true;
+                value = NULL;
+        }
+        va_end(ap);
+        form_add(f, key, value);
+        if (value)
+                erase_free(value, strlen(value));
+}
+
+const char* form_text(const Form *f) {
+        return f->failed ? NULL : strempty(f->text);
+}
+
+void form_done(Form *f) {
+        f->text = erase_free(f->text, f->size);
+        *f = (Form) {};
 }

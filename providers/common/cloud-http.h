@@ -4,7 +4,7 @@
  * One thread of its own drives libcurl's multi handle, so that connections are kept and shared (HTTP/2 where the server offers it); a
  * caller waits on its call's cancel descriptor and deadline, and is back within a second of either. Never follows a redirect, keeps no
  * cookies, does not decode what it has not asked for. TLS 1.2 or newer. A proxy comes from the usual variables (libcurl:
- * HTTPS_PROXY, NO_PROXY …), never for loopback and link-local addresses, and where else only a cloud's own metadata service is.
+ * HTTPS_PROXY, NO_PROXY …), never for loopback and link-local addresses.
  *
  * Requests are tried again only where that is safe (HttpRequest.repeatable), with full jitter, after Retry-After where there is one.
  * At debug level each try is logged with method, URL without query, status and time; never headers, queries, bodies. */
@@ -40,13 +40,14 @@ typedef struct CloudApi {
 
         void *userdata;
 
-        /* How long the service asks to wait, in µs, where it says so in a way of its own; 0: see Retry-After. NULL: nothing but that. */
+        /* How many µs the service asks to wait before the next try, where it says so in headers of its own; 0: it does not. NULL: there are
+         * none beside Retry-After. */
         uint64_t (*pause)(void *userdata, const HttpReply *reply);
 } CloudApi;
 
 typedef struct CloudHttpConfig {
         const char *user_agent;         /* "peerpod-aws/0.1.0" */
-        const char *ca_file;            /* beside the system's, or "" */
+        const char *ca_file;            /* PEM of the authorities to trust instead of the system's, or "" */
         const char *pinned_key;         /* "sha256//BASE64": that public key instead of any authority; or NULL */
         const char *unix_socket;        /* every connection goes there; or NULL */
         uint32_t connections_max;       /* to one host; 0: 16 */
@@ -70,7 +71,7 @@ struct HttpRequest {
         uint64_t timeout_usec;          /* of each try; 0: 60 s */
         size_t reply_max;               /* bytes of the reply's body; 0: HTTP_BODY_MAX */
         /* A body too big to hold: takes it piece by piece instead of HttpReply.body, on the client's thread, for 2xx only. A negative
-         * return ends the transfer and is the result. Such a request is tried once, and again only with fresh credentials. */
+         * return ends the transfer and is the result. Such a request is tried once. */
         int (*on_body)(void *userdata, const void *data, size_t size);
         void *userdata;
 
@@ -102,13 +103,12 @@ DEFINE_CLEANUP(CloudHttp*, cloud_http_free);
  * @ret:     untouched on failure; freed by http_reply_done()
  *
  * A reply of any status is success. Else a negative errno with *error set, text "WHAT: REASON": PEERPOD_E_UNAVAILABLE (no connection, or
- * no whole reply), PEERPOD_E_TIMED_OUT, PEERPOD_E_CANCELLED, PEERPOD_E_INTERNAL (reply too big, memory), or what authorize() says.
+ * no whole reply), PEERPOD_E_FAILED_PRECONDITION (a certificate that is not trusted), PEERPOD_E_TIMED_OUT, PEERPOD_E_CANCELLED, PEERPOD_E_INTERNAL (reply too big, memory), or what authorize() says.
  * Whether the server did it is unknown then, unless the request is repeatable or *ret_sent (may be NULL) is false. Any thread.
  */
 int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *request, HttpReply *ret, bool *ret_sent, PeerpodError *error);
 
-/* http_add_header() - a @value of NULL keeps libcurl from sending a header of its own by that name ("Content-Type", "Accept").
- * Returns 0, -ENOMEM, -E2BIG, -EINVAL (line ends in it) */
+/* http_add_header() - NULL as the value: that header is not sent, where libcurl would. Returns 0, -ENOMEM, -E2BIG, -EINVAL (line ends in it) */
 int http_add_header(HttpRequest *request, const char *name, const char *value);
 void http_request_done(HttpRequest *request);
 void http_reply_done(HttpReply *reply);

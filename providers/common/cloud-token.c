@@ -1,64 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One caller fetches, on its own thread and call; the others wait on an eventfd each, so that their own deadline and cancel hold. If the one
- * that fetches is cancelled or out of time, that says nothing about the credentials: the next one fetches. */
 #include "cloud-token.h"
 
 #include <pthread.h>
-#include <sys/eventfd.h>
 #include <syslog.h>
-#include <time.h>
 
 #include "basic/util.h"
 #include "cloud-config.h"
 
-#define HOLD_OFF (10 * USEC_PER_SEC)    /* after a failed fetch ahead of the end */
-
-typedef struct Waiter {
-        struct Waiter *next;
-        int fd;
-        bool done;
-        int result;
-        PeerpodError error;
-} Waiter;
+#define WAIT_STEP_USEC (100 * USEC_PER_MSEC)
+#define FETCH_AGAIN_USEC (30 * USEC_PER_SEC)    /* after a failure, while the old token is valid */
 
 struct TokenCache {
+        pthread_mutex_t mutex;
         TokenFetch fetch;
         void *userdata;
         uint64_t early_usec;
-        pthread_mutex_t lock;           /* of all below */
+        uint64_t failed_usec;           /* CLOCK_MONOTONIC; 0: the last fetch did not fail */
+        uint64_t n_fetches;             /* ended ones */
+        PeerpodError failure;           /* of the last one, if it failed with no old token to go on with */
+        bool present, fetching;
         Token token;
-        bool has_token, fetching;
-        uint64_t not_before_usec;       /* CLOCK_MONOTONIC: no fetch ahead of the end before that */
-        Waiter *waiters;
 };
 
 void token_done(Token *t) {
         for (size_t i = 0; i < TOKEN_PARTS; i++)
-                erase_free_stringp(&t->parts[i]);
+                erase_free_stringp(t->parts + i);
         *t = (Token) {};
 }
 
 int token_copy(const Token *from, Token *ret) {
         Token t = { .expires_usec = from->expires_usec, .fetched_usec = from->fetched_usec };
 
-        for (size_t i = 0; i < TOKEN_PARTS; i++) {
-                if (!from->parts[i])
-                        continue;
-                t.parts[i] = strdup(from->parts[i]);
-                if (!t.parts[i]) {
-                        token_done(&t);
-                        return -ENOMEM;
+        for (size_t i = 0; i < TOKEN_PARTS; i++)
+                if (from->parts[i]) {
+                        t.parts[i] = strdup(from->parts[i]);
+                        if (!t.parts[i]) {
+                                token_done(&t);
+                                return -ENOMEM;
+                        }
                 }
-        }
         *ret = t;
         return 0;
-}
-
-static bool token_same(const Token *a, const Token *b) {
-        for (size_t i = 0; i < TOKEN_PARTS; i++)
-                if (!streq_ptr(a->parts[i], b->parts[i]))
-                        return false;
-        return true;
 }
 
 int token_cache_new(TokenFetch fetch, void *userdata, uint64_t early_usec, TokenCache **ret) {
@@ -66,7 +48,7 @@ int token_cache_new(TokenFetch fetch, void *userdata, uint64_t early_usec, Token
 
         if (!c)
                 return -ENOMEM;
-        *c = (TokenCache) { .fetch = fetch, .userdata = userdata, .early_usec = early_usec, .lock = PTHREAD_MUTEX_INITIALIZER };
+        *c = (TokenCache) { .mutex = PTHREAD_MUTEX_INITIALIZER, .fetch = fetch, .userdata = userdata, .early_usec = early_usec };
         *ret = c;
         return 0;
 }
@@ -74,196 +56,162 @@ int token_cache_new(TokenFetch fetch, void *userdata, uint64_t early_usec, Token
 TokenCache* token_cache_free(TokenCache *c) {
         if (!c)
                 return NULL;
-        assert(!c->waiters && !c->fetching);
         token_done(&c->token);
-        (void) pthread_mutex_destroy(&c->lock);
+        (void) pthread_mutex_destroy(&c->mutex);
         free(c);
         return NULL;
 }
 
-static bool is_usable(const TokenCache *c, const Token *refused) {
-        return c->has_token && c->token.expires_usec > now_usec(CLOCK_REALTIME) && !(refused && token_same(refused, &c->token));
+static bool is_same(const Token *a, const Token *b) {
+        for (size_t i = 0; i < TOKEN_PARTS; i++)
+                if (!streq_ptr(a->parts[i], b->parts[i]))
+                        return false;
+        return true;
 }
 
-static bool is_due(const TokenCache *c) {
-        uint64_t life, early;
+static bool is_valid(const TokenCache *c, const Token *refused) {
+        return c->present && now_usec(CLOCK_REALTIME) < c->token.expires_usec && !(refused && is_same(&c->token, refused));
+}
 
-        if (c->token.expires_usec == UINT64_MAX || now_usec(CLOCK_MONOTONIC) < c->not_before_usec)
+/* Old enough to be replaced, while it still is good? */
+static bool is_due(const TokenCache *c) {
+        uint64_t life, early, now = now_usec(CLOCK_REALTIME);
+
+        if (c->token.expires_usec == UINT64_MAX)
+                return false;
+        if (c->failed_usec > 0 && now_usec(CLOCK_MONOTONIC) < c->failed_usec + FETCH_AGAIN_USEC)
                 return false;
         life = c->token.expires_usec > c->token.fetched_usec ? c->token.expires_usec - c->token.fetched_usec : 0;
         early = MIN(c->early_usec, life / 5);
-        return usec_add(now_usec(CLOCK_REALTIME), early) >= c->token.expires_usec;
+        return now >= c->token.expires_usec - early;
 }
 
-static int give(const TokenCache *c, Token *ret, PeerpodError *error) {
-        return token_copy(&c->token, ret) < 0 ? oom(error) : 0;
-}
-
-static void wake_waiters(TokenCache *c, int result, const PeerpodError *error) {
-        for (Waiter *w; (w = c->waiters);) {
-                c->waiters = w->next;
-                w->done = true;
-                w->result = result;
-                if (result < 0)
-                        w->error = *error;
-                (void) eventfd_write(w->fd, 1);
-        }
-}
-
-/* Called and left with the lock held. Returns what the fetch of another one came to, or -errno with *error set if this call is over. */
-static int wait_for_other(TokenCache *c, const PeerpodCall *call, bool *ret_over, PeerpodError *error) {
-        Waiter w = { .fd = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK), .error = { .size = sizeof(PeerpodError) } };
-        int r;
-
-        *ret_over = true;
-        if (w.fd < 0)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "eventfd: %s", strerror(errno));
-        w.next = c->waiters;
-        c->waiters = &w;
-        (void) pthread_mutex_unlock(&c->lock);
-        r = peerpod_call_wait(call, w.fd, POLLIN, UINT64_MAX, error);
-        (void) pthread_mutex_lock(&c->lock);
-        for (Waiter **p = &c->waiters; *p; p = &(*p)->next)
-                if (*p == &w) {
-                        *p = w.next;
-                        break;
-                }
-        w.fd = close_fd(w.fd);
-        if (r < 0)
-                return r;
-
-        *ret_over = false;
-        if (w.done && w.result < 0 && w.error.kind != PEERPOD_E_CANCELLED && w.error.kind != PEERPOD_E_TIMED_OUT) {
-                *ret_over = true;
-                return peerpod_error_set(error, (PeerpodErrorKind) w.error.kind, "%s", w.error.text);
-        }
-        return 0;
-}
-
-/* Called and left with the lock held. */
-static int fetch(TokenCache *c, const PeerpodCall *call, const Token *refused, Token *ret, PeerpodError *error) {
-        PeerpodError why = { .size = sizeof(PeerpodError) };
-        Token t = {};
+/* Called and returns with the mutex held. */
+static int fetch_locked(TokenCache *c, const PeerpodCall *call, const Token *refused, PeerpodError *error) {
+        Token fresh = {};
         int r;
 
         c->fetching = true;
-        (void) pthread_mutex_unlock(&c->lock);
-        r = c->fetch(c->userdata, call, &t, &why);
-        (void) pthread_mutex_lock(&c->lock);
+        (void) pthread_mutex_unlock(&c->mutex);
+        r = c->fetch(c->userdata, call, &fresh, error);
+        (void) pthread_mutex_lock(&c->mutex);
         c->fetching = false;
-        if (r >= 0) {
-                t.fetched_usec = now_usec(CLOCK_REALTIME);
-                token_done(&c->token);
-                c->token = t;
-                c->has_token = true;
-                c->not_before_usec = 0;
-                wake_waiters(c, 0, NULL);
-                return give(c, ret, error);
-        }
+        c->n_fetches++;
+        c->failure = (PeerpodError) {};
 
-        token_done(&t);
-        wake_waiters(c, r, &why);
-        if (why.kind != PEERPOD_E_CANCELLED && is_usable(c, refused)) {
-                c->not_before_usec = usec_add(now_usec(CLOCK_MONOTONIC), HOLD_OFF);
-                peerpod_log(call, LOG_WARNING, "New credentials cannot be fetched, going on with the old ones: %s", why.text);
-                return give(c, ret, error);
+        if (r >= 0) {
+                token_done(&c->token);
+                c->token = fresh;
+                c->token.fetched_usec = now_usec(CLOCK_REALTIME);
+                c->present = true;
+                c->failed_usec = 0;
+                return 0;
         }
-        if (error)
-                (void) peerpod_error_set(error, (PeerpodErrorKind) why.kind, "%s", why.text);
-        return r;
+        token_done(&fresh);
+        if (!is_valid(c, refused)) {
+                if (error)
+                        c->failure = *error;
+                return r;
+        }
+        c->failed_usec = now_usec(CLOCK_MONOTONIC);
+        peerpod_log(call, LOG_WARNING, "Credentials could not be renewed, going on with the old ones: %s", error ? error->text : "");
+        return 0;
 }
 
 int token_cache_get(TokenCache *c, const PeerpodCall *call, const Token *refused, Token *ret, PeerpodError *error) {
-        int r;
+        uint64_t n_fetches;
+        int r = 0;
 
-        (void) pthread_mutex_lock(&c->lock);
+        (void) pthread_mutex_lock(&c->mutex);
+        n_fetches = c->n_fetches;
         for (;;) {
-                bool usable = is_usable(c, refused), over;
+                bool valid = is_valid(c, refused);
 
-                if (usable && (c->fetching || !is_due(c))) {
-                        r = give(c, ret, error);
+                if (valid && (c->fetching || !is_due(c)))
+                        break;
+                /* What failed while we waited failed for us, too: a hundred callers do not ask in turn. Unless it was the one caller's time. */
+                if (!valid && c->n_fetches != n_fetches && c->failure.kind != PEERPOD_E_NONE && c->failure.kind != PEERPOD_E_CANCELLED &&
+                    c->failure.kind != PEERPOD_E_TIMED_OUT) {
+                        r = peerpod_error_set(error, c->failure.kind, "%s", c->failure.text);
                         break;
                 }
                 if (!c->fetching) {
-                        r = fetch(c, call, refused, ret, error);
+                        r = fetch_locked(c, call, refused, error);
                         break;
                 }
-                r = wait_for_other(c, call, &over, error);
-                if (over)
+                (void) pthread_mutex_unlock(&c->mutex);
+                r = peerpod_call_wait(call, -1, 0, WAIT_STEP_USEC, error);
+                (void) pthread_mutex_lock(&c->mutex);
+                if (r < 0)
                         break;
         }
-        (void) pthread_mutex_unlock(&c->lock);
+        if (r >= 0) {
+                r = token_copy(&c->token, ret);
+                if (r < 0)
+                        r = oom(error);
+        }
+        (void) pthread_mutex_unlock(&c->mutex);
         return r;
 }
 
-/* @n digits at *s. */
-static bool take_digits(const char **s, unsigned n, unsigned *ret) {
-        unsigned v = 0;
+static int digits(const char **p, size_t n, int *ret) {
+        int v = 0;
 
-        for (; n > 0; n--, (*s)++) {
-                if (**s < '0' || **s > '9')
-                        return false;
-                v = v * 10 + (unsigned) (**s - '0');
+        for (size_t i = 0; i < n; i++) {
+                if ((*p)[i] < '0' || (*p)[i] > '9')
+                        return -EINVAL;
+                v = v * 10 + ((*p)[i] - '0');
         }
+        *p += n;
         *ret = v;
-        return true;
+        return 0;
 }
 
-static bool take(const char **s, const char *any) {
-        if (**s == '\0' || !strchr(any, **s))
-                return false;
-        (*s)++;
-        return true;
+static int expect(const char **p, const char *any) {
+        if (**p == '\0' || !strchr(any, **p))
+                return -EINVAL;
+        (*p)++;
+        return 0;
 }
 
-static bool is_leap(unsigned year) {
-        return (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-}
+static int parse_offset(const char *p, int64_t *ret_sec) {
+        int hours, minutes, sign = *p == '-' ? -1 : 1;
 
-static bool date_is_valid(unsigned year, unsigned month, unsigned day) {
-        static const unsigned days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-
-        return year >= 1970 && month >= 1 && month <= 12 && day >= 1 && day <= days[month - 1] + (month == 2 && is_leap(year));
-}
-
-/* Microseconds of ".123456789", what is finer is dropped; 0 if there is no fraction. */
-static bool take_fraction(const char **s, unsigned *ret) {
-        unsigned v = 0, scale = 100000;
-
-        *ret = 0;
-        if (!take(s, "."))
-                return true;
-        if (**s < '0' || **s > '9')
-                return false;
-        for (; **s >= '0' && **s <= '9'; (*s)++, scale /= 10)
-                v += (unsigned) (**s - '0') * scale;
-        *ret = v;
-        return true;
+        if (streq(p, "Z") || streq(p, "z")) {
+                *ret_sec = 0;
+                return 0;
+        }
+        if (expect(&p, "+-") < 0 || digits(&p, 2, &hours) < 0 || expect(&p, ":") < 0 || digits(&p, 2, &minutes) < 0 || *p != '\0' ||
+            hours > 23 || minutes > 59)
+                return -EINVAL;
+        *ret_sec = sign * (hours * 3600 + minutes * 60);
+        return 0;
 }
 
 int token_parse_time(const char *s, uint64_t *ret) {
-        unsigned year, month, day, hour, minute, second, usec, off_hour = 0, off_minute = 0;
-        bool west = false;
-        struct tm tm;
-        int64_t t;
+        struct tm tm = {};
+        uint64_t fraction = 0, unit = USEC_PER_SEC / 10;
+        int64_t offset, t;
+        int year, month;
 
-        if (!take_digits(&s, 4, &year) || !take(&s, "-") || !take_digits(&s, 2, &month) || !take(&s, "-") || !take_digits(&s, 2, &day) ||
-            !take(&s, "Tt ") || !take_digits(&s, 2, &hour) || !take(&s, ":") || !take_digits(&s, 2, &minute) || !take(&s, ":") ||
-            !take_digits(&s, 2, &second) || !take_fraction(&s, &usec))
+        if (digits(&s, 4, &year) < 0 || expect(&s, "-") < 0 || digits(&s, 2, &month) < 0 || expect(&s, "-") < 0 || digits(&s, 2, &tm.tm_mday) < 0 ||
+            expect(&s, "Tt ") < 0 || digits(&s, 2, &tm.tm_hour) < 0 || expect(&s, ":") < 0 || digits(&s, 2, &tm.tm_min) < 0 ||
+            expect(&s, ":") < 0 || digits(&s, 2, &tm.tm_sec) < 0)
                 return -EINVAL;
-        if (!take(&s, "Zz")) {
-                west = *s == '-';
-                if (!take(&s, "+-") || !take_digits(&s, 2, &off_hour) || !take(&s, ":") || !take_digits(&s, 2, &off_minute))
+        if (*s == '.') {
+                if (*++s < '0' || *s > '9')
                         return -EINVAL;
+                for (; *s >= '0' && *s <= '9'; s++, unit /= 10)
+                        fraction += (uint64_t) (*s - '0') * unit;
         }
-        if (*s != '\0' || !date_is_valid(year, month, day) || hour > 23 || minute > 59 || second > 60 || off_hour > 23 || off_minute > 59)
+        if (parse_offset(s, &offset) < 0 || year < 1970 || month < 1 || month > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
+            tm.tm_min > 59 || tm.tm_sec > 60)
                 return -EINVAL;
-
-        tm = (struct tm) { .tm_year = (int) year - 1900, .tm_mon = (int) month - 1, .tm_mday = (int) day, .tm_hour = (int) hour,
-                           .tm_min = (int) minute, .tm_sec = (int) second };
-        t = (int64_t) timegm(&tm) + (west ? 1 : -1) * (int64_t) (off_hour * 3600 + off_minute * 60);
+        tm.tm_year = year - 1900;
+        tm.tm_mon = month - 1;
+        t = (int64_t) timegm(&tm) - offset;
         if (t < 0)
                 return -EINVAL;
-        *ret = (uint64_t) t * USEC_PER_SEC + usec;
+        *ret = (uint64_t) t * USEC_PER_SEC + fraction;
         return 0;
 }
