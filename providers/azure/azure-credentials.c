@@ -43,6 +43,11 @@ HttpVerdict azure_token_judge(void *userdata, const HttpReply *reply) {
          * guidance). A 401 says that the secret is wrong; there are no others to try. */
         if (reply->status == 404 || reply->status == 410)
                 return HTTP_AGAIN;
+        if (reply->status == 200) {
+                _cleanup_(json_object_putp) json_object *body = NULL;
+
+                return json_parse(reply->body, reply->size, &body, NULL) < 0 ? HTTP_AGAIN : HTTP_DONE;
+        }
         return reply->status == 401 ? HTTP_DONE : http_judge_by_status(userdata, reply);
 }
 
