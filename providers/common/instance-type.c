@@ -94,7 +94,7 @@ static const InstanceType* nearest(const InstanceTypeWish *wish, const InstanceT
                 const InstanceType *t = types + i;
                 double share = 0;
 
-                if (!is_allowed(wish, t->name))
+                if (!is_allowed(wish, t->name) || !architecture_fits(wish, t) || (s->gpus == 0 && t->gpus > 0))
                         continue;
                 share += s->gpus > 0 ? MIN((double) t->gpus / s->gpus, 1.) : 0;
                 share += s->vcpus > 0 ? MIN((double) t->vcpus / s->vcpus, 1.) : 1;
@@ -125,7 +125,7 @@ static int refuse_size(const InstanceTypeWish *wish, const InstanceType *types, 
                 (void) snprintf(what, sizeof(what), " the nearest is '%.64s' (%s%s%.16s)", near->name, has, near->architecture ? ", " : "",
                                 strempty(near->architecture));
         } else
-                (void) snprintf(what, sizeof(what), " the cloud knows none");
+                (void) snprintf(what, sizeof(what), " none is of this kind");
         return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "No allowed instance type fits the pod (%s%s%s): of %s%s%s%s.", asked,
                                  wish->architecture ? ", image for " : "", strempty(wish->architecture),
                                  isempty(wish->allowed) ? "the default alone, as no list is set in " : "the list in ", wish->allowed_option,
