@@ -11,6 +11,8 @@
 
 #define UNDO_USEC (120 * USEC_PER_SEC)
 #define POLL_USEC USEC_PER_SEC
+#define POLL_FIRST_USEC (250 * USEC_PER_MSEC)
+#define POLLS_FIRST 8
 #define LOOKS_AFTER_UNKNOWN 4           /* an insert whose answer was lost may become visible a little later */
 #define PAGE_SIZE 500
 #define PAGES_MAX 1000
@@ -184,6 +186,8 @@ static int insert(Gcp *g, const PeerpodCall *call, const PeerpodInstanceSpec *sp
         }
         peerpod_log(call, LOG_INFO, "Instance '%s' is being made, waiting for the operation.", spec->name);
         r = gcp_wait(g, call, q.what, reply.root, code, error);
+        if (r < 0 && code[0])           /* the operation has an end: there is no instance that could still appear */
+                *unknown = false;
         return r < 0 && streq(code, "RESOURCE_ALREADY_EXISTS") ? 0 : r;
 }
 
@@ -242,7 +246,7 @@ static int wait_running(Gcp *g, const PeerpodCall *call, const PeerpodInstanceSp
 
                 if (r < 0)
                         return r;
-                if (r == 0 && n >= LOOKS_AFTER_UNKNOWN)
+                if (r == 0 && n >= POLLS_FIRST + LOOKS_AFTER_UNKNOWN)
                         return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "Instance '%s' has gone before it ran.", spec->name);
                 if (r > 0) {
                         if (!is_of(reply.root, spec->sandbox_id, spec->node))
@@ -259,7 +263,7 @@ static int wait_running(Gcp *g, const PeerpodCall *call, const PeerpodInstanceSp
                                 return 0;
                         }
                 }
-                r = peerpod_call_wait(call, -1, 0, POLL_USEC, error);
+                r = peerpod_call_wait(call, -1, 0, n < POLLS_FIRST ? POLL_FIRST_USEC : POLL_USEC, error);
                 if (r < 0)
                         return r;
         }
@@ -298,7 +302,7 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
         made = r > 0;
         if (!made) {
                 r = insert(g, call, spec, &p, &unknown, error);
-                made = r == 0 || unknown;
+                made = true;
         }
         if (r >= 0)
                 r = wait_running(g, call, spec, ret, error);

@@ -305,6 +305,7 @@ def a_hundred_creates_at_once_against_a_throttle():
 
 def each_fault_at_each_call_leaves_nothing():
     with running() as (peer, server, d):
+        peer.looks = peer.waits = 0
         cloud_rig.run_faults(d, server, peer.nothing_left)
 
 

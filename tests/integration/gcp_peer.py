@@ -69,7 +69,7 @@ class Google:
         self.routes = list(routes())
         self.instances, self.operations, self.requests, self.counter, self.tokens = {}, {}, {}, 0, set()
         self.bodies, self.page, self.looks, self.fail_operation, self.metadata_tokens, self.n_tokens = [], 500, 1, None, 0, 0
-        self.denied, self.expires_in, self.disks, self.exchanges = set(), 3600, {}, []
+        self.denied, self.expires_in, self.disks, self.exchanges, self.waits = set(), 3600, {}, [], 1
 
     # ---- the protocol ----
 
@@ -139,7 +139,9 @@ class Google:
             claims = google.auth.jwt.decode(form["assertion"][0], certs=self.public_key, audience=f"{self.url}/token")
         except ValueError as e:
             return 400, {"error": "invalid_grant", "error_description": str(e)}
-        assert claims["iss"] == ACCOUNT and claims["scope"] == "https://www.googleapis.com/auth/cloud-platform", claims
+        if claims["iss"] != ACCOUNT:
+            return 400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}
+        assert claims["scope"] == "https://www.googleapis.com/auth/cloud-platform", claims
         return 200, self.new_token()
 
     def exchange(self, request, path):
@@ -219,8 +221,8 @@ class Google:
             raise Refused(404, "notFound", name)
         entry = self.operations[name]
         entry[0] += 1
-        result = compute_v1.Operation(name=name, status="DONE" if entry[0] > 1 else "RUNNING", operation_type=entry[2])
-        if entry[1] and entry[0] > 1:
+        result = compute_v1.Operation(name=name, status="DONE" if entry[0] > self.waits else "RUNNING", operation_type=entry[2])
+        if entry[1] and entry[0] > self.waits:
             result.http_error_status_code, result.http_error_message = 409 if entry[1] != "QUOTA_EXCEEDED" else 403, "NO"
             result.error = compute_v1.Error(errors=[compute_v1.Errors(code=entry[1], message="the operation failed")])
         return result
