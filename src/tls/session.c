@@ -124,6 +124,8 @@ static int failed(char **reterr, int r, const char *format, ...) {
         return *reterr ? r : -ENOMEM;
 }
 
+#define PRIORITY_SIZE 512U
+
 static bool priority_append(char *buffer, size_t size, const char *name) {
         char item[40];
         size_t n = strlen(buffer);
@@ -149,21 +151,22 @@ static int unknown_suite(const char *name, char **reterr) {
 /* AES-128-GCM first: the same order as Go's, and the cheapest per byte. Nothing without forward secrecy and AEAD, unless a list of
  * the operator asks for it. A list does not map one-to-one onto GnuTLS's sets, so the outcome is compared with it after the
  * handshake; the server's order counts, so that what the list has is also what gets chosen. */
-static int make_priority(TlsContext *c, const TlsSettings *settings, char **reterr) {
-        char priority[512] = "NORMAL:-VERS-ALL:-CIPHER-ALL:-KX-ALL:-MAC-ALL:%SAFE_RENEGOTIATION:%SERVER_PRECEDENCE:+VERS-TLS1.3";
-        const char *where;
+static int write_priority(TlsVersion min_version, char *const *cipher_suites, char priority[static PRIORITY_SIZE], char ***ret_suites,
+                          char **reterr) {
+        _cleanup_(strv_freep) char **chosen = NULL;
         bool ok = true;
         int r;
 
-        if (settings->min_version < 0 || settings->min_version >= _TLS_VERSION_MAX)
+        (void) stpcpy(priority, "NORMAL:-VERS-ALL:-CIPHER-ALL:-KX-ALL:-MAC-ALL:%SAFE_RENEGOTIATION:%SERVER_PRECEDENCE:+VERS-TLS1.3");
+        if (min_version < 0 || min_version >= _TLS_VERSION_MAX)
                 return failed(reterr, -EINVAL, "unknown minimum TLS version");
-        if (settings->min_version == TLS_VERSION_1_2)
-                ok = ok && priority_append(priority, sizeof(priority), "VERS-TLS1.2");
+        if (min_version == TLS_VERSION_1_2)
+                ok = ok && priority_append(priority, PRIORITY_SIZE, "VERS-TLS1.2");
 
-        for (char *const *s = settings->cipher_suites; s && *s; s++) {
+        for (char *const *s = cipher_suites; s && *s; s++) {
                 size_t i;
 
-                if (settings->min_version == TLS_VERSION_1_3)
+                if (min_version == TLS_VERSION_1_3)
                         return failed(reterr, -EINVAL, "cipher suites cannot be chosen with VersionTLS13");
 
                 for (i = 0; i < ELEMENTSOF(suites) && !streq(*s, suites[i].iana); i++)
@@ -176,24 +179,36 @@ static int make_priority(TlsContext *c, const TlsSettings *settings, char **rete
                         continue;
                 }
 
-                ok = ok && priority_append(priority, sizeof(priority), suites[i].key_exchange) &&
-                        priority_append(priority, sizeof(priority), suites[i].cipher) &&
-                        priority_append(priority, sizeof(priority), suites[i].mac);
-                r = strv_extend(&c->suites, suites[i].iana);
+                ok = ok && priority_append(priority, PRIORITY_SIZE, suites[i].key_exchange) &&
+                        priority_append(priority, PRIORITY_SIZE, suites[i].cipher) &&
+                        priority_append(priority, PRIORITY_SIZE, suites[i].mac);
+                r = strv_extend(&chosen, suites[i].iana);
                 if (r < 0)
                         return failed(reterr, r, "out of memory");
         }
 
-        if (!c->suites)
-                ok = ok && priority_append(priority, sizeof(priority), "ECDHE-ECDSA") &&
-                        priority_append(priority, sizeof(priority), "ECDHE-RSA");
+        if (!chosen)
+                ok = ok && priority_append(priority, PRIORITY_SIZE, "ECDHE-ECDSA") &&
+                        priority_append(priority, PRIORITY_SIZE, "ECDHE-RSA");
 
-        ok = ok && priority_append(priority, sizeof(priority), "AES-128-GCM") &&
-                priority_append(priority, sizeof(priority), "AES-256-GCM") &&
-                priority_append(priority, sizeof(priority), "CHACHA20-POLY1305") &&
-                priority_append(priority, sizeof(priority), "AEAD");
+        ok = ok && priority_append(priority, PRIORITY_SIZE, "AES-128-GCM") &&
+                priority_append(priority, PRIORITY_SIZE, "AES-256-GCM") &&
+                priority_append(priority, PRIORITY_SIZE, "CHACHA20-POLY1305") &&
+                priority_append(priority, PRIORITY_SIZE, "AEAD");
         assert(ok);             /* the longest list still fits */
 
+        *ret_suites = TAKE_PTR(chosen);
+        return 0;
+}
+
+static int make_priority(TlsContext *c, const TlsSettings *settings, char **reterr) {
+        char priority[PRIORITY_SIZE];
+        const char *where;
+        int r;
+
+        r = write_priority(settings->min_version, settings->cipher_suites, priority, &c->suites, reterr);
+        if (r < 0)
+                return r;
         r = gnutls_priority_init2(&c->priority, priority, &where, 0);
         if (r < 0)
                 return failed(reterr, gnutls_to_errno(r), "TLS settings are not available on this machine: %s", gnutls_strerror(r));
@@ -295,6 +310,29 @@ int tls_profile_check(TlsVersion min_version, char *const *cipher_suites, char *
                 gnutls_priority_deinit(c.priority);
         strv_free(c.suites);
         return r;
+}
+
+int tls_profile_get_priority(TlsVersion min_version, char *const *cipher_suites, char **ret, char ***ret_allowed, char **reterr) {
+        _cleanup_(strv_freep) char **chosen = NULL;
+        char priority[PRIORITY_SIZE];
+        int r;
+
+        r = tls_profile_check(min_version, cipher_suites, reterr);
+        if (r >= 0)
+                r = write_priority(min_version, cipher_suites, priority, &chosen, reterr);
+        if (r < 0)
+                return r;
+        *ret = strdup(priority);
+        if (!*ret)
+                return failed(reterr, -ENOMEM, "out of memory");
+        *ret_allowed = TAKE_PTR(chosen);
+        return 0;
+}
+
+bool tls_profile_allows(char *const *allowed, void *session) {
+        const char *suite = gnutls_ciphersuite_get(session);
+
+        return !allowed || gnutls_protocol_get_version(session) >= GNUTLS_TLS1_3 || (suite && strv_contains(allowed, suite));
 }
 
 TlsSession* tls_session_free(TlsSession *s) {
@@ -492,7 +530,7 @@ static int check_suite(TlsSession *s) {
         (void) snprintf(s->description, sizeof(s->description), "%s %s",
                         strempty(gnutls_protocol_get_name(version)), strempty(suite));
 
-        if (version >= GNUTLS_TLS1_3 || !s->context->suites || (suite && strv_contains(s->context->suites, suite)))
+        if (tls_profile_allows(s->context->suites, s->session))
                 return 0;
 
         (void) snprintf(s->error, sizeof(s->error), "TLS handshake: the cipher suite '%s' is not allowed here", strempty(suite));

@@ -37,6 +37,16 @@ const char* tls_version_to_string(TlsVersion v);
  */
 int tls_profile_check(TlsVersion min_version, char *const *cipher_suites, char **reterr);
 
+/**
+ * tls_profile_get_priority() - the same choice as a priority string of GnuTLS, for a library that does TLS itself
+ * @ret:         newly allocated
+ * @ret_allowed: strv for tls_profile_allows(), or NULL: the string cannot say all that a list of suites does
+ */
+int tls_profile_get_priority(TlsVersion min_version, char *const *cipher_suites, char **ret, char ***ret_allowed, char **reterr);
+
+/* tls_profile_allows() - may one go on with a session (a gnutls_session_t) after its handshake */
+bool tls_profile_allows(char *const *allowed, void *session);
+
 typedef struct TlsSettings {
         bool server;
         const char *key;                        /* PEM; both or neither on a client, needed on a server */

@@ -25,6 +25,7 @@ check peerpod-agent-proxy@ 11
 check peerpod-metrics 4
 check peerpod-provider 12
 check peerpod-tunnel 23
+check peerpod-webhook 4
 
 # Pod VM
 check agent-protocol-forwarder 17

@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kube/webhook/server.h"
+
+#include <microhttpd.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include "basic/io.h"
+#include "basic/log.h"
+#include "basic/strv.h"
+#include "basic/util.h"
+#include "kube/webhook/review.h"
+#include "kube/webhook/webhook.h"
+
+#define SOCKETS_MAX 16U
+#define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC)
+#define REVIEW_PATH "/mutate-v1-pod"
+#define BODY_SIZE_FIRST ((size_t) 16 << 10)
+
+typedef struct Connection Connection;
+typedef struct Generation Generation;
+typedef struct Request Request;
+
+/* One certificate's daemon. */
+struct Generation {
+        LIST_ENTRY(Generation) generations;
+        Server *server;                         /* borrowed */
+        struct MHD_Daemon *daemon;
+        sd_event_source *io;                    /* libmicrohttpd's epoll descriptor */
+        sd_event_source *timer;                 /* when it wants to run for other reasons */
+        uint64_t end_usec;                      /* of its certificate; CLOCK_REALTIME */
+        unsigned n_connections;
+};
+
+struct Connection {
+        TAILQ_ENTRY(Connection) connections;    /* in the order of last use */
+        Generation *generation;                 /* borrowed */
+        struct MHD_Connection *mhd;             /* borrowed */
+        Request *request;                       /* borrowed; the one under way, if any */
+        sd_event_source *deadline;
+        bool checked;                           /* its cipher suite */
+        bool ending;
+};
+
+struct Request {
+        Server *server;                         /* borrowed */
+        char *body;
+        size_t size, allocated;
+        unsigned refusal;                       /* code for a body that is not kept */
+};
+
+struct Server {
+        sd_event *event;
+        const WebhookSettings *settings;        /* borrowed */
+        char *priority;
+        char **allowed_suites;
+        Generation *current;
+        LIST_HEAD(, Generation) generations;
+        sd_event_source *reap;
+        sd_event_source *listeners[SOCKETS_MAX];
+        size_t n_listeners;
+        sd_event_source *accept_again;
+        TAILQ_HEAD(, Connection) connections;
+        unsigned n_connections;
+        size_t n_body_bytes;                    /* allocated for requests that are not answered yet */
+};
+
+static void run_generation(Generation *g);
+static void update_listeners(Server *s);
+
+/* ---- connections ---- */
+
+static int connection_fd(struct MHD_Connection *mhd) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+        return info ? info->connect_fd : -EBADF;
+}
+
+static Connection* connection_of(struct MHD_Connection *mhd) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+        return info ? info->socket_context : NULL;
+}
+
+/* libmicrohttpd sees the end and closes it; the descriptor is its own. */
+static void end_connection(Connection *c) {
+        c->ending = true;
+        (void) shutdown(connection_fd(c->mhd), SHUT_RDWR);
+}
+
+static int on_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
+        end_connection(userdata);
+        return 0;
+}
+
+static void set_deadline(Connection *c, uint64_t usec) {
+        Server *s = c->generation->server;
+        int r;
+
+        if (c->deadline) {
+                r = sd_event_source_set_time_relative(c->deadline, usec);
+                if (r >= 0)
+                        r = sd_event_source_set_enabled(c->deadline, SD_EVENT_ONESHOT);
+        } else
+                r = sd_event_add_time_relative(s->event, &c->deadline, CLOCK_MONOTONIC, usec, 0, on_deadline, c);
+        if (r < 0) {
+                log_error_errno(r, "Failed to set a deadline for a connection, ending it: %m");
+                end_connection(c);
+        }
+}
+
+static void used(Connection *c) {
+        Server *s = c->generation->server;
+
+        TAILQ_REMOVE(&s->connections, c, connections);
+        TAILQ_INSERT_TAIL(&s->connections, c, connections);
+}
+
+
+static void connection_started(Generation *g, struct MHD_Connection *mhd, void **context) {
+        Server *s = g->server;
+        Connection *c = new(Connection);
+
+        s->n_connections++;
+        g->n_connections++;
+        *context = c;
+        if (!c) {
+                log_oom();
+                (void) shutdown(connection_fd(mhd), SHUT_RDWR);
+                return;
+        }
+        *c = (Connection) { .generation = g, .mhd = mhd };
+        TAILQ_INSERT_TAIL(&s->connections, c, connections);
+        set_deadline(c, s->settings->request_usec);
+        if (s->n_connections >= SERVER_CONNECTIONS_MAX)
+                end_connection(TAILQ_FIRST(&s->connections));
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code) {
+        Generation *g = cls;
+        Server *s = g->server;
+        Connection *c = *context;
+
+        if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+                connection_started(g, mhd, context);
+                return;
+        }
+
+        s->n_connections--;
+        g->n_connections--;
+        if (c) {
+                TAILQ_REMOVE(&s->connections, c, connections);
+                sd_event_source_disable_unref(c->deadline);
+                free(c);
+                *context = NULL;
+        }
+        /* The daemon cannot be stopped from within one of its calls. */
+        if (g != s->current && g->n_connections == 0)
+                (void) sd_event_source_set_enabled(s->reap, SD_EVENT_ONESHOT);
+        update_listeners(s);
+}
+
+/* ---- requests ---- */
+
+static enum MHD_Result answer(Request *q, struct MHD_Connection *mhd, unsigned status, const char *type, char *text, const char *allow) {
+        struct MHD_Response *response;
+        enum MHD_Result r = MHD_YES;
+        Connection *c = connection_of(mhd);
+
+        response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+        if (!response) {
+                free(text);
+                return MHD_NO;
+        }
+        r &= MHD_add_response_header(response, "Content-Type", type);
+        if (allow)
+                r &= MHD_add_response_header(response, "Allow", allow);
+        if (!c || c->generation != q->server->current)  /* come back for the new certificate */
+                r &= MHD_add_response_header(response, "Connection", "close");
+        if (r == MHD_YES)
+                r = MHD_queue_response(mhd, status, response);
+        MHD_destroy_response(response);
+        return r;
+}
+
+static enum MHD_Result answer_text(Request *q, struct MHD_Connection *mhd, unsigned status, const char *text, const char *allow) {
+        char *copy = strdup(text);
+
+        return copy ? answer(q, mhd, status, "text/plain; charset=utf-8", copy, allow) : MHD_NO;
+}
+
+static enum MHD_Result answer_health(Request *q, struct MHD_Connection *mhd, const char *url, const char *method) {
+        const Generation *g = q->server->current;
+
+        if (!streq(method, "GET") && !streq(method, "HEAD"))
+                return answer_text(q, mhd, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n", "GET, HEAD");
+        if (streq(url, "/readyz") && g->end_usec <= now_usec(CLOCK_REALTIME))
+                return answer_text(q, mhd, MHD_HTTP_INTERNAL_SERVER_ERROR, "The certificate has ended.\n", NULL);
+        return answer_text(q, mhd, MHD_HTTP_OK, "ok", NULL);
+}
+
+static void drop_body(Request *q) {
+        q->server->n_body_bytes -= q->allocated;
+        free(q->body);
+        q->body = NULL;
+        q->size = q->allocated = 0;
+}
+
+static void refuse_body(Request *q, unsigned code) {
+        drop_body(q);
+        q->refusal = code;
+}
+
+/* Whoever began first has had the most time: so those who dribble go before those who ask. */
+static bool make_room(Request *q, size_t size) {
+        Server *s = q->server;
+        Connection *c;
+
+        TAILQ_FOREACH(c, &s->connections, connections) {
+                if (s->n_body_bytes + size <= SERVER_BODIES_MAX)
+                        return true;
+                if (c->request && c->request != q && c->request->body)
+                        refuse_body(c->request, MHD_HTTP_SERVICE_UNAVAILABLE);
+        }
+        return s->n_body_bytes + size <= SERVER_BODIES_MAX;
+}
+
+/* What is not kept is read all the same: only then is there a place for an answer. */
+static void take_body(Request *q, const char *data, size_t size) {
+        size_t needed = q->size + size, allocated = q->allocated ?: BODY_SIZE_FIRST;
+        Server *s = q->server;
+        char *p;
+
+        if (q->refusal)
+                return;
+        if (needed > REVIEW_SIZE_MAX)
+                return refuse_body(q, MHD_HTTP_CONTENT_TOO_LARGE);
+        while (allocated < needed)
+                allocated *= 2;
+        if (allocated > q->allocated) {
+                if (!make_room(q, allocated - q->allocated))
+                        return refuse_body(q, MHD_HTTP_SERVICE_UNAVAILABLE);
+                p = realloc(q->body, allocated);
+                if (!p)
+                        return refuse_body(q, MHD_HTTP_SERVICE_UNAVAILABLE);
+                s->n_body_bytes += allocated - q->allocated;
+                q->body = p;
+                q->allocated = allocated;
+        }
+        memcpy(q->body + q->size, data, size);
+        q->size = needed;
+}
+
+static bool is_json(struct MHD_Connection *mhd) {
+        const char *type = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "Content-Type");
+        size_t n = strlen("application/json");
+
+        return type && strncasecmp(type, "application/json", n) == 0 && strchr("; \t", type[n]);
+}
+
+/* Each question is answered by a review, with status 200 (kubernetes-sigs/controller-runtime: pkg/webhook/admission/http.go). */
+static enum MHD_Result answer_review(Request *q, struct MHD_Connection *mhd) {
+        char *text;
+        int r;
+
+        if (q->refusal == MHD_HTTP_CONTENT_TOO_LARGE)
+                r = review_refuse("", q->refusal, "the review is too large", &text);
+        else if (q->refusal)
+                r = review_refuse("", q->refusal, "too many reviews at once", &text);
+        else if (!is_json(mhd))
+                r = review_refuse("", MHD_HTTP_BAD_REQUEST, "Content-Type is not application/json", &text);
+        else if (q->size == 0)
+                r = review_refuse("", MHD_HTTP_BAD_REQUEST, "there is no review", &text);
+        else
+                r = review_answer(q->server->settings, q->body, q->size, &text);
+        drop_body(q);
+        if (r < 0) {
+                log_error_errno(r, "Failed to answer a review: %m");
+                return MHD_NO;
+        }
+        return answer(q, mhd, MHD_HTTP_OK, "application/json", text, NULL);
+}
+
+static enum MHD_Result begin_request(Request *q, struct MHD_Connection *mhd, const char *url, const char *method) {
+        if (streq(url, "/healthz") || streq(url, "/readyz"))
+                return answer_health(q, mhd, url, method);
+        if (!streq(url, REVIEW_PATH))
+                return answer_text(q, mhd, MHD_HTTP_NOT_FOUND, "There are " REVIEW_PATH ", /healthz and /readyz here.\n", NULL);
+        if (!streq(method, "POST"))
+                return answer_text(q, mhd, MHD_HTTP_METHOD_NOT_ALLOWED, "Only POST.\n", "POST");
+        return MHD_YES;
+}
+
+static bool suite_is_allowed(Server *s, Connection *c) {
+        const union MHD_ConnectionInfo *info;
+
+        if (c->checked || !s->allowed_suites)
+                return true;
+        info = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+        c->checked = info && tls_profile_allows(s->allowed_suites, info->tls_session);
+        return c->checked;
+}
+
+/* Called once when the headers are there, for each piece of the body, and then until a response is queued. */
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+                                  const char *upload, size_t *upload_size, void **context) {
+        Generation *g = cls;
+        Connection *c = connection_of(mhd);
+        Request *q = *context;
+
+        if (!c)
+                return MHD_NO;
+        if (!q) {
+                if (!suite_is_allowed(g->server, c))
+                        return MHD_NO;
+                q = new(Request);
+                if (!q)
+                        return MHD_NO;
+                *q = (Request) { .server = g->server };
+                *context = c->request = q;
+                set_deadline(c, g->server->settings->request_usec);
+                used(c);
+                return begin_request(q, mhd, url, method);
+        }
+        if (*upload_size > 0) {
+                take_body(q, upload, *upload_size);
+                *upload_size = 0;
+                return MHD_YES;
+        }
+        return answer_review(q, mhd);
+}
+
+static void on_request_over(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code) {
+        Connection *c = connection_of(mhd);
+        Request *q = *context;
+
+        if (!q)
+                return;
+        drop_body(q);
+        free(q);
+        *context = NULL;
+        if (c)
+                c->request = NULL;
+        if (c && !c->ending) {
+                set_deadline(c, c->generation->server->settings->idle_usec);
+                used(c);
+        }
+}
+
+/* ---- generations ---- */
+
+static int on_timer(sd_event_source *es, uint64_t usec, void *userdata) {
+        run_generation(userdata);
+        return 0;
+}
+
+static int on_io(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
+        run_generation(userdata);
+        return 0;
+}
+
+static void run_generation(Generation *g) {
+        MHD_UNSIGNED_LONG_LONG msec;
+        int r;
+
+        (void) MHD_run(g->daemon);
+
+        if (MHD_get_timeout(g->daemon, &msec) != MHD_YES) {
+                (void) sd_event_source_set_enabled(g->timer, SD_EVENT_OFF);
+                return;
+        }
+        r = sd_event_source_set_time_relative(g->timer, msec * USEC_PER_MSEC);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(g->timer, SD_EVENT_ONESHOT);
+        if (r < 0)
+                log_error_errno(r, "Failed to set a timer: %m");
+}
+
+static PRINTF(2, 0) void on_log(void *cls, const char *format, va_list ap) {
+        if (LOG_DEBUG > log_get_max_level())
+                return;
+        (void) log_internalv(/* context= */ NULL, LOG_DEBUG, /* message_id= */ NULL, 0, __FILE__, __LINE__, __func__, format, ap);
+}
+
+static Generation* generation_free(Generation *g) {
+        if (!g)
+                return NULL;
+
+        sd_event_source_disable_unref(g->io);
+        sd_event_source_disable_unref(g->timer);
+        if (g->daemon)
+                MHD_stop_daemon(g->daemon);
+        free(g);
+        return NULL;
+}
+DEFINE_CLEANUP(Generation*, generation_free);
+
+static int generation_new(Server *s, const CertPair *pair, Generation **ret) {
+        _cleanup_(generation_freep) Generation *g = NULL;
+        const union MHD_DaemonInfo *info;
+        int r;
+
+        g = new(Generation);
+        if (!g)
+                return -ENOMEM;
+        *g = (Generation) { .server = s };
+        r = cert_get_expiry(pair->cert, &g->end_usec);
+        if (r < 0)
+                return r;
+
+        g->daemon = MHD_start_daemon(MHD_USE_EPOLL|MHD_USE_NO_LISTEN_SOCKET|MHD_USE_ERROR_LOG|MHD_USE_TLS,
+                                     /* port= */ 0, NULL, NULL, on_request, g,
+                                     MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+                                     MHD_OPTION_HTTPS_MEM_KEY, pair->key,
+                                     MHD_OPTION_HTTPS_MEM_CERT, pair->cert,
+                                     MHD_OPTION_HTTPS_PRIORITIES, s->priority,
+                                     MHD_OPTION_CONNECTION_LIMIT, SERVER_CONNECTIONS_MAX,
+                                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) SERVER_MEMORY_MAX,
+                                     MHD_OPTION_NOTIFY_COMPLETED, on_request_over, g,
+                                     MHD_OPTION_NOTIFY_CONNECTION, on_connection, g,
+                                     MHD_OPTION_END);
+        if (!g->daemon)
+                return -EIO;
+        info = MHD_get_daemon_info(g->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+        if (!info)
+                return -EOPNOTSUPP;
+        r = sd_event_add_io(s->event, &g->io, info->epoll_fd, EPOLLIN, on_io, g);
+        if (r < 0)
+                return r;
+        r = sd_event_add_time_relative(s->event, &g->timer, CLOCK_MONOTONIC, 0, 1, on_timer, g);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(g);
+        return 0;
+}
+
+static int on_reap(sd_event_source *es, void *userdata) {
+        Server *s = userdata;
+        Generation *next;
+
+        for (Generation *g = LIST_FIRST(&s->generations); g; g = next) {
+                next = LIST_NEXT(g, generations);
+                if (g == s->current || g->n_connections > 0)
+                        continue;
+                LIST_REMOVE(g, generations);
+                generation_free(g);
+        }
+        return 0;
+}
+
+int server_set_certificate(Server *s, const CertPair *pair) {
+        Generation *g;
+        int r;
+
+        r = generation_new(s, pair, &g);
+        if (r < 0)
+                return r;
+        LIST_INSERT_HEAD(&s->generations, g, generations);
+        s->current = g;
+        (void) sd_event_source_set_enabled(s->reap, SD_EVENT_ONESHOT);
+        return 0;
+}
+
+/* ---- listening ---- */
+
+static int on_accept_again(sd_event_source *es, uint64_t usec, void *userdata) {
+        Server *s = userdata;
+
+        s->accept_again = sd_event_source_disable_unref(s->accept_again);
+        update_listeners(s);
+        return 0;
+}
+
+/* Accepting pauses while as many are connected as may be, and a while when descriptors are short. */
+static void update_listeners(Server *s) {
+        int enabled = s->n_connections < SERVER_CONNECTIONS_MAX && !s->accept_again ? SD_EVENT_ON : SD_EVENT_OFF;
+
+        for (size_t i = 0; i < s->n_listeners; i++)
+                (void) sd_event_source_set_enabled(s->listeners[i], enabled);
+}
+
+static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
+        struct sockaddr_storage sa = {};
+        socklen_t size = sizeof(sa);
+        Server *s = userdata;
+        int client, r;
+
+        client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
+        if (client < 0) {
+                if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+                        return 0;
+                log_warning_errno(errno, "Failed to accept a connection, pausing: %m");
+                r = sd_event_add_time_relative(s->event, &s->accept_again, CLOCK_MONOTONIC, ACCEPT_PAUSE_USEC, 0, on_accept_again, s);
+                if (r < 0)
+                        log_error_errno(r, "Failed to set a timer: %m");
+                update_listeners(s);
+                return 0;
+        }
+
+        /* Takes the descriptor, on failure too. */
+        if (MHD_add_connection(s->current->daemon, client, (struct sockaddr*) &sa, size) != MHD_YES)
+                log_debug("A connection was refused.");
+        update_listeners(s);
+        run_generation(s->current);
+        return 0;
+}
+
+int server_listen(Server *s, int fd) {
+        _cleanup_(close_fdp) int owned = fd;
+        int r;
+
+        if (s->n_listeners == SOCKETS_MAX)
+                return -E2BIG;
+        r = fd_set_nonblocking(fd, true);
+        if (r < 0)
+                return r;
+        r = sd_event_add_io(s->event, s->listeners + s->n_listeners, fd, EPOLLIN, on_listener, s);
+        if (r < 0)
+                return r;
+        r = sd_event_source_set_io_fd_own(s->listeners[s->n_listeners], true);
+        if (r < 0) {
+                s->listeners[s->n_listeners] = sd_event_source_disable_unref(s->listeners[s->n_listeners]);
+                return r;
+        }
+
+        (void) TAKE_FD(owned);
+        s->n_listeners++;
+        return 0;
+}
+
+/* ---- */
+
+int server_new(sd_event *event, const WebhookSettings *settings, Server **ret) {
+        _cleanup_(server_freep) Server *s = NULL;
+        _cleanup_(freep) char *problem = NULL;
+        int r;
+
+        s = new(Server);
+        if (!s)
+                return -ENOMEM;
+        *s = (Server) { .event = sd_event_ref(event), .settings = settings };
+        LIST_INIT(&s->generations);
+        TAILQ_INIT(&s->connections);
+
+        r = tls_profile_get_priority(settings->min_version, settings->cipher_suites, &s->priority, &s->allowed_suites, &problem);
+        if (r < 0)
+                return r;
+        r = sd_event_add_defer(event, &s->reap, on_reap, s);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+Server* server_free(Server *s) {
+        Generation *g;
+
+        if (!s)
+                return NULL;
+
+        sd_event_source_disable_unref(s->accept_again);
+        for (size_t i = 0; i < s->n_listeners; i++)
+                sd_event_source_disable_unref(s->listeners[i]);
+        s->n_listeners = 0;
+        while ((g = LIST_FIRST(&s->generations))) {
+                LIST_REMOVE(g, generations);
+                generation_free(g);
+        }
+        sd_event_source_disable_unref(s->reap);
+        free(s->priority);
+        strv_free(s->allowed_suites);
+        sd_event_unref(s->event);
+        free(s);
+        return NULL;
+}
