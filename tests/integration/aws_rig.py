@@ -69,7 +69,7 @@ FIND = ctypes.CFUNCTYPE(ctypes.c_int, P, pointer(Call), S, FOUND, P, pointer(Err
 CLOSE = ctypes.CFUNCTYPE(None, P)
 Provider = struct_of("Provider", ("abi_version", U32), ("size", U32), ("name", S), ("description", S), ("options", pointer(Option)), ("n_options", U32),
                      ("option_size", U32), ("user_data_size_max", U64), ("open", OPEN), ("verify", VERIFY), ("create", CREATE), ("remove", REMOVE),
-                     ("find", FIND), ("close", CLOSE), ("volumes_max", U32), ("reserved", U32))
+                     ("find", FIND), ("close", CLOSE), ("volumes_max", U32), ("flags", U32))
 
 
 def now_usec():

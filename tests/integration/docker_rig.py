@@ -73,7 +73,7 @@ class Descriptor(ctypes.Structure):
                 ("create", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), P(Spec), P(Instance), P(Error))),
                 ("remove", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), P(Key), P(Error))),
                 ("find", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), STR, FOUND, PTR, P(Error))),
-                ("close", ctypes.CFUNCTYPE(None, PTR)), ("volumes_max", U32), ("reserved", U32)]
+                ("close", ctypes.CFUNCTYPE(None, PTR)), ("volumes_max", U32), ("flags", U32)]
 
 
 class Failure(Exception):
