@@ -179,8 +179,10 @@ static void on_object(KubeWatch *w, KubeChange change, json_object *object, void
         }
         HASH_FIND_STR(c->peerpods, meta.uid, p);
         if (change == KUBE_DELETED) {
-                if (p)
+                if (p) {
+                        peerpod_deleted(p);
                         forget(p);
+                }
                 return;
         }
 

@@ -326,6 +326,18 @@ void peerpod_provider_is_lost(PeerPod *p, ProviderState state) {
 
 /* ---- the finalizer ---- */
 
+static void say_released(PeerPod *p) {
+        p->controller->n_released++;
+        peerpod_say(p, LOG_NOTICE, MSG_PEERPOD_RELEASED, "PeerPod '%s/%s' is released: its instance is gone.", p->ns, p->name);
+        status_event(p, "Normal", "InstanceDeleted", "The instance is gone.");
+}
+
+/* The watch may be quicker than the answer to what it tells about. */
+void peerpod_deleted(PeerPod *p) {
+        if (p->step == STEP_RELEASE)
+                say_released(p);
+}
+
 static void on_released(KubeRequest *request, const KubeReply *reply, void *userdata) {
         PeerPod *p = userdata;
 
@@ -343,11 +355,8 @@ static void on_released(KubeRequest *request, const KubeReply *reply, void *user
                 return;
         }
 
-        if (reply->error == 0) {
-                p->controller->n_released++;
-                peerpod_say(p, LOG_NOTICE, MSG_PEERPOD_RELEASED, "PeerPod '%s/%s' is released: its instance is gone.", p->ns, p->name);
-                status_event(p, "Normal", "InstanceDeleted", "The instance is gone.");
-        }
+        if (reply->error == 0)
+                say_released(p);
         p->has_finalizer = false;
         end_step(p);
 }

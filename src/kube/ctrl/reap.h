@@ -11,6 +11,9 @@ void peerpod_wake(PeerPod *p);
 /* peerpod_rest() - end a pause, or the waiting in a lane, and do nothing */
 void peerpod_rest(PeerPod *p);
 
+/* peerpod_deleted() - the object is there no more; it is about to be freed */
+void peerpod_deleted(PeerPod *p);
+
 /* peerpod_begin() - it is its turn in its lane */
 void peerpod_begin(PeerPod *p);
 
