@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """peerpod-ctrl between a scripted API server (kube_api.py) and the provider module whose instances are files (provider-fake.c)."""
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -7,9 +8,9 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+import traceback
 import urllib.error
 import urllib.request
 
@@ -20,6 +21,7 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:peerpod-ctrl"
 FINALIZER = "peer.pod/finalizer"
 GROUP = "confidentialcontainers.org/v1alpha1"
 LEASE = "33f6c5d6.confidentialcontainers.org"
+AT_ONCE = 6             # cases: they mostly wait
 PATIENCE = 60           # seconds: how long a condition may take on a machine that is busy
 
 
@@ -41,7 +43,7 @@ class Process:
                 [rig.program, "--kubeconfig", rig.api.kubeconfig("ctrl"), "--metrics-bind-address=127.0.0.1:0", "--health-probe-bind-address=127.0.0.1:0",
                  f"--runtime-directory={self.path}/run", f"--state-directory={self.path}/state", f"--module-directory={rig.path}/modules",
                  f"--providerd={rig.providerd}", "--retry=50ms", "--retry-max=300ms", "--recheck=200ms", "--lease-duration=4s", "--lease-renew-deadline=2500ms",
-                 "--lease-retry-period=500ms", *arguments], env=env, stdout=log, stderr=subprocess.STDOUT)
+                 "--lease-retry-period=500ms", "--stop-timeout=1s", *arguments], env=env, stdout=log, stderr=subprocess.STDOUT)
 
     def log(self):
         return self.log_path.read_text(errors="replace")
@@ -236,19 +238,26 @@ def alive(pid):
         return False
 
 
-def run(cases, wanted=()):
-    """each case by its name; the process's exit status"""
+def attempt(case):
+    """(whether it went well, what to say)"""
+    begin = time.monotonic()
+    try:
+        case()
+        return True, f"ok {case.__name__} ({time.monotonic() - begin:.1f} s)"
+    except Exception as e:      # whatever it is, the next case is worth running
+        text = "" if isinstance(e, AssertionError) else traceback.format_exc()
+        return False, f"not ok {case.__name__}: {type(e).__name__}: {e}\n{text}"
+
+
+def run(cases, alone, wanted=()):
+    """each case by its name, several at once but for those of @alone; the process's exit status"""
     bad = 0
-    for case in cases:
-        if wanted and case.__name__ not in wanted:
-            continue
-        begin = time.monotonic()
-        try:
-            case()
-            print(f"ok {case.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
-        except Exception as e:  # whatever it is, the next case is worth running
-            bad += 1
-            print(f"not ok {case.__name__}: {type(e).__name__}: {e}", flush=True)
-            if not isinstance(e, AssertionError):
-                sys.excepthook(type(e), e, e.__traceback__)
+    cases, alone = ([c for c in list_ if not wanted or c.__name__ in wanted] for list_ in (cases, alone))
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        for good, text in pool.map(attempt, cases):
+            print(text, flush=True)
+            bad += not good
+    for good, text in map(attempt, alone):
+        print(text, flush=True)
+        bad += not good
     return 1 if bad else 0

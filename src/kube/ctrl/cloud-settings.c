@@ -83,7 +83,7 @@ static int read_directory(const char *path, Variables *v) {
                 if (de->d_name[0] == '.')
                         continue;
                 r = read_at(dirfd(d), de->d_name, &text, &size);
-                if (r == -EISDIR)
+                if (r == -EISDIR || r == -ENOENT)       /* a link that the swap has left dangling */
                         continue;
                 if (r < 0)
                         return r;
