@@ -306,6 +306,22 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
 
 /* ---- remove(), find() ---- */
 
+/* Made by cloud-api-adaptor, which sets no tag but Name (src/cloud-providers/aws/provider.go). */
+static int remove_untagged(Aws *a, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
+        Ec2Instance i;
+        int r;
+
+        if (!instance_id_is_valid(key->id))
+                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "'%.64s' is no instance's id.", key->id);
+        r = ec2_get(a, call, key->id, &i, error);
+        if (r <= 0 || streq(i.state, "terminated"))
+                return MIN(r, 0);
+        if (!isempty(i.sandbox) || !isempty(i.node) || !startswith(i.name, key->name))
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Instance '%s' belongs to somebody else.", i.id);
+        r = terminate(a, call, i.id, error);
+        return r < 0 ? r : wait_terminated(a, call, i.id, error);
+}
+
 int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
         _cleanup_(ec2_list_done) Ec2List l = {};
         const char *id = instance_id_is_valid(key->id) ? key->id : "";
@@ -314,6 +330,8 @@ int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstan
         Ec2Instance i;
         int r;
 
+        if (key->flags & PEERPOD_KEY_UNTAGGED)
+                return remove_untagged(a, call, key, error);
         if (!isempty(id)) {
                 r = ec2_get(a, call, id, &i, error);
                 if (r < 0)

@@ -354,6 +354,7 @@ const PeerpodProvider peerpod_provider = {
         .option_size = sizeof(PeerpodOption),
         .user_data_size_max = 16384,
         .volumes_max = VOLUMES_MAX,
+        .flags = PEERPOD_PROVIDER_REMOVES_UNTAGGED,
         .open = aws_open,
         .verify = aws_verify,
         .create = instance_create,

@@ -457,11 +457,27 @@ int docker_create(void *provider, const PeerpodCall *call, const PeerpodInstance
         return r;
 }
 
+/* Made by cloud-api-adaptor, which sets no labels (src/cloud-providers/docker/provider.go). */
+static int remove_untagged(Docker *d, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
+        _cleanup_(docker_container_done) DockerContainer c = {};
+        int r;
+
+        r = look_at(d, call, key->id, &c, error);
+        if (r <= 0)
+                return r;
+        /* The engine also finds containers by name and by the beginning of an id. */
+        if (!streq(c.id, key->id) || c.owner.name || c.owner.sandbox_id || c.owner.node || !startswith(c.name, key->name))
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Container '%s' belongs to somebody else.", key->id);
+        return erase(d, call, c.id, error);
+}
+
 int docker_remove(void *provider, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
         _cleanup_(docker_container_done) DockerContainer c = {};
         Docker *d = provider;
         int r;
 
+        if (key->flags & PEERPOD_KEY_UNTAGGED)
+                return remove_untagged(d, call, key, error);
         /* The id says nothing that name and owner do not: names are unique. */
         r = look_at(d, call, key->name, &c, error);
         if (r > 0) {

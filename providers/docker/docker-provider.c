@@ -288,4 +288,5 @@ const PeerpodProvider peerpod_provider = {
         .remove = docker_remove,
         .find = docker_find,
         .close = docker_close,
+        .flags = PEERPOD_PROVIDER_REMOVES_UNTAGGED,
 };

@@ -46,6 +46,16 @@ static const Family families[] = {
         { "peerpod_agent_proxy_calls_in_flight", FAMILY_GAUGE, NULL, "Agent calls that wait for their answer." },
         { "peerpod_agent_proxy_transferred_bytes", FAMILY_COUNTER, "bytes", "Bytes of agent calls and answers." },
         { "peerpod_agent_proxy_boot_seconds", FAMILY_GAUGE, "seconds", "From the proxy's start until its pod VM took a connection." },
+        { "peerpod_ctrl_leader", FAMILY_GAUGE, NULL, "Whether this controller leads." },
+        { "peerpod_ctrl_peerpods", FAMILY_GAUGE, NULL, "PeerPod objects by state." },
+        { "peerpod_ctrl_oldest_delete_age_seconds", FAMILY_GAUGE, "seconds", "How long the oldest deletion is under way; 0 if none is." },
+        { "peerpod_ctrl_peerpods_released", FAMILY_COUNTER, NULL, "PeerPod objects whose finalizer was removed, as their instances are gone." },
+        { "peerpod_ctrl_peerpods_superseded", FAMILY_COUNTER, NULL, "PeerPod objects that were deleted, as their pods have newer ones." },
+        { "peerpod_ctrl_instances_deleted", FAMILY_COUNTER, NULL, "Calls to clouds after which an instance was gone." },
+        { "peerpod_ctrl_delete_failures", FAMILY_COUNTER, NULL, "Calls to clouds after which an instance was not known to be gone." },
+        { "peerpod_ctrl_provider_up", FAMILY_GAUGE, NULL, "Whether a provider's service runs with the settings that it has." },
+        { "peerpod_ctrl_requests", FAMILY_COUNTER, NULL, "Requests to the API server, repetitions included." },
+        { "peerpod_ctrl_request_failures", FAMILY_COUNTER, NULL, "Requests to the API server that had no answer, 429 or 5xx." },
 };
 
 struct Exposition {

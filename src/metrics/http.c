@@ -8,7 +8,6 @@
 
 #include "basic/io.h"
 #include "basic/log.h"
-#include "metrics/collector.h"
 
 #define SOCKETS_MAX 16U
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC)
@@ -33,7 +32,7 @@ struct Request {
 struct HttpServer {
         sd_event *event;
         uint64_t connection_usec;
-        Collector *collector;
+        HttpPages pages;
         struct MHD_Daemon *daemon;
         sd_event_source *io;            /* libmicrohttpd's epoll descriptor */
         sd_event_source *timer;         /* when it wants to run for other reasons */
@@ -107,8 +106,7 @@ static void let_go(HttpServer *s, Request *q) {
 }
 
 /* All who wait share one text for each format. */
-static void on_collected(Collector *c, Exposition *e, void *userdata) {
-        HttpServer *s = userdata;
+void http_server_gathered(HttpServer *s, Exposition *e) {
         Request *q;
 
         drop_responses(s);
@@ -126,13 +124,22 @@ static enum MHD_Result answer_metrics(HttpServer *s, Request *q) {
                 q->waits = true;
                 TAILQ_INSERT_TAIL(&s->waiting, q, waiting);
                 MHD_suspend_connection(q->connection);
-                collector_start(s->collector);
+                s->pages.gather(s->pages.userdata);
                 return MHD_YES;
         }
         if (!s->responses[q->format])
                 return answer_text(q->connection, MHD_HTTP_INTERNAL_SERVER_ERROR, "Out of memory.\n", NULL);
 
         return MHD_queue_response(q->connection, MHD_HTTP_OK, s->responses[q->format]);
+}
+
+static enum MHD_Result answer_page(HttpServer *s, struct MHD_Connection *connection, const char *path) {
+        const char *text = "";
+        unsigned status = s->pages.page ? s->pages.page(path, &text, s->pages.userdata) : 0;
+
+        if (status == 0)
+                return answer_text(connection, MHD_HTTP_NOT_FOUND, s->pages.gather ? "There is /metrics here.\n" : "There is no such page.\n", NULL);
+        return answer_text(connection, status, text, NULL);
 }
 
 /* Called once when the headers are there, and then until a response is queued. */
@@ -149,8 +156,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
                 *context = q;
                 if (!streq(method, "GET") && !streq(method, "HEAD"))
                         return answer_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n", "GET, HEAD");
-                if (!streq(url, "/metrics"))
-                        return answer_text(connection, MHD_HTTP_NOT_FOUND, "There is /metrics here.\n", NULL);
+                if (!s->pages.gather || !streq(url, "/metrics"))
+                        return answer_page(s, connection, url);
                 return MHD_YES;
         }
         if (*upload_size > 0)           /* a body that nobody asked for: not worth an answer */
@@ -319,7 +326,7 @@ static PRINTF(2, 0) void on_log(void *cls, const char *format, va_list ap) {
         (void) log_internalv(/* context= */ NULL, LOG_DEBUG, /* message_id= */ NULL, 0, __FILE__, __LINE__, __func__, format, ap);
 }
 
-int http_server_new(sd_event *event, const char *proxies_dir, uint64_t connection_usec, uint64_t cache_usec, HttpServer **ret) {
+int http_server_new(sd_event *event, const HttpPages *pages, uint64_t connection_usec, HttpServer **ret) {
         _cleanup_(http_server_freep) HttpServer *s = NULL;
         const union MHD_DaemonInfo *info;
         int r;
@@ -327,12 +334,8 @@ int http_server_new(sd_event *event, const char *proxies_dir, uint64_t connectio
         s = new(HttpServer);
         if (!s)
                 return -ENOMEM;
-        *s = (HttpServer) { .event = sd_event_ref(event), .connection_usec = connection_usec, .last_usec = now_usec(CLOCK_MONOTONIC) };
+        *s = (HttpServer) { .event = sd_event_ref(event), .pages = *pages, .connection_usec = connection_usec, .last_usec = now_usec(CLOCK_MONOTONIC) };
         TAILQ_INIT(&s->waiting);
-
-        r = collector_new(event, proxies_dir, cache_usec, on_collected, s, &s->collector);
-        if (r < 0)
-                return r;
 
         s->daemon = MHD_start_daemon(MHD_USE_EPOLL|MHD_USE_NO_LISTEN_SOCKET|MHD_USE_ERROR_LOG|MHD_ALLOW_SUSPEND_RESUME,
                                      /* port= */ 0, NULL, NULL, on_request, s,
@@ -377,7 +380,6 @@ HttpServer* http_server_free(HttpServer *s) {
         if (s->daemon)
                 MHD_stop_daemon(s->daemon);
         drop_responses(s);
-        collector_free(s->collector);
         sd_event_unref(s->event);
         free(s);
         return NULL;

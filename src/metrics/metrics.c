@@ -8,6 +8,7 @@
 #include "basic/options.h"
 #include "basic/paths.h"
 #include "basic/util.h"
+#include "metrics/collector.h"
 #include "metrics/http.h"
 
 typedef struct Settings {
@@ -37,6 +38,14 @@ typedef struct Idle {
         HttpServer *server;             /* borrowed */
         uint64_t usec;
 } Idle;
+
+static void gather(void *userdata) {
+        collector_start(*(Collector**) userdata);
+}
+
+static void on_collected(Collector *c, Exposition *e, void *userdata) {
+        http_server_gathered(*(HttpServer**) userdata, e);
+}
 
 static void settings_done(Settings *s) {
         options_done(options, s);
@@ -93,6 +102,7 @@ static int on_idle(sd_event_source *es, uint64_t usec, void *userdata) {
 static int run(int argc, char *argv[]) {
         _cleanup_(settings_done) Settings settings = {};
         _cleanup_(sd_event_unrefp) sd_event *event = NULL;
+        _cleanup_(collector_freep) Collector *collector = NULL;
         _cleanup_(http_server_freep) HttpServer *server = NULL;
         int r, status;
 
@@ -103,7 +113,10 @@ static int run(int argc, char *argv[]) {
         r = daemon_event_new(&event);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the event loop: %m");
-        r = http_server_new(event, settings.proxies_dir, settings.connection_usec, settings.cache_usec, &server);
+        r = collector_new(event, settings.proxies_dir, settings.cache_usec, on_collected, &server, &collector);
+        if (r < 0)
+                return log_error_errno(r, "Failed to prepare to ask the adaptor: %m");
+        r = http_server_new(event, &(HttpPages) { .gather = gather, .userdata = &collector }, settings.connection_usec, &server);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the HTTP server: %m");
         r = isempty(settings.listen) ? take_sockets(server) : listen_by_hand(server, settings.listen);

@@ -40,7 +40,7 @@ struct Job {
 
         char *name, *sandbox_id, *node, *id;
         char *machine_type, *image, *pod_name, *pod_namespace, *gpu_model;
-        bool multi_nic;
+        bool multi_nic, untagged;
         char **volumes;
         uint32_t vcpus, gpus;
         uint64_t memory_mib;
@@ -159,6 +159,7 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
                 .vcpus = request->vcpus,
                 .gpus = request->gpus,
                 .multi_nic = request->multi_nic,
+                .untagged = request->untagged,
                 .memory_mib = request->memory_mib,
                 .error.size = sizeof(PeerpodError),
                 .instance.size = sizeof(PeerpodInstance),
@@ -182,7 +183,9 @@ static int job_new(Manager *m, JobType type, const JobRequest *request, uint64_t
                 return -errno;
 
         if (type == JOB_CREATE || type == JOB_DELETE) {
-                HASH_ADD_KEYPTR(hh, *table_of(m, type), j->name, strlen(j->name), j);
+                const char *key = j->untagged ? j->id : j->name;
+
+                HASH_ADD_KEYPTR(hh, *table_of(m, type), key, strlen(key), j);
                 if (!hash_added(j))
                         return -ENOMEM;
         }
@@ -362,6 +365,7 @@ static void job_work(PoolJob *pool_job) {
         case JOB_DELETE: {
                 PeerpodInstanceKey key = {
                         .size = sizeof(PeerpodInstanceKey),
+                        .flags = j->untagged ? PEERPOD_KEY_UNTAGGED : 0,
                         .name = j->name,
                         .sandbox_id = j->sandbox_id,
                         .id = j->id,
@@ -543,14 +547,14 @@ int job_delete(Manager *m, const JobRequest *request, sd_bus_message *message, s
         if (m->stopping)
                 return refuse_stopping(error);
 
-        create = find_job(m, JOB_CREATE, request->name);
+        create = request->untagged ? NULL : find_job(m, JOB_CREATE, request->name);
         if (create && !same_owner(create, request))
                 return sd_bus_error_setf(error, PEERPOD_ERROR_FAILED_PRECONDITION,
                                          "Instance '%s' is being created for another sandbox.", request->name);
 
-        j = find_job(m, JOB_DELETE, request->name);
+        j = find_job(m, JOB_DELETE, request->untagged ? request->id : request->name);
         if (j) {
-                if (!same_owner(j, request))
+                if (!same_owner(j, request) || j->untagged != request->untagged)
                         return sd_bus_error_setf(error, PEERPOD_ERROR_FAILED_PRECONDITION,
                                                  "Instance '%s' is being deleted for another sandbox.", request->name);
                 return job_add_waiter(j, message, error);

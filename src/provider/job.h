@@ -8,6 +8,7 @@
  * A caller that goes away changes nothing: what was asked for is finished, and find() will tell about it. */
 #pragma once
 
+#include <stdbool.h>
 #include <systemd/sd-bus.h>
 
 #include "provider/manager.h"
@@ -18,6 +19,7 @@ typedef struct JobRequest {
         const char *machine_type, *image, *pod_name, *pod_namespace, *gpu_model;
         uint32_t vcpus, gpus;
         int multi_nic;                  /* a boolean, as sd-bus has it */
+        bool untagged;                  /* name is a prefix, and only id says which instance (PEERPOD_KEY_UNTAGGED) */
         uint64_t memory_mib;
         char **volumes;                 /* the bus face's, as the others; NULL: none */
         char *user_data;                /* taken, also on failure; erased */

@@ -152,10 +152,17 @@ typedef struct PeerpodInstance {
         char addresses[PEERPOD_ADDRESSES_MAX][PEERPOD_ADDRESS_SIZE];
 } PeerpodInstance;
 
+enum {
+        /* cloud-api-adaptor made the instance, which puts no owner tag on it: @name is what the instance's name begins with, @sandbox_id is
+         * empty, @id is given. One that has an owner tag, or another name, is another owner's. Only for a module that says so by
+         * PEERPOD_PROVIDER_REMOVES_UNTAGGED. */
+        PEERPOD_KEY_UNTAGGED = 1 << 0,
+};
+
 /* What to delete. */
 typedef struct PeerpodInstanceKey {
         uint32_t size;
-        uint32_t reserved;
+        uint32_t flags;                 /* PEERPOD_KEY_* */
         const char *name;
         const char *sandbox_id;
         const char *id;                 /* empty if it was never learnt: find it by name and owner tag */
@@ -171,6 +178,10 @@ typedef struct PeerpodFoundInstance {
 
 /* A negative return ends the search; find() then returns it. */
 typedef int (*PeerpodFound)(void *userdata, const PeerpodFoundInstance *found);
+
+enum {
+        PEERPOD_PROVIDER_REMOVES_UNTAGGED = 1 << 0,     /* remove() knows PEERPOD_KEY_UNTAGGED */
+};
 
 typedef struct PeerpodProvider {
         uint32_t abi_version;           /* PEERPOD_PROVIDER_ABI_VERSION */
@@ -205,7 +216,7 @@ typedef struct PeerpodProvider {
         void (*close)(void *provider);
 
         uint32_t volumes_max;           /* disks that create() attaches to one instance; 0: it knows nothing of volumes */
-        uint32_t reserved;
+        uint32_t flags;                 /* PEERPOD_PROVIDER_* */
 } PeerpodProvider;
 
 extern PEERPOD_PROVIDER_EXPORT const PeerpodProvider peerpod_provider;

@@ -218,6 +218,26 @@ static int method_delete_instance(sd_bus_message *message, void *userdata, sd_bu
         return r < 0 ? r : 1;
 }
 
+static int method_delete_untagged_instance(sd_bus_message *message, void *userdata, sd_bus_error *error) {
+        Manager *m = userdata;
+        JobRequest request = { .sandbox_id = "", .untagged = true };
+        int r;
+
+        r = sd_bus_message_read(message, "ss", &request.name, &request.id);
+        if (r < 0)
+                return r;
+        if (isempty(request.name) || !text_is_plain(request.name, INSTANCE_NAME_MAX))
+                return refuse(error, "Beginning of the instance's name");
+        if (isempty(request.id) || !text_is_plain(request.id, TEXT_MAX))
+                return refuse(error, "Instance id");
+        if (!PEERPOD_HAS(m->module, flags) || !(m->module->flags & PEERPOD_PROVIDER_REMOVES_UNTAGGED))
+                return sd_bus_error_setf(error, PEERPOD_ERROR_FAILED_PRECONDITION,
+                                         "Provider '%s' deletes no instances without an owner tag; delete '%s' by hand.", m->module->name, request.id);
+
+        r = job_delete(m, &request, message, error);
+        return r < 0 ? r : 1;
+}
+
 static int method_find_instances(sd_bus_message *message, void *userdata, sd_bus_error *error) {
         Manager *m = userdata;
         const char *node;
@@ -253,6 +273,10 @@ static const sd_bus_vtable provider_vtable[] = {
                                 SD_BUS_ARGS("s", sandbox_id, "s", name, "s", id),
                                 SD_BUS_NO_RESULT,
                                 method_delete_instance, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DeleteUntaggedInstance",
+                                SD_BUS_ARGS("s", name_prefix, "s", id),
+                                SD_BUS_NO_RESULT,
+                                method_delete_untagged_instance, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("FindInstances",
                                 SD_BUS_ARGS("s", node),
                                 SD_BUS_RESULT("a(sss)", instances),

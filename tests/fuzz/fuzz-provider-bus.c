@@ -51,7 +51,7 @@ int __wrap_job_verify(Manager *m, sd_bus_message *message, sd_bus_error *error) 
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-        static const char *const members[] = { "CreateInstance", "DeleteInstance", "FindInstances", NULL };
+        static const char *const members[] = { "CreateInstance", "DeleteInstance", "FindInstances", "DeleteUntaggedInstance", NULL };
         static const PeerpodProvider module = { .name = "fuzz" };
         static Manager manager = { .module = &module };
         static BusFuzz f = {

@@ -185,7 +185,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.active = self.api.take_fault(user, verb, path)
         if self.active:
             self.misbehave(self.active)
-        self.api.authorize(user, verb, resource, ns, name, sub)
+        # Who lists or watches one object by its name may be limited to that name.
+        only = re.fullmatch(r"metadata\.name=([^,]+)", self.query.get("fieldSelector") or "")
+        self.api.authorize(user, verb, resource, ns, name or (only and only[1]), sub)
         if verb == "watch":
             self.watch(resource, ns)
             return
@@ -417,7 +419,8 @@ class KubeApi:
         self.watches, self.connections = 0, 0
         self.bookmark_seconds, self.gone_as_status = 60, False
         os.makedirs(self.directory, exist_ok=True)
-        make_authority(self.directory)
+        if not os.path.exists(os.path.join(self.directory, "ca.crt")):
+            make_authority(self.directory)
         self.ca = os.path.join(self.directory, "ca.crt")
         for path in definitions:
             self.store.define(path)

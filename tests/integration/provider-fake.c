@@ -284,11 +284,50 @@ static int fake_create(void *provider, const PeerpodCall *call, const PeerpodIns
         return fill_instance(f, id, ret);
 }
 
+/* The name of the instance with that id, or "". */
+static void find_by_id(const Fake *f, const char *id, char ret[static 128]) {
+        DIR *list = opendir(f->directory);
+        struct dirent *de;
+
+        ret[0] = '\0';
+        while (list && (de = readdir(list))) {
+                char path[PATH_MAX];
+                Record record;
+
+                if (strncmp(de->d_name, "podvm-", 6) == 0 && instance_path(f, de->d_name, "", path, NULL) == 0 && read_instance(path, &record) &&
+                    strcmp(record.id, id) == 0)
+                        take(ret, 128, de->d_name);
+        }
+        if (list)
+                (void) closedir(list);
+}
+
+static int remove_untagged(Fake *f, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
+        char path[PATH_MAX], name[128];
+        Record record;
+        int r;
+
+        note_call(f, "delete-untagged", key->id);
+        find_by_id(f, key->id, name);
+        r = obey(f, call, "delete", name, error);
+        if (r < 0 || !name[0])
+                return r;
+        r = instance_path(f, name, "", path, error);
+        if (r < 0 || !read_instance(path, &record))
+                return r;
+        if (record.sandbox_id[0] || strncmp(name, key->name, strlen(key->name)) != 0)
+                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Instance '%s' belongs to somebody else.", key->id);
+        return unlink(path) < 0 && errno != ENOENT ? fail_errno(error, "unlink") : 0;
+}
+
 static int fake_remove(void *provider, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
         char path[PATH_MAX], half[PATH_MAX];
         Fake *f = provider;
         Record record;
         int r;
+
+        if (key->flags & PEERPOD_KEY_UNTAGGED)
+                return remove_untagged(f, call, key, error);
 
         note_call(f, "delete", key->name);
         r = obey(f, call, "delete", key->name, error);
@@ -379,4 +418,5 @@ const PeerpodProvider peerpod_provider = {
         .find = fake_find,
         .close = fake_close,
         .volumes_max = 3,
+        .flags = PEERPOD_PROVIDER_REMOVES_UNTAGGED,
 };

@@ -21,7 +21,7 @@ Spec = struct_of("Spec", ("size", U32), ("vcpus", U32), ("memory_mib", U64), ("g
                  ("volumes", ctypes.POINTER(S)), ("n_volumes", U64), ("gpu_model", S))
 Instance = struct_of("Instance", ("size", U32), ("n_addresses", U32), ("id", ctypes.c_char * 512), ("type", ctypes.c_char * 64),
                      ("addresses", (ctypes.c_char * 46) * 16))
-Key = struct_of("Key", ("size", U32), ("reserved", U32), ("name", S), ("sandbox_id", S), ("id", S))
+Key = struct_of("Key", ("size", U32), ("flags", U32), ("name", S), ("sandbox_id", S), ("id", S))
 FOUND = ctypes.CFUNCTYPE(ctypes.c_int, P, ctypes.POINTER(Key))
 pointer = ctypes.POINTER
 OPEN = ctypes.CFUNCTYPE(ctypes.c_int, pointer(Config), pointer(Call), pointer(P), pointer(Error))
@@ -32,4 +32,4 @@ FIND = ctypes.CFUNCTYPE(ctypes.c_int, P, pointer(Call), S, FOUND, P, pointer(Err
 CLOSE = ctypes.CFUNCTYPE(None, P)
 Provider = struct_of("Provider", ("abi_version", U32), ("size", U32), ("name", S), ("description", S), ("options", pointer(Option)), ("n_options", U32),
                      ("option_size", U32), ("user_data_size_max", U64), ("open", OPEN), ("verify", VERIFY), ("create", CREATE), ("remove", REMOVE),
-                     ("find", FIND), ("close", CLOSE), ("volumes_max", U32), ("reserved", U32))
+                     ("find", FIND), ("close", CLOSE), ("volumes_max", U32), ("flags", U32))

@@ -22,6 +22,7 @@ check() {
 # Worker
 check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
+check peerpod-ctrl 12
 check peerpod-metrics 4
 check peerpod-provider 12
 check peerpod-tunnel 23

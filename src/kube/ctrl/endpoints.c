@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kube/ctrl/endpoints.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "basic/log.h"
+#include "basic/parse.h"
+#include "metrics/http.h"
+
+#define CONNECTION_USEC (30 * USEC_PER_SEC)
+
+struct Endpoints {
+        EndpointsSpec spec;
+        HttpServer *metrics, *health;
+        sd_event_source *gather;
+};
+
+/* ":8080", "127.0.0.1:8080", "[::1]:8080" */
+static int split_address(const char *text, char **ret_host, uint16_t *ret_port) {
+        const char *colon = strrchr(text, ':');
+        size_t n = colon ? (size_t) (colon - text) : 0;
+        char *host;
+
+        if (!colon || (!streq(colon, ":0") && parse_port(colon + 1, ret_port) < 0))
+                return -EINVAL;
+        if (streq(colon, ":0"))
+                *ret_port = 0;
+        if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
+                text++;
+                n -= 2;
+        } else if (memchr(text, ':', n))
+                return -EINVAL;
+        host = strndup(text, n);
+        if (!host)
+                return -ENOMEM;
+        *ret_host = host;
+        return 0;
+}
+
+static int listen_at(const struct sockaddr *sa, socklen_t size) {
+        _cleanup_(close_fdp) int fd = socket(sa->sa_family, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+        int on = 1, off = 0;
+
+        if (fd < 0)
+                return -errno;
+        (void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        if (sa->sa_family == AF_INET6)
+                (void) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+        if (bind(fd, sa, size) < 0 || listen(fd, SOMAXCONN) < 0)
+                return -errno;
+        return TAKE_FD(fd);
+}
+
+/* Without a host: all addresses, also where there is no IPv6. */
+static int listen_any(uint16_t port) {
+        const struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htobe16(port), .sin6_addr = IN6ADDR_ANY_INIT };
+        const struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htobe16(port) };
+        int fd = listen_at((const struct sockaddr*) &six, sizeof(six));
+
+        return fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL ? listen_at((const struct sockaddr*) &four, sizeof(four)) : fd;
+}
+
+static int listen_host(const char *host, uint16_t port) {
+        const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST|AI_NUMERICSERV };
+        struct addrinfo *list;
+        char service[8];
+        int fd;
+
+        (void) snprintf(service, sizeof(service), "%u", (unsigned) port);
+        if (getaddrinfo(streq(host, "localhost") ? "127.0.0.1" : host, service, &hints, &list) != 0)
+                return -EINVAL;
+        fd = listen_at(list->ai_addr, list->ai_addrlen);
+        freeaddrinfo(list);
+        return fd;
+}
+
+static int serve(sd_event *event, const char *address, const char *option, const HttpPages *pages, HttpServer **ret) {
+        _cleanup_(http_server_freep) HttpServer *s = NULL;
+        _cleanup_(freep) char *host = NULL;
+        struct sockaddr_storage sa = {};
+        socklen_t size = sizeof(sa);
+        uint16_t port;
+        int fd, r;
+
+        if (streq(address, "0"))
+                return 0;
+        r = split_address(address, &host, &port);
+        fd = r < 0 ? r : isempty(host) ? listen_any(port) : listen_host(host, port);
+        if (fd == -EINVAL)
+                return log_error_errno(fd, "Value '%.64s' of %s is no address, which is written ':8080', '127.0.0.1:8080' or '[::1]:8080'; "
+                                       "'0' is none.", address, option);
+        if (fd < 0)
+                return log_error_errno(fd, "Failed to listen on '%s' (%s): %m", address, option);
+
+        r = getsockname(fd, (struct sockaddr*) &sa, &size);
+        if (r >= 0)
+                log_info("Listening on port %u for %s.", (unsigned) be16toh(((struct sockaddr_in*) &sa)->sin_port), option);
+        r = http_server_new(event, pages, CONNECTION_USEC, &s);
+        if (r < 0) {
+                close_fd(fd);
+                return log_error_errno(r, "Failed to make the HTTP server: %m");
+        }
+        r = http_server_listen(s, fd);
+        if (r < 0)
+                return log_error_errno(r, "Failed to listen on '%s': %m", address);
+        *ret = TAKE_PTR(s);
+        return 0;
+}
+
+static int on_gather(sd_event_source *es, void *userdata) {
+        _cleanup_(exposition_freep) Exposition *x = NULL;
+        Endpoints *e = userdata;
+
+        if (exposition_new(&x) < 0 || e->spec.gather(x, e->spec.userdata) < 0)
+                x = exposition_free(x);
+        http_server_gathered(e->metrics, x);
+        return 0;
+}
+
+static void gather(void *userdata) {
+        Endpoints *e = userdata;
+
+        (void) sd_event_source_set_enabled(e->gather, SD_EVENT_ONESHOT);
+}
+
+static unsigned health_page(const char *path, const char **ret_text, void *userdata) {
+        Endpoints *e = userdata;
+        bool ready = streq(path, "/healthz") || e->spec.is_ready(e->spec.userdata);
+
+        if (!streq(path, "/healthz") && !streq(path, "/readyz"))
+                return 0;
+        *ret_text = ready ? "ok" : "not ready: the API server is not reached, or cloud settings are not read";
+        return ready ? 200 : 503;
+}
+
+int endpoints_new(sd_event *event, const EndpointsSpec *spec, Endpoints **ret) {
+        _cleanup_(endpoints_freep) Endpoints *e = NULL;
+        int r;
+
+        e = new(Endpoints);
+        if (!e)
+                return log_oom();
+        *e = (Endpoints) { .spec = *spec };
+        r = sd_event_add_defer(event, &e->gather, on_gather, e);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(e->gather, SD_EVENT_OFF);
+        if (r < 0)
+                return log_error_errno(r, "Failed to make an event source: %m");
+        r = serve(event, spec->metrics, "--metrics-bind-address", &(HttpPages) { .gather = gather, .userdata = e }, &e->metrics);
+        if (r >= 0)
+                r = serve(event, spec->health, "--health-probe-bind-address", &(HttpPages) { .page = health_page, .userdata = e }, &e->health);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(e);
+        return 0;
+}
+
+Endpoints* endpoints_free(Endpoints *e) {
+        if (!e)
+                return NULL;
+        http_server_free(e->metrics);
+        http_server_free(e->health);
+        sd_event_source_disable_unref(e->gather);
+        free(e);
+        return NULL;
+}
