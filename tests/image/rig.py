@@ -326,7 +326,7 @@ class VM:
 
     def __init__(self, rig, name, image, disk="virtio-blk", nic="virtio-net", variables=None, tpm=False, smbios=(), arguments=()):
         self.rig, self.name, self.mac = rig, name, None
-        self.process = self.tpm = None
+        self.process = self.tpm = self.keyboard = None
         self.started = time.monotonic()
         self.scratch = tempfile.mkdtemp(prefix=f"{name}.", dir=rig.scratch)
         self.console_path = f"{rig.logs}/{name}.console"
@@ -385,6 +385,8 @@ class VM:
         self.process.wait()
 
     def end(self):
+        if self.keyboard:
+            self.keyboard.close()
         if self.process:
             self.kill()
         if self.tpm:
@@ -446,16 +448,19 @@ class VM:
         return self.console
 
     def type(self, text):
-        with socket.socket(socket.AF_UNIX) as s:
-            s.connect(f"{self.scratch}/console")
-            s.sendall(text.encode())
+        """Left connected until the VM's end: what its serial port has not taken yet would be lost."""
+        if not self.keyboard:
+            self.keyboard = socket.socket(socket.AF_UNIX)
+            self.keyboard.connect(f"{self.scratch}/console")
+        self.keyboard.sendall(text.encode())
 
 
 class Rig:
     """What all cases share; a context manager."""
 
     def __init__(self, images, logs):
-        self.production, self.signed, self.test = (f"{images}/{name}/podvm.raw" for name in ("production", "signed", "test"))
+        self.production, self.signed, self.test, self.debug = (
+            f"{images}/{name}/podvm.raw" for name in ("production", "signed", "test", "debug"))
         self.certificate, self.logs = f"{images}/keys/certificate.pem", logs
 
     def __enter__(self):
