@@ -3,6 +3,7 @@
 """The chart and the manifests of install/: rendered by Helm's own engine, each object held to Kubernetes' published schema of its kind.
 
 Usage: install-test.py GO-PEER INSTALL [PART OF A CASE'S NAME]   (run by tests/peers/python)"""
+import json
 import pathlib
 import subprocess
 import sys
@@ -25,7 +26,7 @@ AWKWARD = 'a "quoted" \\ value: {with} #everything\nand a second line\t%$`'
 
 def render(values, *more):
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as f:
-        yaml.safe_dump(values, f)
+        json.dump(values, f)            # is YAML, and leaves no doubt about what is a string
         f.flush()
         return subprocess.run([GO_PEER, "helm-template", CHART, f.name, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120)
 

@@ -21,7 +21,7 @@ peer-pods-secret
 
 {{- /* Rights and accounts, as install/rbac has them for everybody */ -}}
 {{- define "peerpods.rbac" -}}
-{{ .Files.Get (printf "rbac/%s.yaml" .component) | replace "confidential-containers-system" .Release.Namespace | replace "peer-pods-secret" (include "peerpods.secretName" .) }}
+{{ required (printf "rbac/%s.yaml is missing in the chart" .component) (.Files.Get (printf "rbac/%s.yaml" .component)) | replace "confidential-containers-system" .Release.Namespace | replace "peer-pods-secret" (include "peerpods.secretName" .) }}
 {{- end }}
 
 {{- define "peerpods.hardened" -}}
