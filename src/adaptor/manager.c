@@ -20,7 +20,6 @@
 #include "adaptor/polkit.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
-#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox-story.h"
 #include "adaptor/sandbox.h"
 #include "adaptor/shim-watch.h"
@@ -30,6 +29,7 @@
 #include "basic/log.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
+#include "basic/sandbox-store.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 

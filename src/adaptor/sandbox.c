@@ -29,7 +29,6 @@
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-steps.h"
-#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox-story.h"
 #include "adaptor/tunnel-check.h"
 #include "adaptor/tunnel-client.h"
@@ -39,6 +38,7 @@
 #include "basic/json.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
+#include "basic/sandbox-store.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 
