@@ -25,3 +25,4 @@
 #define MSG_SCRATCH_FAILED   "2fe49b939a1d4accbb8ce8c51a972844"
 #define MSG_VM_ENDED         "4e0b1d6f0a8c4c0e9c1b6d2f7a53e8b9"
 #define MSG_SERVICE_DOWN     "22ae47b39d0845d8acb4be0df53c40dd"
+#define MSG_NOT_REGISTERED   "d2f57fc879cba6893484961dd487b646"
