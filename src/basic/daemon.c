@@ -14,6 +14,10 @@
 
 
 int daemon_event_new(sd_event **ret) {
+        return daemon_event_new_with_stop(/* on_stop= */ NULL, NULL, ret);
+}
+
+int daemon_event_new_with_stop(sd_event_signal_handler_t on_stop, void *userdata, sd_event **ret) {
         _cleanup_(sd_event_unrefp) sd_event *event = NULL;
         int r;
 
@@ -25,10 +29,10 @@ int daemon_event_new(sd_event **ret) {
                 return r;
 
         /* SD_EVENT_SIGNAL_PROCMASK blocks the signal for us; a NULL handler exits the loop. */
-        r = sd_event_add_signal(event, NULL, SIGTERM|SD_EVENT_SIGNAL_PROCMASK, NULL, NULL);
+        r = sd_event_add_signal(event, NULL, SIGTERM|SD_EVENT_SIGNAL_PROCMASK, on_stop, userdata);
         if (r < 0)
                 return r;
-        r = sd_event_add_signal(event, NULL, SIGINT|SD_EVENT_SIGNAL_PROCMASK, NULL, NULL);
+        r = sd_event_add_signal(event, NULL, SIGINT|SD_EVENT_SIGNAL_PROCMASK, on_stop, userdata);
         if (r < 0)
                 return r;
         r = sd_event_set_watchdog(event, true);

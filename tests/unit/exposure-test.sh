@@ -23,6 +23,7 @@ check() {
 check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
 check peerpod-metrics 4
+check peerpod-node 12
 check peerpod-provider 12
 check peerpod-tunnel 23
 
