@@ -154,8 +154,10 @@ static int merge_list(json_object *tree, json_object *file, const char *list, co
 
                 if (!json_object_is_type(entry, json_type_object) || json_get_string(entry, "name", &name, NULL) <= 0 || isempty(name))
                         return error_text(reterr, -EINVAL, "%s: %s[%zu] has no name", origin, list, i);
-                if (has_name(to, name))
+                if (has_name(to, name)) {
+                        kube_json_erase(entry);
                         continue;
+                }
                 if (json_get_object(entry, inner, &body, NULL) < 0)
                         return error_text(reterr, -EINVAL, "%s: %s[%zu].%s is no mapping", origin, list, i, inner);
                 for (const char *const *p = paths; body && *p; p++)
@@ -203,7 +205,7 @@ static int new_tree(json_object **ret) {
 }
 
 static int parse_into(json_object *tree, const char *text, size_t size, const char *origin, const char *directory, char **reterr) {
-        _cleanup_(erase_jsonp) json_object *file = NULL;
+        _cleanup_(json_object_putp) json_object *file = NULL;   /* its entries go on in the tree, which erases them */
         _cleanup_(freep) char *why = NULL;
         int r;
 
@@ -302,20 +304,19 @@ static bool is_loopback(const char *host) {
 
 static int check_server(const char *server, const char **ret_why) {
         _cleanup_(curl_url_cleanupp) CURLU *url = curl_url();
-        char *scheme = NULL, *host = NULL, *part = NULL;
+        char *host = NULL, *part = NULL;
 
         if (!url)
                 return -ENOMEM;
         *ret_why = NULL;
-        if (curl_url_set(url, CURLUPART_URL, server, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK || curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
+        if (!strstr(server, "://") || curl_url_set(url, CURLUPART_URL, server, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
             curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK)
                 *ret_why = "is no URL such as https://HOST:PORT";
         else if (curl_url_get(url, CURLUPART_USER, &part, 0) == CURLUE_OK || curl_url_get(url, CURLUPART_QUERY, &part, 0) == CURLUE_OK ||
                  curl_url_get(url, CURLUPART_FRAGMENT, &part, 0) == CURLUE_OK)
                 *ret_why = "has a user, a query or a fragment";
-        else if (!streq(scheme, "https") && !(streq(scheme, "http") && is_loopback(host)))
+        else if (!startswith(server, "https://") && !(startswith(server, "http://") && is_loopback(host)))
                 *ret_why = "is not https";
-        curl_free(scheme);
         curl_free(host);
         curl_free(part);
         return *ret_why ? -EINVAL : 0;

@@ -17,6 +17,7 @@
 #define RENEW_DEADLINE_USEC (10 * USEC_PER_SEC)
 #define RETRY_USEC (2 * USEC_PER_SEC)
 #define RELEASE_USEC (5 * USEC_PER_SEC)
+#define RELEASES_MAX 5U
 #define RECORD_DURATION_MAX_SECONDS 3600U
 
 struct KubeLease {
@@ -32,13 +33,17 @@ struct KubeLease {
         KubeRequest *request;
         uint64_t sent_usec;             /* of the request */
 
-        bool held, known;
+        bool held, known, releasing;
+        unsigned n_releases;            /* tries to let go */
+        bool writing;                   /* the request is a renewal */
         char *holder, *version, *acquired;      /* of the record as last seen; version NULL: not known */
         uint64_t transitions, seen_usec, valid_usec;    /* when it has last changed, and how long it is good from there */
 
         void (*done)(KubeLease *l, void *userdata);
         void *done_userdata;
 };
+
+static void release_step(KubeLease *l);
 
 static uint64_t now(void) {
         return now_usec(CLOCK_BOOTTIME);
@@ -108,6 +113,7 @@ static int on_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
         KubeLease *l = userdata;
 
         l->request = kube_request_free(l->request);
+        l->writing = false;
         l->version = (free(l->version), NULL);
         if (lose(l, "it could not be renewed in time"))
                 schedule_retry(l);
@@ -177,8 +183,84 @@ static int ask(KubeLease *l, const char *method, const char *path, json_object *
         };
 
         l->request = kube_request_free(l->request);
+        l->writing = false;
         l->sent_usec = now();
         return kube_request(l->client, &call, handler, l, &l->request);
+}
+
+/* ---- letting go ---- */
+
+static void release_done(KubeLease *l) {
+        void (*done)(KubeLease *, void *) = l->done;
+
+        l->done = NULL;
+        l->request = kube_request_free(l->request);
+        (void) sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
+        if (done)
+                done(l, l->done_userdata);
+}
+
+static void on_released(KubeRequest *q, const KubeReply *reply, void *userdata) {
+        KubeLease *l = userdata;
+
+        if (reply->error == 0) {
+                log_info("Let go of the lease '%s/%s'.", l->ns, l->name);
+                release_done(l);
+                return;
+        }
+        log_debug("Lease '%s/%s' not let go of: %s", l->ns, l->name, reply->text);
+        l->version = (free(l->version), NULL);
+        if (reply->error == -EPERM || ++l->n_releases >= RELEASES_MAX)
+                release_done(l);
+        else
+                release_step(l);
+}
+
+static void on_read_for_release(KubeRequest *q, const KubeReply *reply, void *userdata) {
+        KubeLease *l = userdata;
+
+        if (reply->error == 0 && learn(l, reply->object) >= 0)
+                release_step(l);
+        else
+                release_done(l);
+}
+
+/* Until it is not ours any more, or the time is over: of a renewal that was under way it is not known what became of it. */
+static void release_step(KubeLease *l) {
+        _cleanup_(json_object_putp) json_object *record = NULL;
+        int r;
+
+        if (!l->version)
+                r = ask(l, "GET", l->path, NULL, on_read_for_release);
+        else if (!streq(strempty(l->holder), l->identity))
+                r = -EALREADY;
+        else {
+                record = make_record(l, "", 1, true, false);
+                r = record ? ask(l, "PUT", l->path, record, on_released) : -ENOMEM;
+        }
+        if (r < 0)
+                release_done(l);
+}
+
+int kube_lease_release(KubeLease *l, void (*done)(KubeLease *l, void *userdata), void *userdata) {
+        bool held = l->held;
+        int r;
+
+        r = sd_event_source_set_time_relative(l->timer, held ? RELEASE_USEC : 0);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT);
+        if (r < 0)
+                return r;
+        l->held = false;
+        l->releasing = true;
+        l->done = done;
+        l->done_userdata = userdata;
+        (void) sd_event_source_set_enabled(l->deadline, SD_EVENT_OFF);
+        if (!held)
+                l->request = kube_request_free(l->request);
+        else if (!l->writing)
+                release_step(l);        /* else on_written() does */
+        return 0;
 }
 
 /* ---- steps ---- */
@@ -199,8 +281,15 @@ static void on_written(KubeRequest *q, const KubeReply *reply, void *userdata) {
         KubeLease *l = userdata;
         int r = reply->error;
 
+        l->writing = false;
         if (r >= 0)
                 r = learn(l, reply->object);
+        if (l->releasing) {
+                if (r < 0)
+                        l->version = (free(l->version), NULL);
+                release_step(l);
+                return;
+        }
         if (r >= 0 && streq(l->holder, l->identity)) {
                 if (r > 0 && !tell_leader(l))
                         return;
@@ -219,6 +308,7 @@ static void write_record(KubeLease *l, bool create) {
         int r;
 
         r = record ? ask(l, create ? "POST" : "PUT", create ? l->collection : l->path, record, on_written) : -ENOMEM;
+        l->writing = r >= 0;
         if (r < 0)
                 schedule_retry(l);
 }
@@ -261,60 +351,16 @@ static void read_record(KubeLease *l) {
 static int on_timer(sd_event_source *es, uint64_t usec, void *userdata) {
         KubeLease *l = userdata;
 
+        if (l->releasing) {
+                release_done(l);
+                return 0;
+        }
         /* Who holds it and knows the version writes at once. */
         if (l->held && l->version)
                 write_record(l, false);
         else
                 read_record(l);
         return 0;
-}
-
-/* ---- letting go ---- */
-
-static void release_done(KubeLease *l) {
-        void (*done)(KubeLease *, void *) = l->done;
-
-        l->done = NULL;
-        if (done)
-                done(l, l->done_userdata);
-}
-
-static void on_released(KubeRequest *q, const KubeReply *reply, void *userdata) {
-        KubeLease *l = userdata;
-
-        if (reply->error < 0)
-                log_debug("Lease '%s/%s' not let go of: %s", l->ns, l->name, reply->text);
-        else
-                log_info("Let go of the lease '%s/%s'.", l->ns, l->name);
-        release_done(l);
-}
-
-static int on_nothing_to_release(sd_event_source *es, uint64_t usec, void *userdata) {
-        release_done(userdata);
-        return 0;
-}
-
-int kube_lease_release(KubeLease *l, void (*done)(KubeLease *l, void *userdata), void *userdata) {
-        bool held = l->held && l->version;
-        _cleanup_(json_object_putp) json_object *record = NULL;
-        int r;
-
-        l->held = false;
-        l->done = done;
-        l->done_userdata = userdata;
-        (void) sd_event_source_set_enabled(l->deadline, SD_EVENT_OFF);
-        (void) sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
-        l->request = kube_request_free(l->request);
-        if (held) {
-                KubeCall call = { .method = "PUT", .path = l->path, .timeout_usec = RELEASE_USEC, .once = true, .unlimited = true, .repeatable = true };
-
-                record = make_record(l, "", 1, true, false);
-                call.body = record;
-                return record ? kube_request(l->client, &call, on_released, l, &l->request) : -ENOMEM;
-        }
-        l->timer = sd_event_source_disable_unref(l->timer);
-        r = sd_event_add_time(kube_client_event(l->client), &l->timer, CLOCK_BOOTTIME, 0, 1, on_nothing_to_release, l);
-        return r < 0 ? r : 0;
 }
 
 /* ---- the object ---- */

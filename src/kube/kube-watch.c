@@ -504,7 +504,7 @@ static int on_deliver(sd_event_source *es, void *userdata) {
         char *nl;
         int r = 1;
 
-        while (r > 0 && (nl = memchr(w->buffer + used, '\n', w->size - used))) {
+        while (r > 0 && w->size > used && (nl = memchr(w->buffer + used, '\n', w->size - used))) {
                 size_t n = (size_t) (nl - (w->buffer + used));
 
                 if (n > 0)
@@ -538,7 +538,7 @@ static int on_data(KubeTransfer *t, const char *data, size_t size, void *userdat
         KubeWatch *w = userdata;
 
         if (size > w->spec.event_max - MIN(w->size, w->spec.event_max)) {
-                if (memchr(w->buffer, '\n', w->size)) {
+                if (w->size > 0 && memchr(w->buffer, '\n', w->size)) {
                         w->full = true;         /* of whole events: they come first */
                         return 1;
                 }

@@ -417,7 +417,8 @@ class KubeApi:
         self.watches, self.connections = 0, 0
         self.bookmark_seconds, self.gone_as_status = 60, False
         os.makedirs(self.directory, exist_ok=True)
-        make_authority(self.directory)
+        if not os.path.exists(os.path.join(self.directory, "ca.crt")):
+            make_authority(self.directory)
         self.ca = os.path.join(self.directory, "ca.crt")
         for path in definitions:
             self.store.define(path)
