@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "adaptor/sandbox-store.h"
 #include "basic/log.h"
+#include "basic/sandbox-store.h"
 #include "basic/util.h"
 
 struct History {

@@ -15,12 +15,12 @@
 #include "adaptor/hypervisor-service.h"
 #include "adaptor/service-link.h"
 #include "adaptor/manager-bus.h"
+#include "adaptor/node-client.h"
 #include "adaptor/orphans.h"
 #include "adaptor/pod.h"
 #include "adaptor/polkit.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
-#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox-story.h"
 #include "adaptor/sandbox.h"
 #include "adaptor/shim-watch.h"
@@ -30,6 +30,7 @@
 #include "basic/log.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
+#include "basic/sandbox-store.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 
@@ -148,6 +149,7 @@ Manager* manager_free(Manager *m) {
         service_link_free(m->tunnel);
         service_link_free(m->provider);
         unit_client_free(m->units);
+        node_client_free(m->node);
         sd_bus_flush_close_unref(m->bus);
         history_free(m->history);
         sandbox_store_free(m->store);
@@ -179,6 +181,9 @@ int manager_connect_bus(Manager *m) {
                 r = service_link_watch(m->provider, m->units, "peerpod-provider.service");
         if (r < 0)
                 return log_oom();
+        r = node_client_new(m->bus, &m->node);
+        if (r < 0)
+                return log_error_errno(r, "Failed to look for peerpod-node on the system bus: %m");
         r = manager_bus_add(m->bus, m);
         if (r < 0)
                 return log_error_errno(r, "Failed to add our objects to the system bus: %m");

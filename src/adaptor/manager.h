@@ -18,6 +18,7 @@ typedef struct HypervisorService HypervisorService;
 typedef struct ServiceLink ServiceLink;
 typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
+typedef struct NodeClient NodeClient;
 typedef struct OrphanQuery OrphanQuery;
 typedef struct Pod Pod;
 typedef struct Polkit Polkit;
@@ -38,6 +39,7 @@ struct Manager {
         sd_event_source *tell;
         ServiceLink *tunnel, *provider;
         UnitClient *units;
+        NodeClient *node;               /* NULL in tests that have no bus */
         Polkit *polkit;
         HypervisorService *hypervisor;
         char *hypervisor_socket;        /* its path, whoever has made it; NULL before it is served */

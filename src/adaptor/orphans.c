@@ -6,11 +6,11 @@
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
 #include "adaptor/provider-client.h"
-#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox.h"
 #include "adaptor/tunnel-client.h"
 #include "basic/log.h"
 #include "basic/parse.h"
+#include "basic/sandbox-store.h"
 #include "basic/util.h"
 
 struct OrphanQuery {

@@ -33,6 +33,7 @@
 
 /* The files' names in the pod VM, and names in certificates: cloud-api-adaptor: pkg/adaptor/cloud/cloud.go, pkg/util/tlsutil */
 #define PODVM_APF "/run/peerpod/apf.json"
+#define PODVM_AUTH "/run/peerpod/auth.json"
 #define PODVM_INITDATA "/run/peerpod/initdata"
 #define IMAGE_SERVER_NAME "podvm-server"
 #define CLIENT_ORGANIZATION "cloud-api-adaptor"
@@ -179,18 +180,23 @@ static ApfConfig apf_config_of(const Settings *settings, const SandboxRecord *re
 }
 
 /* Says which part it is that is too large. */
-static int refuse_size(size_t size_max, size_t apf_size, size_t initdata_size, sd_bus_error *error) {
+static int refuse_size(size_t size_max, size_t apf_size, size_t auth_size, size_t initdata_size, sd_bus_error *error) {
+        const char *largest = apf_size > MAX(auth_size, initdata_size) ? "apf.json" : auth_size > initdata_size ? "auth.json" : "initdata";
+        char auth[64] = "";
+
+        if (auth_size > 0)
+                (void) snprintf(auth, sizeof(auth), ", auth.json (of the pull secrets) %zu", auth_size);
         (void) sd_bus_error_setf(error, PEERPOD_ERROR_EXHAUSTED,
-                                 "user data is larger than the %zu bytes that the provider takes, mostly for its %s: apf.json has %zu, initdata %zu",
-                                 size_max, apf_size > initdata_size ? "apf.json" : "initdata", apf_size, initdata_size);
+                                 "user data is larger than the %zu bytes that the provider takes, mostly for its %s: apf.json has %zu%s, initdata %zu",
+                                 size_max, largest, apf_size, auth, initdata_size);
         return -E2BIG;
 }
 
 static int write_user_data(const Settings *settings, const SandboxRecord *record, const Credentials *c, const char *initdata,
-                           uint64_t size_max, sd_bus_error *error) {
+                           const char *auth, uint64_t size_max, sd_bus_error *error) {
         _cleanup_(freep) char *encoded = NULL, *reason = NULL;
         ApfConfig apf = apf_config_of(settings, record, c);
-        CloudConfigEntry entries[3] = {};
+        CloudConfigEntry entries[4] = {};
         size_t n = 0, apf_size, size;
         char *apf_text, *text;
         int r;
@@ -209,6 +215,8 @@ static int write_user_data(const Settings *settings, const SandboxRecord *record
 
         /* Order as upstream has it. */
         entries[n++] = (CloudConfigEntry) { .path = PODVM_APF, .content = apf_text, .size = apf_size };
+        if (auth)
+                entries[n++] = (CloudConfigEntry) { .path = PODVM_AUTH, .content = auth, .size = strlen(auth) };
         if (initdata)
                 entries[n++] = (CloudConfigEntry) { .path = PODVM_INITDATA, .content = initdata, .size = strlen(initdata) };
         if (settings->enable_scratch_space)
@@ -216,7 +224,7 @@ static int write_user_data(const Settings *settings, const SandboxRecord *record
 
         r = cloud_config_format(entries, n, &text, &size, &reason);
         if (r == -E2BIG)
-                (void) refuse_size(CLOUD_CONFIG_SIZE_MAX, apf_size, strlen(strempty(initdata)), error);
+                (void) refuse_size(CLOUD_CONFIG_SIZE_MAX, apf_size, strlen(strempty(auth)), strlen(strempty(initdata)), error);
         else if (r < 0)
                 r = error_set_errno(error, r == -EINVAL ? -EIO : r, "make user data: %s", strempty(reason));
         erase_free(apf_text, apf_size);
@@ -224,15 +232,15 @@ static int write_user_data(const Settings *settings, const SandboxRecord *record
                 return r;
 
         if (size_max > 0 && size > size_max)
-                r = refuse_size(size_max, apf_size, strlen(strempty(initdata)), error);
+                r = refuse_size(size_max, apf_size, strlen(strempty(auth)), strlen(strempty(initdata)), error);
         else
                 r = write_file(settings, record->id, USER_DATA, text, error);
         erase_free(text, size);
         return r;
 }
 
-int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, uint64_t size_max,
-                          sd_bus_error *error) {
+int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, const char *auth,
+                          uint64_t size_max, sd_bus_error *error) {
         _cleanup_(credentials_done) Credentials c = {};
         _cleanup_(freep) char *directory = NULL;
         int r;
@@ -257,7 +265,7 @@ int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record,
         if (r < 0)
                 return r;
 
-        return write_user_data(settings, record, &c, initdata, size_max, error);
+        return write_user_data(settings, record, &c, initdata, auth, size_max, error);
 }
 
 static int format_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, char **ret) {

@@ -23,11 +23,13 @@ int sandbox_files_plan_tls(const Settings *settings, SandboxRecord *record);
 /**
  * sandbox_files_prepare() - make keys and certificates, write them and the user data
  * @initdata: TOML text from the shim, or NULL: then the node's own, if any
+ * @auth:     credentials for registries as docker has them (auth.json), or NULL; secret
  * @size_max: of the user data, as the provider takes it; 0 if that is not known
  *
  * What is there already is replaced. Returns 0, or negative with @error set.
  */
-int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, uint64_t size_max, sd_bus_error *error);
+int sandbox_files_prepare(const Settings *settings, const SandboxRecord *record, const char *initdata, const char *auth, uint64_t size_max,
+                          sd_bus_error *error);
 
 /* sandbox_files_write_proxy() - proxy.json, once the addresses are known. Makes the directory of the agent's socket, too. */
 int sandbox_files_write_proxy(const Settings *settings, const SandboxRecord *record, const char *provider, sd_bus_error *error);

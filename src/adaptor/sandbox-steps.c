@@ -7,6 +7,7 @@
 
 #include "adaptor/error.h"
 #include "adaptor/manager.h"
+#include "adaptor/node-client.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
@@ -23,6 +24,7 @@
 
 const char* sandbox_step_to_string(SandboxStep step) {
         static const char *const names[_SANDBOX_STEP_MAX] = {
+                [STEP_REGISTER]         = "registering with peerpod-node",
                 [STEP_READ_VOLUMES]     = "reading the pod's volumes",
                 [STEP_INSPECT_NETWORK]  = "failed to inspect netns",
                 [STEP_PREPARE_FILES]    = "preparing the pod VM's data",
@@ -64,6 +66,35 @@ int sandbox_read_pod_network(Sandbox *s, const char *text, char **ret_error) {
                 return -ENOMEM;
         free(s->tunnel_type);
         s->tunnel_type = copy;
+        return 0;
+}
+
+static int start_register(Sandbox *s, sd_bus_error *error) {
+        return node_register(s->manager->node, &s->record, s->manager->provider_name, sandbox_on_registered, s, &s->node_call);
+}
+
+/* The next steps save the record. */
+static int finish_register(Sandbox *s, sd_bus_message *reply, sd_bus_error *error) {
+        _cleanup_(node_answer_done) NodeAnswer answer = {};
+        int r;
+
+        if (!reply)
+                return 0;
+        r = node_read_answer(reply, &answer);
+        if (r < 0) {
+                log_sandbox_errno(s, LOG_WARNING, MSG_NOT_REGISTERED, r, "Starting sandbox '%s' without peerpod-node, whose answer is bad: %m",
+                                  s->record.id);
+                return 0;
+        }
+
+        s->auth = TAKE_PTR(answer.auth);
+        if (!answer.recorded)
+                log_sandbox(s, LOG_WARNING, MSG_NOT_REGISTERED, "Starting sandbox '%s' before the API server knows of it; peerpod-node says why.",
+                            s->record.id);
+        if (answer.pod_uid && !s->record.pod_uid) {
+                s->record.pod_uid = TAKE_PTR(answer.pod_uid);
+                manager_retire_older(s->manager, s);
+        }
         return 0;
 }
 
@@ -133,11 +164,12 @@ static int finish_inspect(Sandbox *s, sd_bus_message *reply, sd_bus_error *error
 static int start_prepare(Sandbox *s, sd_bus_error *error) {
         int r;
 
-        r = sandbox_files_prepare(s->manager->settings, &s->record, s->initdata, s->manager->user_data_size_max, error);
+        r = sandbox_files_prepare(s->manager->settings, &s->record, s->initdata, s->auth, s->manager->user_data_size_max, error);
         if (r < 0)
                 return r;
 
-        s->initdata = s->initdata ? erase_free(s->initdata, strlen(s->initdata)) : NULL;
+        erase_free_stringp(&s->initdata);
+        erase_free_stringp(&s->auth);
         return 1;
 }
 
@@ -340,6 +372,7 @@ static int start_teardown(Sandbox *s, sd_bus_error *error) {
 }
 
 const SandboxStepMethods sandbox_steps[_SANDBOX_STEP_MAX] = {
+        [STEP_REGISTER]         = { start_register, finish_register, CRASH_POINTS_AROUND("register") },
         [STEP_READ_VOLUMES]     = { start_volumes, finish_volumes, CRASH_POINTS_AROUND("volumes") },
         [STEP_INSPECT_NETWORK]  = { start_inspect, finish_inspect, CRASH_POINTS_AROUND("inspect") },
         [STEP_PREPARE_FILES]    = { start_prepare, NULL, CRASH_POINTS_AROUND("prepare") },

@@ -23,5 +23,6 @@ int sandbox_read_pod_network(Sandbox *s, const char *text, char **ret_error);
 
 /* In sandbox.c: how a step's answer comes back, and the fields of what is logged, made anew. */
 void sandbox_on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
+void sandbox_on_registered(NodeCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 void sandbox_on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata);
 int sandbox_make_log_fields(Sandbox *s);

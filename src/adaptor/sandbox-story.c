@@ -16,6 +16,7 @@
 
 const char* sandbox_step_name(SandboxStep step) {
         static const char *const names[_SANDBOX_STEP_MAX] = {
+                [STEP_REGISTER]         = "register",
                 [STEP_READ_VOLUMES]     = "read-volumes",
                 [STEP_INSPECT_NETWORK]  = "inspect-network",
                 [STEP_PREPARE_FILES]    = "prepare-files",

@@ -6,7 +6,7 @@
  * there is to recovery. A running sandbox calls for no step when it got there by StartVM, and for those that look after its tunnel and
  * its proxy when it was read from disk.
  *
- *         planned    inspect network, prepare files          → CreateVM is answered; a StartVM that waits moves it on
+ *         planned    (register), inspect network, prepare files         → CreateVM is answered; a StartVM that waits moves it on
  *         creating   create instance, tunnel, proxy          → running; a failure, a cancel or a StopVM → deleting
  *         running    (tunnel, proxy)                         → StopVM → deleting
  *         deleting   stop proxy, files, instance, tunnel     → gone; what fails is tried again, for ever, with growing pauses
@@ -25,11 +25,11 @@
 #include "adaptor/service-link.h"
 #include "adaptor/hold.h"
 #include "adaptor/manager.h"
+#include "adaptor/node-client.h"
 #include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-steps.h"
-#include "adaptor/sandbox-store.h"
 #include "adaptor/sandbox-story.h"
 #include "adaptor/tunnel-check.h"
 #include "adaptor/tunnel-client.h"
@@ -39,6 +39,7 @@
 #include "basic/json.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
+#include "basic/sandbox-store.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 
@@ -61,7 +62,7 @@ struct SandboxWaiter {
 };
 
 static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
-        [SANDBOX_PLANNED]  = BIT(STEP_READ_VOLUMES) | BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
+        [SANDBOX_PLANNED]  = BIT(STEP_REGISTER) | BIT(STEP_READ_VOLUMES) | BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
         [SANDBOX_CREATING] = BIT(STEP_CREATE_INSTANCE) | BIT(STEP_SET_UP_TUNNEL) | BIT(STEP_ALLOW_ADDRESSES) | BIT(STEP_START_SOCKET) |
                              BIT(STEP_START_PROXY) | BIT(STEP_PROBE_TUNNEL),
         [SANDBOX_DELETING] = BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_REMOVE_FILES) | BIT(STEP_DELETE_INSTANCE) |
@@ -228,6 +229,7 @@ static void drop_step(Sandbox *s) {
         s->step = _SANDBOX_STEP_INVALID;
         s->call = service_call_free(s->call);
         s->job = unit_job_free(s->job);
+        s->node_call = node_call_free(s->node_call);
 }
 
 Sandbox* sandbox_free(Sandbox *s) {
@@ -264,6 +266,7 @@ Sandbox* sandbox_free(Sandbox *s) {
         free(s->user_data_path);
         free(s->tunnel_type);
         free(s->initdata);
+        erase_free_stringp(&s->auth);
         sandbox_record_done(&s->record);
         free(s);
         return NULL;
@@ -329,6 +332,8 @@ static uint32_t steps_called_for(const Sandbox *s) {
 
         if (s->record.state == SANDBOX_DELETING && !may_have_instance(s))
                 steps &= ~STEPS_AFTER_START;
+        if ((steps & BIT(STEP_REGISTER)) && (!s->manager->node || !node_client_is_there(s->manager->node)))
+                steps &= ~BIT(STEP_REGISTER);
         return steps;
 }
 
@@ -386,7 +391,8 @@ void sandbox_set_last_error(Sandbox *s, const char *text) {
 }
 
 static void begin_delete(Sandbox *s) {
-        s->initdata = s->initdata ? erase_free(s->initdata, strlen(s->initdata)) : NULL;
+        erase_free_stringp(&s->initdata);
+        erase_free_stringp(&s->auth);
         (void) sandbox_set_state(s, SANDBOX_DELETING);  /* it has logged */
 }
 
@@ -534,6 +540,16 @@ void sandbox_on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_er
 
 void sandbox_on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata) {
         step_done(userdata, /* reply= */ NULL, error);
+}
+
+/* No answer is none that would stop a pod: what peerpod-node does not know now it will find on the bus. */
+void sandbox_on_registered(NodeCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata) {
+        Sandbox *s = userdata;
+
+        if (error)
+                log_sandbox(s, LOG_WARNING, MSG_NOT_REGISTERED, "Starting sandbox '%s' without an answer of peerpod-node: %s", s->record.id,
+                            error_get_text(error));
+        step_done(s, reply, /* answer= */ NULL);
 }
 
 static int on_retry(sd_event_source *es, uint64_t usec, void *userdata) {

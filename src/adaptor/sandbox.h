@@ -18,6 +18,7 @@
 
 typedef struct ServiceCall ServiceCall;
 typedef struct Manager Manager;
+typedef struct NodeCall NodeCall;
 typedef struct Pod Pod;
 typedef struct Sandbox Sandbox;
 typedef struct SandboxWaiter SandboxWaiter;
@@ -27,6 +28,7 @@ typedef struct UnitWatch UnitWatch;
 
 /* Steps in the order in which they are taken. Which of them a state calls for is in sandbox.c. */
 typedef enum SandboxStep {
+        STEP_REGISTER,                  /* with peerpod-node, where there is one: it may tell whose the volumes are */
         STEP_READ_VOLUMES,
         STEP_INSPECT_NETWORK,
         STEP_PREPARE_FILES,
@@ -69,6 +71,7 @@ struct Sandbox {
         SandboxRecord record;           /* as on disk, but for last_error, which is saved with the next change */
         bool unsaved;                   /* "deleting" could not be written down */
         char *initdata;                 /* from CreateVM until the user data is written */
+        char *auth;                     /* auth.json, likewise; secret */
 
         char *path;                     /* of the bus object */
         char *agent_socket, *socket_unit, *proxy_unit, *user_data_path;
@@ -79,8 +82,9 @@ struct Sandbox {
         uint32_t todo, tried;           /* bits of SandboxStep: what the state still calls for, and what failed in this pass */
         SandboxStep step;               /* under way, or _SANDBOX_STEP_INVALID */
         uint64_t step_usec;             /* CLOCK_MONOTONIC when it began */
-        ServiceCall *call;                 /* … of which one of these two is the other end */
+        ServiceCall *call;              /* … of which one of these three is the other end */
         UnitJob *job;
+        NodeCall *node_call;
         UnitWatch *watch;               /* of the proxy, from its first start on */
         ShimWatch shim;
         sd_event_source *deadline;      /* of the state */

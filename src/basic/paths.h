@@ -11,6 +11,7 @@
 #define PEERPOD_PROXY_RUNTIME_DIR "/run/peerpod/proxy"
 #define PEERPOD_STATE_DIR "/var/lib/peerpod"
 #define PEERPOD_PROVIDER_STATE_DIR "/var/lib/peerpod-provider"
+#define PEERPOD_NODE_STATE_DIR "/var/lib/peerpod-node"
 
 /* In the pod VM (cloud-api-adaptor: src/cloud-api-adaptor/pkg/paths/paths.go) */
 #define PODVM_DATA_DIR "/run/peerpod"

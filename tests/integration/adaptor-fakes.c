@@ -11,6 +11,7 @@
  *         inspect                                              external (a pod with an interface of its own for external traffic)
  *         probe                                                no:TEXT
  *         has-netns                                            no
+ *         node-job                                             TYPE of a job of peerpod-node.service
  *         polkit                                               no | challenge | wait (until the order is gone) */
 #include <stdio.h>
 #include <sys/queue.h>
@@ -247,6 +248,26 @@ static int method_set_status(sd_bus_message *m, void *userdata, sd_bus_error *er
         return sd_bus_reply_method_return(m, NULL);
 }
 
+static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        const char *type = order("node-job");
+        int r;
+
+        r = sd_bus_message_new_method_return(m, &reply);
+        assert(r >= 0);
+        r = sd_bus_message_open_container(reply, 'a', "(usssoo)");
+        assert(r >= 0);
+        if (!isempty(type)) {
+                r = sd_bus_message_append(reply, "(usssoo)", UINT32_C(1), "dev-sda.device", "start", "waiting", "/a", "/b");
+                assert(r >= 0);
+                r = sd_bus_message_append(reply, "(usssoo)", UINT32_C(2), "peerpod-node.service", type, "running", "/a", "/b");
+                assert(r >= 0);
+        }
+        r = sd_bus_message_close_container(reply);
+        assert(r >= 0);
+        return sd_bus_send(NULL, reply, NULL);
+}
+
 /* For the test: a tunnel that nobody has asked for. */
 static int method_add_tunnel(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *id;
@@ -295,6 +316,7 @@ static const sd_bus_vtable manager_vtable[] = {
         SD_BUS_METHOD("FailUnit", "s", "", method_fail_unit, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("KillUnit", "s", "", method_kill_unit, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("SetStatus", "ss", "", method_set_status, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("ListJobs", "", "a(usssoo)", method_list_jobs, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("CountLeft", "", "u", method_count_left, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("AddTunnel", "s", "", method_add_tunnel, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL("JobRemoved", "uoss", 0),

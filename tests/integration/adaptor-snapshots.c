@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-#include "adaptor/sandbox-store.h"
+#include "basic/sandbox-store.h"
 #include "basic/io.h"
 #include "basic/util.h"
 

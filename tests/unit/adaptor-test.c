@@ -11,7 +11,7 @@
 #include "adaptor/error.h"
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
-#include "adaptor/sandbox-store.h"
+#include "basic/sandbox-store.h"
 #include "basic/io.h"
 #include "basic/strv.h"
 #include "basic/util.h"

@@ -24,6 +24,7 @@ check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
 check peerpod-ctrl 12
 check peerpod-metrics 4
+check peerpod-node 12
 check peerpod-provider 12
 check peerpod-tunnel 23
 check peerpod-webhook 4

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "adaptor/sandbox-store.h"
+#include "basic/sandbox-store.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -13,7 +13,7 @@ typedef struct SandboxStore SandboxStore;
  * sandbox_store_new() - open the directory, making it where it is missing (0700)
  * @durable: changes are on disk when a call returns; else they only are what every later reader sees
  *
- * Takes a lock, so that two adaptors never drive the same sandboxes. Returns 0, -EBUSY (locked), another -errno.
+ * Takes a lock, so that two processes never drive the same sandboxes. Returns 0, -EBUSY (locked), another -errno.
  */
 int sandbox_store_new(const char *path, bool durable, SandboxStore **ret);
 SandboxStore* sandbox_store_free(SandboxStore *store);
