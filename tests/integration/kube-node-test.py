@@ -241,7 +241,7 @@ class Rig(unittest.TestCase):
 
     def auth(self, sandbox=ID):
         """auth.json as the pod VM gets it, or None"""
-        found = re.search(r"- path: /run/peerpod/auth\.json\n  content: \|\n    (.*)\n", self.read(f"run/{sandbox}/user-data"))
+        found = re.search(r"  - path: /run/peerpod/auth\.json\n    content: \|\n *(.*)\n", self.read(f"run/{sandbox}/user-data"))
         return json.loads(found.group(1)) if found else None
 
     def records(self):
@@ -348,6 +348,7 @@ class Life(Rig):
     def test_upstreams_resource_definition_does_as_well(self):
         version = self.api.store.resources["confidentialcontainers.org/v1alpha1", "peerpods"]
         version.schema = {"type": "object", "properties": {
+            "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"},
             "spec": {"type": "object", "properties": {"cloudProvider": {"type": "string"}, "instanceID": {"type": "string"}}},
             "status": {"type": "object", "properties": {"cleand": {"type": "boolean"}}}}}
         self.start_all()

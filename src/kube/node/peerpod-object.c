@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "basic/util.h"
-#include "cloud-sign.h"
 #include "kube/kube-object.h"
 #include "kube/peerpod-names.h"
+#include "tls/digest.h"
 
 #define NAME_MAX_BYTES 253U
 #define LABEL_MAX_BYTES 63U
@@ -27,8 +27,11 @@ static const struct {
 
 int peerpod_name_make(const char *pod_name, const char *sandbox_id, char **ret) {
         char digest[SHA256_HEX_SIZE], tail[sizeof("resource-") + HASH_DIGITS];
+        int r;
 
-        sha256_hex(sandbox_id, strlen(sandbox_id), digest);
+        r = sha256_hex(sandbox_id, strlen(sandbox_id), digest);
+        if (r < 0)
+                return r;
         (void) snprintf(tail, sizeof(tail), "resource-%.*s", HASH_DIGITS, digest);
         *ret = kube_name_make(pod_name, tail, NAME_MAX_BYTES);
         return *ret ? 0 : -ENOMEM;

@@ -7,7 +7,7 @@
 #include "basic/json.h"
 #include "kube/node/track-record.h"
 
-/* peerpod_name_make() - "POD-resource-HASH", the same for the same sandbox, at most 253 bytes. Returns 0, -ENOMEM. */
+/* peerpod_name_make() - "POD-resource-HASH", the same for the same sandbox, at most 253 bytes. Returns 0, -ENOMEM, -EIO. */
 int peerpod_name_make(const char *pod_name, const char *sandbox_id, char **ret);
 
 /* peerpod_object_make() - for POST: without instance id and status, with the finalizer, owned by the pod. Returns 0, -ENOMEM. */

@@ -8,9 +8,9 @@
 #include "basic/parse.h"
 #include "basic/strv.h"
 #include "basic/util.h"
-#include "cloud-sign.h"
 #include "kube/kube-object.h"
 #include "userdata/decode.h"
+#include "userdata/encode.h"
 
 #define REGISTRY_MAX 512U       /* bytes of a registry's name, with a path where docker has one */
 
