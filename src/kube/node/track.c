@@ -481,7 +481,7 @@ static void on_released(KubeRequest *request, const KubeReply *reply, void *user
                 patch_refused(t, reply);
                 return;
         }
-        log_track(t, LOG_INFO, MSG_PEERPOD_RELEASED, "PeerPod '%s/%s' is released.", t->record.pod_namespace, t->record.name);
+        log_track(t, LOG_INFO, MSG_NODE_RELEASED, "PeerPod '%s/%s' is released.", t->record.pod_namespace, t->record.name);
         forget(t);
 }
 
