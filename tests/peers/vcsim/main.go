@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// vcsim USER PASSWORD is govmomi's vCenter simulator with what a test of clones needs beside the inventory of VPX(): templates, guests that
+// get their addresses when they are powered on, tasks that take time or fail. It prints its URL, and ends with its standard input.
+//
+// GET /peer/state says what there is, POST /peer/set changes how it behaves (type settings).
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/url"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vmware/govmomi"
+	"github.com/vmware/govmomi/find"
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+type settings struct {
+	TaskDelay map[string]int    `json:"task_delay"` // "CloneVm": milliseconds that the task takes
+	TaskFault map[string]string `json:"task_fault"` // "CloneVM_Task": type of the fault that its task ends with
+	Fault     map[string]string `json:"fault"`      // "PowerOnVM_Task": type of the fault of the call itself, once
+	Addresses []string          `json:"addresses"`  // of the next guests' adapters, one after the other: "10.0.0.%d|fe80::1", "" for none
+	Granted   []string          `json:"granted"`    // privileges of the role Admin; null: all
+	Drs       *bool             `json:"drs"`        // false: the cluster recommends nothing
+	Version   string            `json:"version"`    // about.apiVersion
+}
+
+type peer struct {
+	model *simulator.Model
+	admin []string
+
+	mu           sync.Mutex
+	settings     settings
+	n            int
+	confidential map[string]string // name of a clone: what its specification asks for
+	linked       map[string]string
+	annotation   map[string]string
+}
+
+// A guest's tools say what its addresses are a moment after it was powered on.
+type guests struct {
+	types.ManagedObjectReference
+	peer *peer
+}
+
+func (g *guests) Reference() types.ManagedObjectReference                       { return g.ManagedObjectReference }
+func (g *guests) PutObject(*simulator.Context, mo.Reference)                    {}
+func (g *guests) RemoveObject(*simulator.Context, types.ManagedObjectReference) {}
+func (g *guests) UpdateObject(ctx *simulator.Context, o mo.Reference, changes []types.PropertyChange) {
+	vm, ok := o.(*simulator.VirtualMachine)
+	if !ok {
+		return
+	}
+	for _, c := range changes {
+		if c.Name == "runtime.powerState" && c.Val == types.VirtualMachinePowerStatePoweredOn {
+			go g.peer.address(vm)
+		}
+	}
+}
+
+func (p *peer) address(vm *simulator.VirtualMachine) {
+	ctx := p.model.Service.Context
+
+	p.mu.Lock()
+	p.n++
+	n, addresses := p.n, p.settings.Addresses
+	p.mu.Unlock()
+	time.Sleep(30 * time.Millisecond)
+	p.model.Map().WithLock(&simulator.Context{}, vm, func() {
+		var first string
+		nics := append([]types.GuestNicInfo(nil), vm.Guest.Net...)
+		for i := range nics {
+			if i >= len(addresses) || addresses[i] == "" {
+				continue
+			}
+			for _, a := range strings.Split(addresses[i], "|") {
+				if strings.Contains(a, "%d") {
+					a = fmt.Sprintf(a, n%200+10)
+				}
+				nics[i].IpAddress = append(nics[i].IpAddress, a)
+				if first == "" {
+					first = a
+				}
+			}
+		}
+		p.model.Map().Update(ctx, vm, []types.PropertyChange{{Name: "guest.net", Val: nics}, {Name: "guest.ipAddress", Val: first}})
+	})
+}
+
+// A virtual machine whose tasks end with a fault.
+type failing struct {
+	*simulator.VirtualMachine
+	fault types.BaseMethodFault
+}
+
+func (f *failing) task(ctx *simulator.Context, name string) types.ManagedObjectReference {
+	return simulator.CreateTask(f.VirtualMachine, name, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
+		return nil, f.fault
+	}).Run(ctx)
+}
+
+func newFault(name string) types.BaseMethodFault {
+	t, ok := types.TypeFunc()(name)
+	if !ok {
+		log.Fatalf("no such fault: %s", name)
+	}
+	return reflect.New(t).Interface().(types.BaseMethodFault)
+}
+
+func (p *peer) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference, types.BaseMethodFault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if name := p.settings.Fault[m.Name]; name != "" {
+		delete(p.settings.Fault, m.Name)
+		return nil, newFault(name)
+	}
+	if clone, ok := m.Body.(*types.CloneVM_Task); ok {
+		p.note(clone)
+	}
+	if name := p.settings.TaskFault[m.Name]; name != "" {
+		return &failingTask{&failing{ctx.Map.Get(m.This).(*simulator.VirtualMachine), newFault(name)}}, nil
+	}
+	if m.Name == "PlaceVm" && p.settings.Drs != nil && !*p.settings.Drs {
+		return &placeless{ctx.Map.Get(m.This).(*simulator.ClusterComputeResource)}, nil
+	}
+	return nil, nil
+}
+
+// What the simulator does not keep of a clone's specification.
+func (p *peer) note(c *types.CloneVM_Task) {
+	p.linked[c.Name] = c.Spec.Location.DiskMoveType
+	if c.Spec.Config != nil {
+		p.annotation[c.Name] = c.Spec.Config.Annotation
+		for name, v := range map[string]*bool{"tdx": c.Spec.Config.TdxEnabled, "sev-snp": c.Spec.Config.SevSnpEnabled} {
+			if v != nil && *v {
+				p.confidential[c.Name] = name
+			}
+		}
+	}
+}
+
+type machine struct {
+	Name         string            `json:"name"`
+	InstanceUUID string            `json:"uuid"`
+	Power        string            `json:"power"`
+	CPUs         int32             `json:"cpus"`
+	MemoryMB     int32             `json:"memory"`
+	Template     bool              `json:"template"`
+	Folder       string            `json:"folder"`
+	Host         string            `json:"host"`
+	Pool         string            `json:"pool"`
+	Datastore    string            `json:"datastore"`
+	Extra        map[string]string `json:"extra"`
+	Confidential string            `json:"confidential"`
+	Linked       string            `json:"linked"`
+	Annotation   string            `json:"annotation"`
+}
+
+func (p *peer) name(r *types.ManagedObjectReference) string {
+	if r == nil {
+		return ""
+	}
+	e, ok := p.model.Map().Get(*r).(mo.Entity)
+	if !ok {
+		return ""
+	}
+	return e.Entity().Name
+}
+
+func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
+	state := struct {
+		Machines []machine `json:"machines"`
+		Running  int       `json:"running"` // tasks
+		Sessions int       `json:"sessions"`
+	}{Machines: []machine{}}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.model.Map().All("VirtualMachine") {
+		vm := e.(*simulator.VirtualMachine)
+		m := machine{Name: vm.Name, InstanceUUID: vm.Config.InstanceUuid, Power: string(vm.Runtime.PowerState), CPUs: vm.Config.Hardware.NumCPU,
+			MemoryMB: vm.Config.Hardware.MemoryMB, Template: vm.Config.Template, Folder: p.name(vm.Parent), Host: p.name(vm.Runtime.Host),
+			Pool: p.name(vm.ResourcePool), Extra: map[string]string{}, Confidential: p.confidential[vm.Name], Linked: p.linked[vm.Name],
+			Annotation: p.annotation[vm.Name]}
+		if len(vm.Datastore) > 0 {
+			m.Datastore = p.name(&vm.Datastore[0])
+		}
+		for _, o := range vm.Config.ExtraConfig {
+			v := o.GetOptionValue()
+			m.Extra[v.Key], _ = v.Value.(string)
+		}
+		state.Machines = append(state.Machines, m)
+	}
+	for _, r := range p.model.Map().AllReference("Task") {
+		if t, ok := r.(*simulator.Task); ok && t.Info.State == types.TaskInfoStateRunning {
+			state.Running++
+		}
+	}
+	state.Sessions = len(p.model.Map().SessionManager().SessionList)
+	_ = json.NewEncoder(w).Encode(state)
+}
+
+func (p *peer) set(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := json.NewDecoder(r.Body).Decode(&p.settings); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	// What a task has locked can be read meanwhile.
+	simulator.TaskDelay.MethodDelay = map[string]int{"LockHandoff": 0}
+	for k, v := range p.settings.TaskDelay {
+		simulator.TaskDelay.MethodDelay[k] = v
+	}
+	roles := p.model.Map().Get(*p.model.ServiceContent.AuthorizationManager).(*simulator.AuthorizationManager).RoleList
+	for i := range roles {
+		if roles[i].Name == "Admin" {
+			roles[i].Privilege = p.admin
+			if p.settings.Granted != nil {
+				roles[i].Privilege = p.settings.Granted
+			}
+		}
+	}
+	if p.settings.Version != "" {
+		p.model.ServiceContent.About.ApiVersion = p.settings.Version
+	}
+}
+
+// Templates as the tests know them.
+func prepare(ctx context.Context, u *url.URL) error {
+	c, err := govmomi.NewClient(ctx, u, true)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Logout(ctx) }()
+	finder := find.NewFinder(c.Client)
+	dc, err := finder.Datacenter(ctx, "DC0")
+	if err != nil {
+		return err
+	}
+	finder.SetDatacenter(dc)
+	folders, err := dc.Folders(ctx)
+	if err != nil {
+		return err
+	}
+	images, err := folders.VmFolder.CreateFolder(ctx, "images")
+	if err != nil {
+		return err
+	}
+	source, err := finder.VirtualMachine(ctx, "DC0_C0_RP0_VM0")
+	if err != nil {
+		return err
+	}
+	pool, err := finder.ResourcePool(ctx, "DC0_C0/Resources")
+	if err != nil {
+		return err
+	}
+	ref := pool.Reference()
+	for _, t := range []struct {
+		folder *object.Folder
+		name   string
+		nics   int
+	}{{folders.VmFolder, "podvm-template", 1}, {images, "podvm-deep", 1}, {images, "podvm-two-nics", 2}, {images, "twice", 1}, {folders.VmFolder, "twice", 1}} {
+		task, err := source.Clone(ctx, t.folder, t.name, types.VirtualMachineCloneSpec{Location: types.VirtualMachineRelocateSpec{Pool: &ref}})
+		if err != nil {
+			return err
+		}
+		info, err := task.WaitForResult(ctx)
+		if err != nil {
+			return err
+		}
+		vm := object.NewVirtualMachine(c.Client, info.Result.(types.ManagedObjectReference))
+		if t.nics > 1 {
+			network, err := finder.Network(ctx, "VM Network")
+			if err != nil {
+				return err
+			}
+			backing, err := network.EthernetCardBackingInfo(ctx)
+			if err != nil {
+				return err
+			}
+			nic, err := object.EthernetCardTypes().CreateEthernetCard("vmxnet3", backing)
+			if err != nil {
+				return err
+			}
+			if err := vm.AddDevice(ctx, nic); err != nil {
+				return err
+			}
+		}
+		if t.name == "podvm-deep" {
+			task, err := vm.CreateSnapshot(ctx, "base", "", false, false)
+			if err != nil {
+				return err
+			}
+			if err := task.Wait(ctx); err != nil {
+				return err
+			}
+		}
+		if err := vm.MarkAsTemplate(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func main() {
+	log.SetOutput(io.Discard)
+	p := &peer{model: simulator.VPX(), confidential: map[string]string{}, linked: map[string]string{}, annotation: map[string]string{}}
+	p.settings.Addresses = []string{"10.9.8.%d"}
+	if err := p.model.Create(); err != nil {
+		panic(err)
+	}
+	defer p.model.Remove()
+	m := p.model.Map()
+	p.admin = m.Get(*p.model.ServiceContent.AuthorizationManager).(*simulator.AuthorizationManager).RoleList[0].Privilege
+	for _, r := range m.Get(*p.model.ServiceContent.AuthorizationManager).(*simulator.AuthorizationManager).RoleList {
+		if r.Name == "Admin" {
+			p.admin = r.Privilege
+		}
+	}
+	p.model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(os.Args[1], os.Args[2])}
+	p.model.Service.HandleFunc("/peer/state", p.state)
+	p.model.Service.HandleFunc("/peer/set", p.set)
+	server := p.model.Service.NewServer()
+	defer server.Close()
+	simulator.TaskDelay.MethodDelay = map[string]int{"LockHandoff": 0}
+	if err := prepare(context.Background(), server.URL); err != nil {
+		panic(err)
+	}
+	m.AddHandler(&guests{types.ManagedObjectReference{Type: "PeerGuests", Value: "guests"}, p})
+	m.Handler = p.handle
+	fmt.Println("http://" + server.URL.Host)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
