@@ -10,7 +10,7 @@
 
 #define PAGE_SIZE 200
 #define PAGES_MAX 1000
-#define TASK_POLL_FIRST_USEC (100 * USEC_PER_MSEC)
+#define TASK_POLL_FIRST_USEC (30 * USEC_PER_MSEC)
 #define TASK_POLL_MAX_USEC (2 * USEC_PER_SEC)
 #define WATCH_SECONDS 5                 /* that the server holds a request */
 #define WATCH_TIMEOUT_USEC ((WATCH_SECONDS + 15) * USEC_PER_SEC)

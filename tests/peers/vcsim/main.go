@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"reflect"
 	"strings"
 	"sync"
@@ -42,12 +43,30 @@ type peer struct {
 	model *simulator.Model
 	admin []string
 
-	mu           sync.Mutex
-	settings     settings
-	n            int
-	confidential map[string]string // name of a clone: what its specification asks for
-	linked       map[string]string
-	annotation   map[string]string
+	mu       sync.Mutex
+	settings settings
+	n        int
+	clones   map[string]*types.VirtualMachineCloneSpec // what was asked for, by name
+}
+
+// The simulator's clone leaves out what a specification has of configuration. A machine comes without its name, but with its directory.
+func (g *guests) PutObject(_ *simulator.Context, o mo.Reference) {
+	vm, ok := o.(*simulator.VirtualMachine)
+	if !ok || vm.Config == nil || vm.Config.Files.SnapshotDirectory == "" {
+		return
+	}
+	name := strings.Split(path.Base(vm.Config.Files.SnapshotDirectory), " ")
+	if c := g.peer.clone(name[len(name)-1]); c != nil && c.Config != nil && vm.Name == "" {
+		vm.Config.InstanceUuid, vm.Summary.Config.InstanceUuid = c.Config.InstanceUuid, c.Config.InstanceUuid
+		vm.Config.Annotation = c.Config.Annotation
+		vm.Config.ExtraConfig = append(vm.Config.ExtraConfig, c.Config.ExtraConfig...)
+	}
+}
+
+func (p *peer) clone(name string) *types.VirtualMachineCloneSpec {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.clones[name]
 }
 
 // A guest's tools say what its addresses are a moment after it was powered on.
@@ -57,22 +76,32 @@ type guests struct {
 }
 
 func (g *guests) Reference() types.ManagedObjectReference                       { return g.ManagedObjectReference }
-func (g *guests) PutObject(*simulator.Context, mo.Reference)                    {}
 func (g *guests) RemoveObject(*simulator.Context, types.ManagedObjectReference) {}
 func (g *guests) UpdateObject(ctx *simulator.Context, o mo.Reference, changes []types.PropertyChange) {
-	vm, ok := o.(*simulator.VirtualMachine)
+	vm, ok := o.(*mo.VirtualMachine)
 	if !ok {
 		return
 	}
 	for _, c := range changes {
+		if spec := g.peer.clone(vm.Name); c.Name == "name" && spec != nil && spec.Config != nil {
+			if spec.Config.NumCPUs > 0 {
+				vm.Config.Hardware.NumCPU, vm.Summary.Config.NumCpu = spec.Config.NumCPUs, spec.Config.NumCPUs
+			}
+			if spec.Config.MemoryMB > 0 {
+				vm.Config.Hardware.MemoryMB, vm.Summary.Config.MemorySizeMB = int32(spec.Config.MemoryMB), int32(spec.Config.MemoryMB)
+			}
+		}
 		if c.Name == "runtime.powerState" && c.Val == types.VirtualMachinePowerStatePoweredOn {
-			go g.peer.address(vm)
+			go g.peer.address(vm.Self)
 		}
 	}
 }
 
-func (p *peer) address(vm *simulator.VirtualMachine) {
-	ctx := p.model.Service.Context
+func (p *peer) address(ref types.ManagedObjectReference) {
+	vm, ok := p.model.Map().Get(ref).(*simulator.VirtualMachine)
+	if !ok {
+		return
+	}
 
 	p.mu.Lock()
 	p.n++
@@ -96,7 +125,7 @@ func (p *peer) address(vm *simulator.VirtualMachine) {
 				}
 			}
 		}
-		p.model.Map().Update(ctx, vm, []types.PropertyChange{{Name: "guest.net", Val: nics}, {Name: "guest.ipAddress", Val: first}})
+		p.model.Map().Update(p.model.Service.Context, vm, []types.PropertyChange{{Name: "guest.net", Val: nics}, {Name: "guest.ipAddress", Val: first}})
 	})
 }
 
@@ -128,7 +157,11 @@ func (p *peer) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference
 		return nil, newFault(name)
 	}
 	if clone, ok := m.Body.(*types.CloneVM_Task); ok {
-		p.note(clone)
+		p.clones[clone.Name] = &clone.Spec
+	}
+	if m.Name == "CancelTask" {
+		// The simulator's would say so, and go on.
+		return nil, &types.NotSupported{}
 	}
 	if name := p.settings.TaskFault[m.Name]; name != "" {
 		return &failingTask{&failing{ctx.Map.Get(m.This).(*simulator.VirtualMachine), newFault(name)}}, nil
@@ -137,19 +170,6 @@ func (p *peer) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference
 		return &placeless{ctx.Map.Get(m.This).(*simulator.ClusterComputeResource)}, nil
 	}
 	return nil, nil
-}
-
-// What the simulator does not keep of a clone's specification.
-func (p *peer) note(c *types.CloneVM_Task) {
-	p.linked[c.Name] = c.Spec.Location.DiskMoveType
-	if c.Spec.Config != nil {
-		p.annotation[c.Name] = c.Spec.Config.Annotation
-		for name, v := range map[string]*bool{"tdx": c.Spec.Config.TdxEnabled, "sev-snp": c.Spec.Config.SevSnpEnabled} {
-			if v != nil && *v {
-				p.confidential[c.Name] = name
-			}
-		}
-	}
 }
 
 type machine struct {
@@ -164,7 +184,8 @@ type machine struct {
 	Pool         string            `json:"pool"`
 	Datastore    string            `json:"datastore"`
 	Extra        map[string]string `json:"extra"`
-	Confidential string            `json:"confidential"`
+	TDX          bool              `json:"tdx"`
+	SEVSNP       bool              `json:"sev_snp"`
 	Linked       string            `json:"linked"`
 	Annotation   string            `json:"annotation"`
 }
@@ -184,7 +205,6 @@ func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
 	state := struct {
 		Machines []machine `json:"machines"`
 		Running  int       `json:"running"` // tasks
-		Sessions int       `json:"sessions"`
 	}{Machines: []machine{}}
 
 	p.mu.Lock()
@@ -193,8 +213,12 @@ func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
 		vm := e.(*simulator.VirtualMachine)
 		m := machine{Name: vm.Name, InstanceUUID: vm.Config.InstanceUuid, Power: string(vm.Runtime.PowerState), CPUs: vm.Config.Hardware.NumCPU,
 			MemoryMB: vm.Config.Hardware.MemoryMB, Template: vm.Config.Template, Folder: p.name(vm.Parent), Host: p.name(vm.Runtime.Host),
-			Pool: p.name(vm.ResourcePool), Extra: map[string]string{}, Confidential: p.confidential[vm.Name], Linked: p.linked[vm.Name],
-			Annotation: p.annotation[vm.Name]}
+			Pool: p.name(vm.ResourcePool), Extra: map[string]string{}, Annotation: vm.Config.Annotation}
+		if c := p.clones[vm.Name]; c != nil {
+			m.Linked = c.Location.DiskMoveType
+			m.TDX = c.Config != nil && c.Config.TdxEnabled != nil && *c.Config.TdxEnabled
+			m.SEVSNP = c.Config != nil && c.Config.SevSnpEnabled != nil && *c.Config.SevSnpEnabled
+		}
 		if len(vm.Datastore) > 0 {
 			m.Datastore = p.name(&vm.Datastore[0])
 		}
@@ -209,7 +233,6 @@ func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
 			state.Running++
 		}
 	}
-	state.Sessions = len(p.model.Map().SessionManager().SessionList)
 	_ = json.NewEncoder(w).Encode(state)
 }
 
@@ -260,6 +283,10 @@ func prepare(ctx context.Context, u *url.URL) error {
 	if err != nil {
 		return err
 	}
+	more, err := images.CreateFolder(ctx, "more")
+	if err != nil {
+		return err
+	}
 	source, err := finder.VirtualMachine(ctx, "DC0_C0_RP0_VM0")
 	if err != nil {
 		return err
@@ -273,7 +300,7 @@ func prepare(ctx context.Context, u *url.URL) error {
 		folder *object.Folder
 		name   string
 		nics   int
-	}{{folders.VmFolder, "podvm-template", 1}, {images, "podvm-deep", 1}, {images, "podvm-two-nics", 2}, {images, "twice", 1}, {folders.VmFolder, "twice", 1}} {
+	}{{folders.VmFolder, "podvm-template", 1}, {images, "podvm-deep", 1}, {images, "podvm-two-nics", 2}, {images, "twice", 1}, {more, "twice", 1}} {
 		task, err := source.Clone(ctx, t.folder, t.name, types.VirtualMachineCloneSpec{Location: types.VirtualMachineRelocateSpec{Pool: &ref}})
 		if err != nil {
 			return err
@@ -318,7 +345,7 @@ func prepare(ctx context.Context, u *url.URL) error {
 
 func main() {
 	log.SetOutput(io.Discard)
-	p := &peer{model: simulator.VPX(), confidential: map[string]string{}, linked: map[string]string{}, annotation: map[string]string{}}
+	p := &peer{model: simulator.VPX(), clones: map[string]*types.VirtualMachineCloneSpec{}}
 	p.settings.Addresses = []string{"10.9.8.%d"}
 	if err := p.model.Create(); err != nil {
 		panic(err)
