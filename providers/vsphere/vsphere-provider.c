@@ -7,7 +7,7 @@
 #include "vsphere.h"
 
 /* Each creation that waits for addresses holds a connection. */
-#define CONNECTIONS_MAX 64
+#define CONNECTIONS_MAX 128
 
 enum {
         OPTION_URL,

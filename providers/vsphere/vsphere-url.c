@@ -22,8 +22,11 @@ int vsphere_url(const char *value, char **ret) {
         if (c == CURLUE_OK)
                 c = curl_url_get(u, CURLUPART_PATH, &path, 0);
         good = c == CURLUE_OK && (streq(scheme, "https") || streq(scheme, "http"));
-        if (good && (streq(path, "/") || isempty(path)))
-                c = curl_url_set(u, CURLUPART_PATH, "/sdk", 0);
+        if (good) {
+                for (size_t n = strlen(path); n > 0 && path[n - 1] == '/'; n--)
+                        path[n - 1] = '\0';
+                c = curl_url_set(u, CURLUPART_PATH, isempty(path) ? "/sdk" : path, 0);
+        }
         /* Who logs in is said by other settings; upstream, too, leaves it out. */
         if (c == CURLUE_OK)
                 c = curl_url_set(u, CURLUPART_USER, NULL, 0);

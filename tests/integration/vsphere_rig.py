@@ -13,6 +13,7 @@ import re
 import subprocess
 import threading
 import urllib.parse
+import xml.sax.saxutils
 
 import cloud_rig
 
@@ -85,11 +86,32 @@ class Vcenter:
     def left(self, prefix="podvm-"):
         return " ".join(m["name"] for m in self.state()["machines"] if m["name"].startswith(prefix) and not m["template"])
 
+    def soap(self, method, this, inside="", cookie=None):
+        """One call past the listener: (body, cookie)"""
+        kind, id = this
+        body = ('<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><s:Body>'
+                f'<{method} xmlns="urn:vim25"><_this type="{kind}">{id}</_this>{inside}</{method}></s:Body></s:Envelope>')
+        status, answer, headers = self.ask("POST", "/sdk", body, {"SOAPAction": "urn:vim25/6.7", **({"Cookie": cookie} if cookie else {})})
+        assert status == 200, answer
+        return answer.decode(), (headers.get("Set-Cookie") or "").split(";")[0]
+
+    def destroy(self, path):
+        """Somebody removes what is at an inventory path"""
+        _, cookie = self.soap("Login", ("SessionManager", "SessionManager"), f"<userName>{USER}</userName><password>{xml.sax.saxutils.escape(PASSWORD)}</password>")
+        found, _ = self.soap("FindByInventoryPath", ("SearchIndex", "SearchIndex"), f"<inventoryPath>{path}</inventoryPath>", cookie)
+        ref = re.search(r'<returnval type="(\w+)">([^<]+)<', found).groups()
+        if ref[0] == "VirtualMachine" and self.machine(path.rsplit("/", 1)[1])["power"] == "poweredOn":
+            self.soap("PowerOffVM_Task", ref, "", cookie)
+            cloud_rig.wait_for(lambda: self.machine(path.rsplit("/", 1)[1])["power"] == "poweredOff", f"{path} is off")
+        self.soap("Destroy_Task", ref, "", cookie)
+        cloud_rig.wait_for(lambda: "returnval" not in self.soap("FindByInventoryPath", ("SearchIndex", "SearchIndex"), f"<inventoryPath>{path}</inventoryPath>", cookie)[0],
+                           f"{path} is gone")
+        self.soap("Logout", ("SessionManager", "SessionManager"), "", cookie)
+
     def end_sessions(self):
         """As a vCenter does after half an hour: log out each session that was seen"""
         for cookie in {r.headers.get("cookie") for r in self.server.requests if r.headers.get("cookie")}:
-            self.ask("POST", "/sdk", '<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><Logout xmlns="urn:vim25">'
-                     '<_this type="SessionManager">SessionManager</_this></Logout></s:Body></s:Envelope>', {"Cookie": cookie, "SOAPAction": "urn:vim25/6.7"})
+            self.soap("Logout", ("SessionManager", "SessionManager"), "", cookie)
 
     def settings(self, server=None, **more):
         env = {"GOVC_URL": (server or self.server).url, "GOVC_USERNAME": USER, "GOVC_PASSWORD": PASSWORD, "GOVC_DATACENTER": "DC0", "GOVC_HOST": "DC0_H0",

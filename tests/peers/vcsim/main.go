@@ -248,6 +248,12 @@ func (p *peer) set(w http.ResponseWriter, r *http.Request) {
 	for k, v := range p.settings.TaskDelay {
 		simulator.TaskDelay.MethodDelay[k] = v
 	}
+	// Guests that are up say their addresses again.
+	for _, e := range p.model.Map().All("VirtualMachine") {
+		if vm := e.(*simulator.VirtualMachine); vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn && p.clones[vm.Name] != nil {
+			go p.address(vm.Self)
+		}
+	}
 	roles := p.model.Map().Get(*p.model.ServiceContent.AuthorizationManager).(*simulator.AuthorizationManager).RoleList
 	for i := range roles {
 		if roles[i].Name == "Admin" {
