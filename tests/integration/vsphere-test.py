@@ -264,6 +264,7 @@ def what_others_have_removed_is_gone():
         assert d.find() == []
         d.create("s2")
         assert vc.machine("podvm-s2")["folder"] == "peerpods"
+        d.delete("s2")
         vc.destroy("DC0/vm/peerpods")
         d.create("s3")
         vc.destroy("DC0/vm/podvm-template")

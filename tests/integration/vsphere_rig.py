@@ -6,6 +6,7 @@ front of it that counts and breaks requests.
         vc.state()                                  # {"machines": [{"name", "uuid", "power", …}], "running": tasks}
         vc.set(task_fault={"CloneVM_Task": "NoDiskSpace"})
         vc.left("podvm-")                           # names of machines that begin so, "" if there are none"""
+import contextlib
 import http.client
 import json
 import pathlib
@@ -111,7 +112,8 @@ class Vcenter:
     def end_sessions(self):
         """As a vCenter does after half an hour: log out each session that was seen"""
         for cookie in {r.headers.get("cookie") for r in self.server.requests if r.headers.get("cookie")}:
-            self.soap("Logout", ("SessionManager", "SessionManager"), "", cookie)
+            with contextlib.suppress(AssertionError):
+                self.soap("Logout", ("SessionManager", "SessionManager"), "", cookie)
 
     def settings(self, server=None, **more):
         env = {"GOVC_URL": (server or self.server).url, "GOVC_USERNAME": USER, "GOVC_PASSWORD": PASSWORD, "GOVC_DATACENTER": "DC0", "GOVC_HOST": "DC0_H0",

@@ -25,6 +25,7 @@ import (
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
@@ -45,6 +46,7 @@ type peer struct {
 
 	mu       sync.Mutex
 	settings settings
+	failing  *failing
 	n        int
 	clones   map[string]*types.VirtualMachineCloneSpec // what was asked for, by name
 }
@@ -129,18 +131,6 @@ func (p *peer) address(ref types.ManagedObjectReference) {
 	})
 }
 
-// A virtual machine whose tasks end with a fault.
-type failing struct {
-	*simulator.VirtualMachine
-	fault types.BaseMethodFault
-}
-
-func (f *failing) task(ctx *simulator.Context, name string) types.ManagedObjectReference {
-	return simulator.CreateTask(f.VirtualMachine, name, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
-		return nil, f.fault
-	}).Run(ctx)
-}
-
 func newFault(name string) types.BaseMethodFault {
 	t, ok := types.TypeFunc()(name)
 	if !ok {
@@ -157,19 +147,33 @@ func (p *peer) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference
 		return nil, newFault(name)
 	}
 	if clone, ok := m.Body.(*types.CloneVM_Task); ok {
+		if fault := p.missing(ctx, clone); fault != nil {
+			return nil, fault
+		}
 		p.clones[clone.Name] = &clone.Spec
 	}
 	if m.Name == "CancelTask" {
 		// The simulator's would say so, and go on.
 		return nil, &types.NotSupported{}
 	}
-	if name := p.settings.TaskFault[m.Name]; name != "" {
-		return &failingTask{&failing{ctx.Map.Get(m.This).(*simulator.VirtualMachine), newFault(name)}}, nil
-	}
-	if m.Name == "PlaceVm" && p.settings.Drs != nil && !*p.settings.Drs {
-		return &placeless{ctx.Map.Get(m.This).(*simulator.ClusterComputeResource)}, nil
+	switch {
+	case p.settings.TaskFault[m.Name] != "":
+		m.This = p.failing.Self
+	case m.Name == "PlaceVm" && p.settings.Drs != nil && !*p.settings.Drs:
+		m.This = p.failing.Self
 	}
 	return nil, nil
+}
+
+// The simulator takes it for granted that they are there.
+func (p *peer) missing(ctx *simulator.Context, c *types.CloneVM_Task) types.BaseMethodFault {
+	refs := []*types.ManagedObjectReference{&c.Folder, c.Spec.Location.Host, c.Spec.Location.Pool, c.Spec.Location.Datastore}
+	for _, r := range refs {
+		if r != nil && ctx.Map.Get(*r) == nil {
+			return &types.ManagedObjectNotFound{Obj: *r}
+		}
+	}
+	return nil
 }
 
 type machine struct {
@@ -239,6 +243,7 @@ func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
 func (p *peer) set(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.settings = settings{Addresses: p.settings.Addresses} // which stay; all else is as it is said now
 	if err := json.NewDecoder(r.Body).Decode(&p.settings); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -264,7 +269,7 @@ func (p *peer) set(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if p.settings.Version != "" {
-		p.model.ServiceContent.About.ApiVersion = p.settings.Version
+		p.model.Map().Get(vim25.ServiceInstance).(*simulator.ServiceInstance).Content.About.ApiVersion = p.settings.Version
 	}
 }
 
@@ -329,6 +334,7 @@ func prepare(ctx context.Context, u *url.URL) error {
 			if err != nil {
 				return err
 			}
+			nic.GetVirtualDevice().Key = 4001 // as a vCenter counts them; the simulator would say 205
 			if err := vm.AddDevice(ctx, nic); err != nil {
 				return err
 			}
@@ -373,6 +379,9 @@ func main() {
 	if err := prepare(context.Background(), server.URL); err != nil {
 		panic(err)
 	}
+	p.failing = &failing{peer: p}
+	p.failing.Self = types.ManagedObjectReference{Type: "CustomizationSpecManager", Value: "failing"}
+	m.Put(p.failing)
 	m.AddHandler(&guests{types.ManagedObjectReference{Type: "PeerGuests", Value: "guests"}, p})
 	m.Handler = p.handle
 	fmt.Println("http://" + server.URL.Host)
