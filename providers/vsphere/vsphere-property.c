@@ -14,9 +14,8 @@
 #define TASK_POLL_MAX_USEC (2 * USEC_PER_SEC)
 #define WATCH_SECONDS 5                 /* that the server holds a request */
 #define WATCH_TIMEOUT_USEC ((WATCH_SECONDS + 15) * USEC_PER_SEC)
-#define FAILURES_MAX 5                  /* one after the other */
-#define FAILURE_PAUSE_USEC (300 * USEC_PER_MSEC)
-#define WATCHES_MAX 100                 /* collectors of one wait that have been lost */
+#define LOST_MAX 5                      /* collectors of one wait, one after the other */
+#define LOST_PAUSE_USEC (200 * USEC_PER_MSEC)
 #define CLEANUP_USEC (2 * USEC_PER_SEC)
 
 static void add_properties(Soap *s, const char *type, const char *const *paths) {
@@ -242,7 +241,7 @@ static int take_updates(const xmlNode *answer, VimSeen seen, void *userdata, cha
         return 0;
 }
 
-/* 1: seen; 0: nothing yet. Not repeated with the same version: whether the changes of a lost answer come again is not for sure. */
+/* 1: seen; 0: nothing yet. Not repeated: whether the changes of a lost answer come again is not for sure. */
 static int ask_for_updates(Vsphere *v, const PeerpodCall *call, const Ref *collector, char **version, VimSeen seen, void *userdata, VimReply *reply,
                            PeerpodError *error) {
         Soap s = {};
@@ -257,47 +256,44 @@ static int ask_for_updates(Vsphere *v, const PeerpodCall *call, const Ref *colle
         return r < 0 ? r : take_updates(reply->answer, seen, userdata, version, error);
 }
 
-/* 1: seen; 0: the collector has gone */
+/* 1: seen; 0: the collector has gone, or what it said is lost; *n_lost counts that as long as it says nothing */
 static int watch_with(Vsphere *v, const PeerpodCall *call, const Ref *collector, const Ref *object, const char *const *paths, VimSeen seen, void *userdata,
-                      PeerpodError *error) {
+                      unsigned *n_lost, PeerpodError *error) {
         _cleanup_(freep) char *version = NULL;
         VimReply reply = {};
-        unsigned n_failed = 0;
+        bool lost = false;
         int r;
 
         r = make_filter(v, call, collector, object, paths, &reply, error);
         while (r == 0) {
                 vim_reply_done(&reply);
                 r = ask_for_updates(v, call, collector, &version, seen, userdata, &reply, error);
-                n_failed = r < 0 && reply.unknown ? n_failed + 1 : 0;
-                if (n_failed > 0 && n_failed < FAILURES_MAX) {
-                        free(version);
-                        version = NULL;         /* all that there is */
-                        r = peerpod_call_wait(call, -1, 0, FAILURE_PAUSE_USEC, error);
-                }
+                lost = r < 0 && reply.unknown;
+                if (r == 0)
+                        *n_lost = 0;
         }
-        if (r < 0 && (fault_is_gone(&reply.fault, collector) || fault_is(&reply.fault, "InvalidCollectorVersion")) && !streq(reply.fault.object, object->id))
-                r = 0;
+        if (r < 0 && !streq(reply.fault.object, object->id))
+                lost = lost || fault_is_gone(&reply.fault, collector) || fault_is(&reply.fault, "InvalidCollectorVersion");
         vim_reply_done(&reply);
-        return r;
+        return lost && ++*n_lost < LOST_MAX ? 0 : r;
 }
 
 int vim_watch(Vsphere *v, const PeerpodCall *call, const Ref *object, const char *const *paths, VimSeen seen, void *userdata, PeerpodError *error) {
-        for (unsigned n = 0; n < WATCHES_MAX; n++) {
+        unsigned n_lost = 0;
+
+        for (;;) {
                 Ref collector = {};
                 int r;
 
                 r = make_collector(v, call, &collector, error);
                 if (r < 0)
                         return r;
-                r = watch_with(v, call, &collector, object, paths, seen, userdata, error);
-                if (r != 0) {
-                        free_collector(v, call, &collector);
+                r = watch_with(v, call, &collector, object, paths, seen, userdata, &n_lost, error);
+                free_collector(v, call, &collector);
+                if (r != 0)
                         return r < 0 ? r : 0;
-                }
-                r = peerpod_call_check(call, error);
+                r = peerpod_call_wait(call, -1, 0, LOST_PAUSE_USEC, error);
                 if (r < 0)
                         return r;
         }
-        return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "WaitForUpdatesEx: the vCenter forgets what it was asked, again and again.");
 }
