@@ -9,6 +9,7 @@
 
 #define UNDO_USEC (180 * USEC_PER_SEC)
 #define LOOKS_AFTER_UNKNOWN 4           /* what was asked for, and never answered, may appear a little later */
+#define LOOKS_AFTER_DUPLICATE 60
 #define LOOK_USEC (500 * USEC_PER_MSEC)
 
 /* How far a creation has come, for what undoes it. */
@@ -68,13 +69,19 @@ static void undo(Vsphere *v, const PeerpodCall *call, const PeerpodInstanceSpec 
 
 /* ---- creation ---- */
 
+/* The name is taken: by another owner, or by an earlier attempt, whose machine may still be on its way. */
 static int adopt(Vsphere *v, const PeerpodCall *call, const PeerpodInstanceSpec *spec, Machine *ret, PeerpodError *error) {
-        int r = machine_by_name(v, call, spec->name, ret, error);
+        int r = 0;
 
+        for (unsigned n = 0; n < LOOKS_AFTER_DUPLICATE && r == 0; n++) {
+                r = n > 0 ? peerpod_call_wait(call, -1, 0, LOOK_USEC, error) : 0;
+                if (r == 0)
+                        r = machine_by_name(v, call, spec->name, ret, error);
+        }
         if (r < 0)
                 return r;
         if (r == 0)
-                return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "Virtual machine '%s' has gone while it was made.", spec->name);
+                return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "The name '%s' is taken, and nothing is there.", spec->name);
         if (!machine_is_of(ret, spec->sandbox_id, spec->node))
                 return somebody_elses(error, PEERPOD_E_ALREADY_EXISTS, spec->name);
         peerpod_log(call, LOG_INFO, "Virtual machine '%s' exists already.", spec->name);

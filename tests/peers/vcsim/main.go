@@ -47,6 +47,7 @@ type peer struct {
 	mu       sync.Mutex
 	settings settings
 	failing  *failing
+	reserved map[string]bool // folder/name of a clone that has not come to its machine yet
 	n        int
 	clones   map[string]*types.VirtualMachineCloneSpec // what was asked for, by name
 }
@@ -57,8 +58,12 @@ func (g *guests) PutObject(_ *simulator.Context, o mo.Reference) {
 	if !ok || vm.Config == nil || vm.Config.Files.SnapshotDirectory == "" {
 		return
 	}
-	name := strings.Split(path.Base(vm.Config.Files.SnapshotDirectory), " ")
-	if c := g.peer.clone(name[len(name)-1]); c != nil && c.Config != nil && vm.Name == "" {
+	words := strings.Split(path.Base(vm.Config.Files.SnapshotDirectory), " ")
+	name := words[len(words)-1]
+	g.peer.mu.Lock()
+	delete(g.peer.reserved, vm.Parent.Value+"/"+name)
+	g.peer.mu.Unlock()
+	if c := g.peer.clone(name); c != nil && c.Config != nil && vm.Name == "" {
 		vm.Config.InstanceUuid, vm.Summary.Config.InstanceUuid = c.Config.InstanceUuid, c.Config.InstanceUuid
 		vm.Config.Annotation = c.Config.Annotation
 		vm.Config.ExtraConfig = append(vm.Config.ExtraConfig, c.Config.ExtraConfig...)
@@ -150,6 +155,9 @@ func (p *peer) handle(ctx *simulator.Context, m *simulator.Method) (mo.Reference
 		if fault := p.missing(ctx, clone); fault != nil {
 			return nil, fault
 		}
+		if fault := p.reserve(ctx, clone); fault != nil {
+			return nil, fault
+		}
 		p.clones[clone.Name] = &clone.Spec
 	}
 	if m.Name == "CancelTask" {
@@ -172,6 +180,18 @@ func (p *peer) missing(ctx *simulator.Context, c *types.CloneVM_Task) types.Base
 		if r != nil && ctx.Map.Get(*r) == nil {
 			return &types.ManagedObjectNotFound{Obj: *r}
 		}
+	}
+	return nil
+}
+
+// A name is taken from the begin of a clone on; the simulator would see that at its end.
+func (p *peer) reserve(ctx *simulator.Context, c *types.CloneVM_Task) types.BaseMethodFault {
+	key := c.Folder.Value + "/" + c.Name
+	if p.reserved[key] {
+		return &types.DuplicateName{Name: c.Name, Object: c.Folder}
+	}
+	if f, ok := ctx.Map.Get(c.Folder).(*simulator.Folder); ok && p.settings.TaskFault["CloneVM_Task"] == "" {
+		p.reserved[key] = ctx.Map.FindByName(c.Name, f.ChildEntity) == nil
 	}
 	return nil
 }
@@ -357,7 +377,7 @@ func prepare(ctx context.Context, u *url.URL) error {
 
 func main() {
 	log.SetOutput(io.Discard)
-	p := &peer{model: simulator.VPX(), clones: map[string]*types.VirtualMachineCloneSpec{}}
+	p := &peer{model: simulator.VPX(), reserved: map[string]bool{}, clones: map[string]*types.VirtualMachineCloneSpec{}}
 	p.settings.Addresses = []string{"10.9.8.%d"}
 	if err := p.model.Create(); err != nil {
 		panic(err)
