@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <gnutls/gnutls.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include "basic/parse.h"
 #include "basic/util.h"
 #include "cloud-config.h"
+#include "cloud-thumbprint.h"
 #include "retry-after.h"
 
 #define CONNECTIONS_MAX 16
@@ -45,7 +47,9 @@ struct Transfer {
         int done_fd;
         int body_result;                /* of on_body() */
         CURLcode code;
-        bool no_memory, too_big;
+        const Thumbprint *thumbprint;   /* borrowed from the client */
+        char its_thumbprint[THUMBPRINT_TEXT_SIZE];
+        bool no_memory, too_big, mistrusted;
         bool added, abandoned, finished; /* the client's mutex */
         Transfer *next;                 /* of the client's list */
 };
@@ -57,6 +61,8 @@ struct CloudHttp {
         Transfer *transfers;            /* all that a caller waits for */
         bool stop;
         char *user_agent, *ca_file, *pinned_key, *unix_socket, *cert_file, *key_file;
+        Thumbprint thumbprint;
+        bool insecure;
         uint32_t tries_max;
         uint64_t pause_usec, pause_max_usec;
 };
@@ -116,6 +122,23 @@ static size_t on_curl_header(char *data, size_t unit, size_t n, void *userdata) 
         if (n >= 5 && strncmp(data, "HTTP/", 5) == 0)
                 t->headers.size = 0;
         return keep(t, &t->headers, data, n);
+}
+
+/* The handshake is done, and nothing of the request is sent yet. Asked for each request, whether its connection is new or kept. */
+static int on_curl_ready(void *userdata, char *address, char *local_address, int port, int local_port) {
+        struct curl_tlssessioninfo *tls = NULL;
+        const gnutls_datum_t *chain = NULL;
+        Transfer *t = userdata;
+        unsigned n = 0;
+
+        if (curl_easy_getinfo(t->easy, CURLINFO_TLS_SSL_PTR, &tls) == CURLE_OK && tls && tls->backend == CURLSSLBACKEND_GNUTLS && tls->internals)
+                chain = gnutls_certificate_get_peers(tls->internals, &n);
+        if (chain && n > 0 && thumbprint_fits(t->thumbprint, chain[0].data, chain[0].size))
+                return CURL_PREREQFUNC_OK;
+        t->mistrusted = true;
+        if (chain && n > 0)
+                thumbprint_of(t->thumbprint, chain[0].data, chain[0].size, t->its_thumbprint);
+        return CURL_PREREQFUNC_ABORT;
 }
 
 /* Called with the mutex held. */
@@ -254,6 +277,7 @@ static bool set_up(CloudHttp *h, const CloudHttpConfig *config) {
 }
 
 int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError *error) {
+        Thumbprint thumbprint = {};
         CloudHttp *h;
         int r;
 
@@ -268,10 +292,16 @@ int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError 
         if (config->pinned_key && (!startswith(config->pinned_key, "sha256//") || strlen(config->pinned_key) != 8 + 44))
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "'%.80s' is no pinned key 'sha256//BASE64'.", config->pinned_key);
 
+        if (!isempty(config->thumbprint) && thumbprint_parse(config->thumbprint, &thumbprint) < 0)
+                return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "'%.100s' is no thumbprint of a certificate, 'AA:BB:…' of SHA-1 or SHA-256.",
+                                         config->thumbprint);
+
         h = new(CloudHttp);
         if (!h)
                 return oom(error);
         *h = (CloudHttp) {
+                .thumbprint = thumbprint,
+                .insecure = config->insecure,
                 .mutex = PTHREAD_MUTEX_INITIALIZER,
                 .tries_max = config->tries_max ?: TRIES_MAX,
                 .pause_usec = config->pause_usec ?: PAUSE_USEC,
@@ -436,6 +466,13 @@ static bool set_tls(const CloudHttp *h, Transfer *t) {
                 return false;
         if (h->pinned_key && !(SET(CURLOPT_PINNEDPUBLICKEY, h->pinned_key) && SET(CURLOPT_SSL_VERIFYPEER, 0L) && SET(CURLOPT_SSL_VERIFYHOST, 0L)))
                 return false;
+        if ((h->insecure || h->thumbprint.size > 0) && !(SET(CURLOPT_SSL_VERIFYPEER, 0L) && SET(CURLOPT_SSL_VERIFYHOST, 0L)))
+                return false;
+        if (h->thumbprint.size > 0) {
+                t->thumbprint = &h->thumbprint;
+                if (!SET(CURLOPT_PREREQFUNCTION, on_curl_ready) || !SET(CURLOPT_PREREQDATA, t))
+                        return false;
+        }
         return SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 }
 
@@ -521,6 +558,12 @@ static Outcome explain(const Transfer *t, const HttpRequest *q, bool sent, Peerp
         }
         if (t->no_memory || t->code == CURLE_OUT_OF_MEMORY) {
                 (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "%s: out of memory.", q->what);
+                return OUTCOME_FAILED;
+        }
+
+        if (t->mistrusted) {
+                (void) peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "%s: the server's certificate is not trusted: its thumbprint is %s.", q->what,
+                                         isempty(t->its_thumbprint) ? "none" : t->its_thumbprint);
                 return OUTCOME_FAILED;
         }
 

@@ -49,6 +49,8 @@ typedef struct CloudHttpConfig {
         const char *user_agent;         /* "peerpod-aws/0.1.0" */
         const char *ca_file;            /* PEM of the authorities to trust instead of the system's, or "" */
         const char *pinned_key;         /* "sha256//BASE64": that public key instead of any authority; or NULL */
+        const char *thumbprint;         /* that certificate instead of any authority (cloud-thumbprint.h); or NULL */
+        bool insecure;                  /* whoever answers is trusted */
         const char *unix_socket;        /* every connection goes there; or NULL */
         uint32_t connections_max;       /* to one host; 0: 16 */
         uint32_t tries_max;             /* 0: 5; ten times as many where the server only wants it later (HTTP_AGAIN_UNDONE) */
