@@ -79,7 +79,8 @@ byom_down() {
         in_worker bash -ec 'rm /run/systemd/system/peerpod-provider.service.d/85-byom.conf
                 systemctl daemon-reload; systemctl try-restart peerpod-provider.service
                 systemctl stop pool-vm.service; ip link delete byom0
-                rm -r "$1" "$2" /etc/peerpod/byom /var/lib/peerpod-provider/byom-pool.json' byom_down $BYOM_ROOT $BYOM_STATE
+                rm -r "$1" "$2" /etc/peerpod/byom
+                rm -f /var/lib/peerpod-provider/byom-pool.json' byom_down $BYOM_ROOT $BYOM_STATE
 }
 
 # byom_sftp: commands of sftp(1) on stdin, as who has the pool's key
@@ -181,6 +182,36 @@ case_an_upload_that_breaks_off_starts_nothing() {
         in_worker rm /run/e2e-reboot
         wait_until 60 "it has rebooted" byom_is_clean
         unit_is podvm-user-data.target inactive
+        byom_down
+        leftovers
+}
+
+# refused COMMAND...: in the worker host, with the pool's key
+refused() {
+        ! in_worker "$@" >"$OUT/refused" 2>&1 </dev/null || fail "$* succeeds: $(cat "$OUT/refused")"
+}
+
+case_the_key_of_a_pool_opens_nothing_but_its_directory() {
+        local ssh=(ssh -o BatchMode=yes -o ConnectTimeout=60 -o UserKnownHostsFile=/etc/peerpod/byom/known_hosts) command key='-i /etc/peerpod/byom/key'
+        byom_up
+        refused "${ssh[@]}" $key peerpod@$BYOM_ADDRESS id
+        holds "$(cat "$OUT/refused")" "This service allows sftp connections only."
+        refused "${ssh[@]}" $key root@$BYOM_ADDRESS id
+        holds "$(cat "$OUT/refused")" "Permission denied (publickey)"
+        refused "${ssh[@]}" $key -W 127.0.0.1:22 peerpod@$BYOM_ADDRESS
+        holds "$(cat "$OUT/refused")" "administratively prohibited"
+        # Another key, and other ways to log in, do not even get that far.
+        in_worker ssh-keygen -q -t ed25519 -N '' -C '' -f /etc/peerpod/byom/other
+        refused "${ssh[@]}" -i /etc/peerpod/byom/other peerpod@$BYOM_ADDRESS id
+        holds "$(cat "$OUT/refused")" "Permission denied (publickey)"
+
+        in_worker touch /run/e2e-empty
+        for command in 'ln -s /etc/passwd cidata/user-data' 'ln cidata cidata/user-data' 'put /run/e2e-empty user-data' 'rm /etc/passwd' 'rmdir cidata' \
+                'rename cidata other' 'mkdir other'; do
+                ! echo "$command" | byom_sftp >"$OUT/refused" 2>&1 || fail "'$command' succeeds"
+        done
+        in_worker rm /run/e2e-empty
+        byom_is_clean
         byom_down
         leftovers
 }
