@@ -6,6 +6,7 @@
 #   $KATA_AGENT               Kata's agent
 #   $ATTESTATION_AGENT $CONFIDENTIAL_DATA_HUB $API_SERVER_REST     guest components, where wanted
 #   $AGENT_POLICY             deny-all, allow-all, or the path of a Rego file
+#   $SFTP_AUTHORIZED_KEYS     public keys of the worker nodes, where user data comes by SFTP
 
 # image_guest_program VARIABLE DIR NAME
 image_guest_program() {
@@ -50,6 +51,17 @@ image_guest_resolver() {
         ln -sfn /run/systemd/resolve/resolv.conf "$dir/etc/resolv.conf"
 }
 
+# image_guest_sftp DIR: whose keys are good. A private key does not get into an image, where everybody could read it.
+image_guest_sftp() {
+        local keys=${SFTP_AUTHORIZED_KEYS:-}
+        [[ -n $keys ]] || return 0
+        [[ -f $keys ]] || die "SFTP_AUTHORIZED_KEYS: '$keys' is no file"
+        ! grep -q 'PRIVATE KEY' "$keys" || die "SFTP_AUTHORIZED_KEYS: '$keys' is a private key; the public one is wanted, '$keys.pub' perhaps"
+        install -D -m 0644 "$keys" "$1/etc/ssh/podvm-authorized_keys"
+        TREE_BIND="$1:/work/extra" tree_run ssh-keygen -l -f /work/extra/etc/ssh/podvm-authorized_keys >/dev/null ||
+                die "SFTP_AUTHORIZED_KEYS: '$keys' has no public key in it, in the form of sshd(8)'s authorized_keys"
+}
+
 image_guest() {
         local dir=$1 profile=$2 policy
         mkdir -p "$dir"/etc/kata-opa
@@ -68,4 +80,5 @@ image_guest() {
         fi
         policy=$(image_guest_policy "$profile")
         install -m 0644 "$policy" "$dir/etc/kata-opa/image-policy.rego"
+        image_guest_sftp "$dir"
 }

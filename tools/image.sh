@@ -9,6 +9,7 @@
 #   image_convert DIR FORMAT        makes DIR/podvm.FORMAT of DIR/podvm.raw
 #   image_sign DIR KEY CERT NEWDIR  a copy of an image, with its UKI signed
 #   $KATA_AGENT                     Kata's agent, for profiles production and debug; tools/image-guest.sh has more of such programs
+#   $SFTP_AUTHORIZED_KEYS           for provider byom: the image takes user data by SFTP, from who has one of the keys in that file
 #
 # IMAGE_DIR has podvm.raw, podvm.qcow2, podvm.efi (the UKI), podvm.roothash, podvm.pcr.json (reference values),
 # podvm.manifest (mkosi's list of packages) and podvm.spdx.json (the same as a bill of materials).
@@ -30,14 +31,14 @@ image_build_programs() {
         rm -rf "$out/extra" "$out/initrd"
         mkdir -p "$out"/{build,extra,initrd}
         TREE_BIND=$(image_build_dirs "$out") TREE_CWD=/work/src \
-                tree_run env PROFILE="$profile" SRCDIR=/work/src BUILDDIR=/work/build DESTDIR=/work/extra INITRD_DESTDIR=/work/initrd \
+                tree_run env PROFILE="$profile" SFTP="${SFTP_AUTHORIZED_KEYS:+yes}" SRCDIR=/work/src BUILDDIR=/work/build DESTDIR=/work/extra INITRD_DESTDIR=/work/initrd \
                 /work/src/podvm-mkosi/programs
 }
 
 image_key() {
         local out=$1 profile=$2
         {
-                echo "image 2 $profile $(tree_mirror) $(tree_stamp)"
+                echo "image 2 $profile${SFTP_AUTHORIZED_KEYS:+ sftp} $(tree_mirror) $(tree_stamp)"
                 cat "$PEERPOD_CHECKOUT"/tools/image{,-guest}.sh
                 (cd "$out" && find extra initrd -printf '%P %M %l\n' | LC_ALL=C sort)
                 (cd "$out" && find extra initrd -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
@@ -75,10 +76,11 @@ image_build() {
 
 # image_make OUT PROFILE DIR [CACHE]: an image in DIR, of what image_build_programs has left in OUT
 image_make() {
-        local out=$1 profile=$2 dir=$3 cache=${4:-$PEERPOD_CACHE/out/image/incremental/$2} o options=()
+        local out=$1 profile=$2 dir=$3 cache=${4:-$PEERPOD_CACHE/out/image/incremental/$2${SFTP_AUTHORIZED_KEYS:+-sftp}} o options=()
         local packages=$PEERPOD_CACHE/out/image/packages
 
         [[ $profile == bare ]] || mapfile -t options < <(image_guest_packages)
+        [[ -z ${SFTP_AUTHORIZED_KEYS:-} ]] || options+=(--profile sftp)
 
         # The package sources; mkosi's own would name an archive of debug symbols that many mirrors do not have.
         rm -rf "$out"/{sandbox,output,workspace}
@@ -186,7 +188,7 @@ image_sizes() {
         TREE_BIND="$1:/work/image" TREE_CWD=/work/image tree_run bash -ec '
                 line() { awk -v what="$1" -v size="$2" "BEGIN { printf \"%-12s %6.1f MB\\n\", what, size / 1e6 }"; }
                 line UKI "$(stat -c %s podvm.efi)"
-                sectors=$(sfdisk --json podvm.raw | sed -n "s/.*\"size\": \([0-9]*\),/\1/p" | tail -n 2 | paste -sd+)
+                sectors=$(sfdisk --json podvm.raw | sed -n "s/.*\"size\": \([0-9]*\),/\1/p" | sed -n 2,3p | paste -sd+)
                 line "root, hashes" "$(((sectors) << 9))"
                 line image "$(stat -c %s podvm.raw)"
                 line "as .zst" "$(zstd -q -T0 -c podvm.raw | wc -c)"' image_sizes

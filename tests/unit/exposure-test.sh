@@ -40,6 +40,9 @@ check netns@ 32
 check peerpod-seed 35
 check peerpod-user-data-failed 12
 check pod-network 20
+check podvm-reboot 9
+check podvm-sftp-keys 9
+check podvm-sftp@ 15
 check podvm-volumes 40
 check process-user-data 17
 check scratch-storage 39

@@ -15,7 +15,7 @@ bad() { echo "not ok: $*"; failed=1; }
 # systemd's own, which ours refer to; then ours; and a program for each path that one of them starts.
 cp -r /usr/lib/systemd/system/. "$units"
 ours=()
-for unit in "$built"/*.service "$checkout"/units/podvm/*.{service,socket}; do
+for unit in "$built"/*.service "$checkout"/units/podvm/*.{service,socket} "$checkout"/units/podvm/sftp/*.{mount,path,service,socket,target}; do
         cp "$unit" "$units"
         ours+=("${unit##*/}")
 done
@@ -27,14 +27,31 @@ sed -n 's/^Exec[A-Za-z]*=[-+!@:]*\([^ ]*\).*/\1/p' "${ours[@]/#/$units/}" | sort
 done
 [[ ! -e $root/relative ]] || bad "$(cat "$root/relative")"
 
-for unit in "${ours[@]}"; do
-        name=${unit/@./@podns.}
-        out=$(systemd-analyze --root="$root" --man=no --recursive-errors=no verify "$name" 2>&1) || bad "$name cannot be loaded"
-        [[ -z $out ]] || bad "systemd-analyze verify $name: $out"
-done
+# verify UNIT...
+verify() {
+        local unit name out
+        for unit; do
+                name=${unit/@./@podns.}
+                out=$(systemd-analyze --root="$root" --man=no --recursive-errors=no verify "$name" 2>&1) || bad "$name cannot be loaded"
+                [[ -z $out ]] || bad "systemd-analyze verify $name: $out"
+        done
+}
+verify "${ours[@]}"
+
+# The variant that takes user data by SFTP changes some of them.
+while read -r conf unit; do
+        mkdir -p "$root/etc/systemd/system/$unit.d"
+        cp "$conf" "$root/etc/systemd/system/$unit.d"
+        verify "$unit"
+        rm -r "$root/etc/systemd/system/$unit.d"
+done <<-END
+        $built/sftp/50-sftp.conf process-user-data.service
+        $checkout/units/podvm/sftp/reboot-at-end.conf kata-agent.service
+        $checkout/units/podvm/sftp/reboot-on-failure.conf scratch-storage.service
+END
 
 # Presets: of the image, and of our units
-enable=$(sed -n 's/^enable  *//p' "$checkout"/units/podvm/*.preset "$checkout"/podvm-mkosi/mkosi.extra/usr/lib/systemd/system-preset/*.preset)
+enable=$(sed -n 's/^enable  *//p' "$checkout"/units/podvm{,/sftp}/*.preset "$checkout"/podvm-mkosi/mkosi.extra/usr/lib/systemd/system-preset/*.preset)
 [[ -z $(sort <<<"$enable" | uniq -d) ]] || bad "enabled twice: $(sort <<<"$enable" | uniq -d)"
 for unit in $enable; do
         [[ -e $units/$unit ]] || { bad "a preset names '$unit', which is no unit"; continue; }
@@ -45,6 +62,12 @@ for unit in "${ours[@]}"; do
 done
 grep -qx 'disable \*' "$checkout/podvm-mkosi/mkosi.extra/usr/lib/systemd/system-preset/99-podvm-image.preset" ||
         bad "what no preset names is enabled"
+
+# In the variant nothing that may need user data is started before it is there.
+for unit in agent-protocol-forwarder.socket agent-protocol-forwarder.service api-server-rest.service; do
+        grep -qx "disable $unit" "$checkout"/units/podvm/sftp/*.preset || bad "'$unit' is started without user data"
+        sed -n 's/^Wants=//p' "$units/podvm-user-data.target" | tr ' ' '\n' | grep -qx "$unit" || bad "'$unit' is not started by user data"
+done
 
 # Order of the start: each of these after the one before it, and not without it
 needs() {
@@ -68,7 +91,11 @@ needs api-server-rest confidential-data-hub
 for unit in attestation-agent confidential-data-hub kata-agent api-server-rest; do
         grep -qx "ExecStartPost=/usr/lib/peerpod/guest-ready $unit" "$units/$unit.service" || bad "$unit.service counts as started too early"
 done
-[[ -z $(find "$checkout/units/podvm" -name '*.path') ]] || bad "a path unit starts its service again whenever that ends"
+# A path unit starts its service again whenever that ends: it is for what stays, or ends the VM.
+while read -r path; do
+        unit=$(sed -n 's/^Unit=//p' "$path")
+        [[ $unit == *.target ]] || grep -qx 'SuccessAction=reboot' "${path%.path}.service" || bad "$path starts something again and again"
+done < <(find "$checkout/units/podvm" -name '*.path')
 
 # Nothing gives away what pods use to reach the cloud: there is no unit that sends their packets to a metadata service.
 ! grep -rliE 'masquerade|ip_forward|[ds]nat ' "$checkout"/units/podvm "$checkout"/podvm-mkosi/mkosi.extra || bad "a path to the metadata service"
