@@ -151,6 +151,12 @@ static int read_result(const char *what, json_object *operation, char *ret_code,
         return peerpod_error_set(error, kind_of_operation(strempty(code), status), "%s: %s (%s)", what, strempty(plain), isempty(code) ? "failed" : ret_code);
 }
 
+static bool operation_is_done(json_object *operation) {
+        const char *status = NULL;
+
+        return json_get_string(operation, "status", &status, NULL) > 0 && streq(status, "DONE");
+}
+
 int gcp_wait(Gcp *g, const PeerpodCall *call, const char *what, json_object *operation, char *ret_code, PeerpodError *error) {
         _cleanup_(json_object_putp) json_object *current = json_object_get(operation);
         _cleanup_(freep) char *url = NULL, *name = NULL;
@@ -164,19 +170,16 @@ int gcp_wait(Gcp *g, const PeerpodCall *call, const char *what, json_object *ope
         for (;;) {
                 const GcpQuery q = { .what = what, .method = "POST", .repeatable = true, .timeout_usec = OPERATION_WAIT_USEC };
                 _cleanup_(gcp_reply_done) GcpReply reply = {};
-                const char *status = NULL;
                 int r;
 
-                (void) json_get_string(current, "status", &status, NULL);
-                if (streq_ptr(status, "DONE"))
+                if (operation_is_done(current))
                         return read_result(what, current, ret_code, error);
                 r = gcp_query(g, call, &q, url, &reply, error);
                 if (r < 0)
                         return r;
                 json_object_put(current);
                 current = TAKE_PTR(reply.root);
-                (void) json_get_string(current, "status", &status, NULL);
-                r = streq_ptr(status, "DONE") ? 0 : peerpod_call_wait(call, -1, 0, PAUSE_USEC, error);
+                r = operation_is_done(current) ? 0 : peerpod_call_wait(call, -1, 0, PAUSE_USEC, error);
                 if (r < 0)
                         return r;
         }
