@@ -28,7 +28,7 @@ let s;                                  // what there is
 
 function reset() {
     s = { instances: new Map(), eips: new Map(), disks: new Map(), tokens: new Map(), nonces: new Set(), violations: [], calls: [], faults: [],
-          held: 0, keysIssued: 0, nMade: 0, nRequests: 0, busyMs: 0, peak: 0, bucket: { at: Date.now(), left: 0 }, n: 0 };
+          held: 0, keysIssued: 0, nMade: 0, nRequests: 0, busyMs: 0, pausedMs: 0, idleSince: performance.now(), peak: 0, bucket: { at: Date.now(), left: 0 }, n: 0 };
     for (const id of ['d-one', 'd-two'])
         s.disks.set(id, { id, status: 'Available', holder: '' });
 }
@@ -466,7 +466,7 @@ function state() {
             addresses: [i.ip, i.publicIp, i.eniIp, ...[...s.eips.values()].filter((e) => i.eni && e.instance === i.eni).map((e) => e.ip)].filter((a) => a) })),
         eips: [...s.eips.values()].map((e) => ({ id: e.id, status: e.status })),
         disks: [...s.disks.values()],
-        violations: s.violations, calls: s.calls, held: s.held, keysIssued: s.keysIssued, nMade: s.nMade, nRequests: s.nRequests, busyMs: s.busyMs,
+        violations: s.violations, calls: s.calls, held: s.held, keysIssued: s.keysIssued, nMade: s.nMade, nRequests: s.nRequests, busyMs: s.busyMs, pausedMs: s.pausedMs,
     };
 }
 
@@ -498,8 +498,14 @@ function control(url, body) {
 // The vendor's gateway takes its clients' queries whole: user data is among them.
 const server = http.createServer({ maxHeaderSize: 1 << 18, keepAliveTimeout: 60000 }, (req, res) => {
     const parts = [], begin = performance.now();
-    if (!req.url.startsWith('/_'))
-        res.on('finish', () => { s.nRequests++; s.busyMs += performance.now() - begin; });
+    if (!req.url.startsWith('/_')) {
+        if (begin - s.idleSince > 40) s.pausedMs += begin - s.idleSince;
+        res.on('finish', () => {
+            s.idleSince = performance.now();
+            s.nRequests++;
+            s.busyMs += s.idleSince - begin;
+        });
+    }
     req.on('data', (d) => parts.push(d));
     req.on('end', () => {
         const body = Buffer.concat(parts), url = new URL(req.url, 'http://peer');

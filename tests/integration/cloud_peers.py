@@ -10,8 +10,9 @@
         cloud.hold()                machines that are made from now on do not get ready …
         cloud.release()             … until then
         cloud.at_once()             what is made, or deleted, is ready, or gone, at once
-        cloud.forget()              what has been noted of the past
-        cloud.busy                  (seconds, requests) that the peer has spent on requests, from their first line to the end of the answer
+        cloud.forget()              what has been noted of the past; only while there are no machines
+        cloud.spent()               Spent: seconds in which the peer was busy with requests, seconds in which nobody asked it anything for longer than
+                                    PAUSE, and how many requests there were
 
 At the end the peer says whether each request was one that the vendor's own code would have sent. Modules of peers are imported when they are used:
 the vendors' packages are big."""
@@ -29,9 +30,11 @@ import urllib.request
 
 import cloud_rig
 
+Spent = collections.namedtuple("Spent", "busy paused requests")
 Machine = collections.namedtuple("Machine", "id name tags user_data addresses")
 HERE = pathlib.Path(__file__).parent
 EVER = 10 ** 9
+PAUSE = 0.04            # seconds: somebody waits on purpose, and does not just work
 
 
 def digest(text):
@@ -41,18 +44,26 @@ def digest(text):
 
 class _Stopwatch:
     def __init__(self):
-        self.lock, self.seconds, self.n = threading.Lock(), 0.0, 0
+        self.lock, self.busy, self.paused, self.n, self.end = threading.Lock(), 0.0, 0.0, 0, time.perf_counter()
 
     def wrap(self, function):
         def timed(*args, **kwargs):
             begin = time.perf_counter()
+            with self.lock:
+                gap = begin - self.end
+                self.paused += gap if gap > PAUSE else 0
             try:
                 return function(*args, **kwargs)
             finally:
                 with self.lock:
-                    self.seconds += time.perf_counter() - begin
+                    self.end = time.perf_counter()
+                    self.busy += self.end - begin
                     self.n += 1
         return timed
+
+    def read(self):
+        with self.lock:
+            return Spent(self.busy, self.paused, self.n)
 
 
 class _Http:
@@ -62,9 +73,8 @@ class _Http:
         self.server, self.watch = stack.enter_context(server), _Stopwatch()
         server._answer = self.watch.wrap(server._answer)
 
-    @property
-    def busy(self):
-        return self.watch.seconds, self.watch.n
+    def spent(self):
+        return self.watch.read()
 
     def forget(self):
         self.server.reset()
@@ -84,14 +94,15 @@ class Aws:
         self.n = 0
         self.peer.on_run = self.made
         self.held = False
-        self.serve, aws_rig.Handler.do_POST = aws_rig.Handler.do_POST, self.watch.wrap(aws_rig.Handler.do_POST)
+        aws_rig.Handler.do_POST = self.watch.wrap(aws_rig.Handler.do_POST)
         stack.callback(self.end)
 
     def end(self):
         self.peer.close()
         assert not self.peer.problems, self.peer.problems
 
-    busy = property(lambda self: (self.watch.seconds, self.watch.n))
+    def spent(self):
+        return self.watch.read()
 
     def made(self, instance):
         self.n += 1
@@ -133,9 +144,11 @@ class Aws:
         pass
 
     def forget(self):
-        """moto keeps what was terminated, too"""
+        """When nothing runs: moto keeps what was terminated, too"""
         ec2 = self.peer.ec2
         with self.peer.lock:
+            for id in [id for id in ec2.tags if id.startswith(("i-", "vol-", "eni-"))]:
+                del ec2.tags[id]
             self.peer.calls.clear()
             self.peer.tokens.clear()
             for reservation in [r for r in ec2.reservations.values() if all(i._state.name == "terminated" for i in r.instances)]:
@@ -240,7 +253,15 @@ class Gcp(_Http):
         self.peer.looks = 1
 
     def at_once(self):
-        self.peer.looks, self.peer.waits = -1, 0
+        insert = self.peer.Instances_Insert
+
+        def run(*arguments):
+            result = insert(*arguments)
+            for entry in self.peer.instances.values():
+                entry[0].status, entry[1] = "RUNNING", EVER
+            return result
+
+        self.peer.waits, self.peer.looks, self.peer.Instances_Insert = 0, 1, run
 
     def forget(self):
         super().forget()
@@ -348,10 +369,9 @@ class Alibaba:
         with urllib.request.urlopen(urllib.request.Request(self.url + path, json.dumps(arguments).encode(), method="POST"), timeout=cloud_rig.PATIENCE) as r:
             return json.load(r)
 
-    @property
-    def busy(self):
+    def spent(self):
         state = self.ask("/_state")
-        return state["busyMs"] / 1000, state["nRequests"]
+        return Spent(state["busyMs"] / 1000, state["pausedMs"] / 1000, state["nRequests"])
 
     def environment(self):
         return {**{f"ALIBABACLOUD_{s}_ENDPOINT": self.url for s in ("ECS", "VPC", "STS", "METADATA")}, "ALIBABACLOUD_ACCESS_KEY_ID": "testid",

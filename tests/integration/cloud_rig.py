@@ -48,7 +48,7 @@ USER_DATA = b"#cloud-config\n\nwrite_files:\n  - path: /run/peerpod/apf.json\n  
 PATIENCE = 60           # seconds: how long a condition may take on a machine that is busy
 
 
-def wait_for(predicate, what, timeout=PATIENCE):
+def wait_for(predicate, what, timeout=PATIENCE, pause=0.01):
     """What predicate() returns, as soon as that is true"""
     end = time.monotonic() + timeout
     while True:
@@ -56,7 +56,7 @@ def wait_for(predicate, what, timeout=PATIENCE):
         if value:
             return value
         assert time.monotonic() < end, f"not within {timeout} s: {what}"
-        select.select([], [], [], 0.01)
+        select.select([], [], [], pause)
 
 
 class Error(Exception):
@@ -166,7 +166,7 @@ def _read_exactly(s, n):
     return data
 
 
-def bus_call(path, method, signatures, values, fd=None, timeout=120):
+def bus_call(path, method, signatures, values, fd=None, timeout=120, interface=PROVIDER_INTERFACE):
     """One call over a connection of its own; returns the list of results"""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(timeout)
@@ -184,7 +184,7 @@ def bus_call(path, method, signatures, values, fd=None, timeout=120):
         for sig, v in zip(signatures, values):
             body.put(sig, v)
         head.data += struct.pack("<BBBBII", ord("l"), 1, 0, 1, len(body.data), 1)
-        fields = [(1, ("o", PROVIDER_PATH)), (2, ("s", PROVIDER_INTERFACE)), (3, ("s", method))]
+        fields = [(1, ("o", PROVIDER_PATH)), (2, ("s", interface)), (3, ("s", method))]
         if signatures:
             fields.append((8, ("g", "".join(signatures))))
         if fd is not None:
@@ -252,9 +252,9 @@ def _link(module, directory):
 class Daemon:
     """peerpod-providerd with one module. A context manager; ends by SIGTERM, and fails the test if the status is not 0.
 
-    state: a state directory that outlives this daemon (else a temporary one)"""
+    state: a state directory that outlives this daemon (else a temporary one); pause: between looks whether it listens"""
 
-    def __init__(self, providerd, module, environment=None, args=(), state=None, timeout=PATIENCE, wrapper=()):
+    def __init__(self, providerd, module, environment=None, args=(), state=None, timeout=PATIENCE, wrapper=(), pause=0.01):
         self.directory = tempfile.TemporaryDirectory(prefix="cloud-")
         path = self.directory.name
         self.socket, self.log_path = f"{path}/bus", f"{path}/log"
@@ -266,7 +266,7 @@ class Daemon:
                 [*wrapper, providerd, "--provider", name, "--module-directory", f"{path}/modules", "--state-directory", self.state, "--socket", self.socket,
                  "--peer-user", "root", *args], env=_environment(environment or {}), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         try:
-            wait_for(self._listens, f"the daemon listens; it says: {self.log()}", timeout)
+            wait_for(self._listens, f"the daemon listens; it says: {self.log()}", timeout, pause)
         except BaseException:
             self.kill()
             raise
