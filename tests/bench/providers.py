@@ -107,8 +107,8 @@ def main():
         ms, first = start_ms(MODULE, environment), idle(MODULE, environment)
         times, processor, early, late = measure(cloud, environment)
     print(f"{name}, with a load of {os.getloadavg()[0]:.1f}\n"
-          f"    start to first answer {ms:.1f} ms, {ms / base_ms:.2f} of the file module's; idle {first.pss} KiB PSS, {first.pss / base.pss:.2f} of it, "
-          f"{first.descriptors} descriptors\n"
+          f"    start to first answer {ms:.1f} ms, {ms / base_ms:.2f} of the file module's; idle {first.pss} KiB PSS, own memory "
+          f"{first.own} KiB, {first.own / base.own:.2f} of it, {first.descriptors} descriptors\n"
           f"    {EARLY} and {ROUNDS} instances later {early.pss} and {late.pss} KiB PSS, own memory {early.own} and {late.own} KiB ({late.own / early.own:.3f}), "
           f"{early.descriptors} and {late.descriptors} descriptors")
     figures = {}
