@@ -78,7 +78,7 @@ image_guest() {
         if image_guest_has_components; then
                 image_guest_resolver "$dir"
         fi
+        image_guest_sftp "$dir"
         policy=$(image_guest_policy "$profile")
         install -m 0644 "$policy" "$dir/etc/kata-opa/image-policy.rego"
-        image_guest_sftp "$dir"
 }

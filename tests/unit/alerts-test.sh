@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The alerts are valid, and on metrics that there are; the manual page tells of each metric. Usage: alerts-test.sh ALERTS EXPOSITION.C PAGE
+# The alerts are valid, and on metrics that there are; the manual page tells of each metric, peerpod-ctrl's of its own.
+# Usage: alerts-test.sh ALERTS EXPOSITION.C PAGE CTRL-PAGE
 set -eu
 promtool check rules "$1"
 
@@ -11,5 +12,9 @@ for used in $(grep -o 'peerpod_[a-z_]*' "$1" | sort -u); do
         printf '%s\n' "$names" | grep -qx "$name" || { echo "$1: there is no metric '$used'"; exit 1; }
 done
 for name in $names; do
-        grep -q "^\.It Li ${name#peerpod_}\(_total\|_info\)\?\( \|$\)" "$3" || { echo "$3 does not tell of '$name'"; exit 1; }
+        case $name in
+        peerpod_ctrl_*) page=$4 short=${name#peerpod_ctrl_} ;;
+        *) page=$3 short=${name#peerpod_} ;;
+        esac
+        grep -q "^\.\(It\|\) *Li ${short}\(_total\|_info\)\?\( \|$\)\|, Li ${short}_total" "$page" || { echo "$page does not tell of '$name'"; exit 1; }
 done
