@@ -435,7 +435,7 @@ def settings_come_from_a_mounted_directory():
 
         put("..1", FAKE_DIRECTORY=str(r.cloud), FAKE_SECRET="s3cret's \"$HOME\" \\ #")
         r.ours("web-1", 1)
-        p = r.start(f"--settings={mount}", settings=False).ready()
+        p = r.start(f"--credentials={mount}", settings=False).ready()
         r.delete("web-1")
         r.gone("web-1")
         assert (r.cloud / ".opened").read_text() == "open secret\n"
@@ -465,8 +465,10 @@ def settings_come_from_the_api_server_and_change_there():
 
 def a_secret_is_in_no_environment_no_command_line_and_no_log():
     with rig() as r:
-        r.write_settings(FAKE_SECRET="s3cret", CLOUD_PROVIDER="fake")
-        p = r.start().ready()
+        credentials = r.path / "credentials"
+        credentials.mkdir()
+        (credentials / "peer-pods-secret.env").write_text("FAKE_SECRET=s3cret\n")
+        p = r.start(CLOUD_PROVIDER="fake", CREDENTIALS_DIRECTORY=str(credentials)).ready()
         r.wait((r.cloud / ".opened").exists, "the provider has begun")
         assert (r.cloud / ".opened").read_text() == "open secret\n"
         for pid in (p.process.pid, *p.children()):

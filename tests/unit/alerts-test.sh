@@ -16,5 +16,5 @@ for name in $names; do
         peerpod_ctrl_*) page=$4 short=${name#peerpod_ctrl_} ;;
         *) page=$3 short=${name#peerpod_} ;;
         esac
-        grep -q "^\.\(It\|\) *Li ${short}\(_total\|_info\)\?\( \|$\)\|, Li ${short}_total" "$page" || { echo "$page does not tell of '$name'"; exit 1; }
+        grep -q "^\.It Li \(.* Li \|.* , \)\?$short\(_total\|_info\)\?\( \|$\)" "$page" || { echo "$page does not tell of '$name'"; exit 1; }
 done

@@ -29,13 +29,13 @@ typedef struct Source {
 
 struct CloudSettings {
         sd_event *event;
-        char **paths;
+        char **paths, **secret_paths;
         Source objects[2];              /* ConfigMap, Secret */
         size_t n_objects;
         sd_event_source **inotify;
         size_t n_inotify;
         sd_event_source *settle, *poll;
-        Variables variables;            /* of all sources */
+        Variables variables, secrets;   /* of all sources; those of them that are secrets */
         bool told;
         CloudSettingsHandler handler;
         void *userdata;
@@ -125,41 +125,67 @@ const Variables* cloud_settings_get(const CloudSettings *c) {
         return &c->variables;
 }
 
-/* What cannot be read now leaves all as it was: half of the settings would be wrong ones. */
-static int gather(CloudSettings *c, Variables *ret) {
-        int r;
+const Variables* cloud_settings_get_secrets(const CloudSettings *c) {
+        return &c->secrets;
+}
 
-        for (char **p = c->paths; p && *p; p++) {
-                r = read_path(*p, ret);
+static int add_all(Variables *to, const Variables *from) {
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < from->n; i++)
+                r = variables_parse_item(to, from->items[i]);
+        return r;
+}
+
+static int read_paths(char *const *paths, Variables *ret) {
+        for (; paths && *paths; paths++) {
+                int r = read_path(*paths, ret);
+
                 if (r < 0)
-                        return log_error_errno(r, "Failed to read the cloud settings in '%s', keeping what is known: %m", *p);
-        }
-        for (size_t i = 0; i < c->n_objects; i++) {
-                const Variables *v = &c->objects[i].variables;
-
-                for (size_t k = 0; k < v->n; k++) {
-                        r = variables_parse_item(ret, v->items[k]);
-                        if (r < 0)
-                                return log_error_errno(r, "Failed to take the cloud settings: %m");
-                }
+                        return log_error_errno(r, "Failed to read the cloud settings in '%s', keeping what is known: %m", *paths);
         }
         return 0;
 }
 
-static int refresh(CloudSettings *c, bool *ret_changed) {
-        Variables v = VARIABLES_NULL;
+static int gather_from(CloudSettings *c, bool secret, Variables *ret) {
         int r;
 
-        r = gather(c, &v);
-        if (r < 0 || variables_equal(&v, &c->variables)) {
-                variables_done(&v);
-                *ret_changed = false;
+        r = read_paths(secret ? c->secret_paths : c->paths, ret);
+        if (r < 0)
                 return r;
+        for (size_t i = 0; i < c->n_objects; i++) {
+                if (c->objects[i].secret != secret)
+                        continue;
+                r = add_all(ret, &c->objects[i].variables);
+                if (r < 0)
+                        return log_error_errno(r, "Failed to take the cloud settings: %m");
         }
-        variables_done(&c->variables);
-        c->variables = v;
-        *ret_changed = true;
         return 0;
+}
+
+/* What cannot be read now leaves all as it was: half of the settings would be wrong ones. */
+static int refresh(CloudSettings *c, bool *ret_changed) {
+        Variables all = VARIABLES_NULL, secrets = VARIABLES_NULL;
+        int r;
+
+        *ret_changed = false;
+        r = gather_from(c, /* secret= */ false, &all);
+        if (r >= 0)
+                r = gather_from(c, /* secret= */ true, &secrets);
+        if (r >= 0)
+                r = add_all(&all, &secrets);
+        if (r >= 0 && (!variables_equal(&all, &c->variables) || !variables_equal(&secrets, &c->secrets))) {
+                Variables v = c->variables, s = c->secrets;
+
+                c->variables = all;
+                c->secrets = secrets;
+                all = v;
+                secrets = s;
+                *ret_changed = true;
+        }
+        variables_done(&all);
+        variables_done(&secrets);
+        return r < 0 ? r : 0;
 }
 
 static int on_settle(sd_event_source *es, uint64_t usec, void *userdata) {
@@ -327,7 +353,11 @@ int cloud_settings_new(sd_event *event, KubeClient *client, const CloudSettingsS
                 return log_oom();
         *c = (CloudSettings) { .event = sd_event_ref(event), .handler = handler, .userdata = userdata };
         r = strv_copy(spec->paths, &c->paths);
+        if (r >= 0)
+                r = strv_copy(spec->secret_paths, &c->secret_paths);
         for (char **p = c->paths; r >= 0 && p && *p; p++)
+                r = watch_path(c, *p);
+        for (char **p = c->secret_paths; r >= 0 && p && *p; p++)
                 r = watch_path(c, *p);
         if (r >= 0 && spec->ns)
                 r = watch_object(c, client, spec->ns, /* secret= */ false, spec->config_map);
@@ -360,7 +390,9 @@ CloudSettings* cloud_settings_free(CloudSettings *c) {
         sd_event_source_disable_unref(c->settle);
         sd_event_source_disable_unref(c->poll);
         variables_done(&c->variables);
+        variables_done(&c->secrets);
         strv_free(c->paths);
+        strv_free(c->secret_paths);
         sd_event_unref(c->event);
         free(c);
         return NULL;

@@ -126,7 +126,8 @@ int controller_get_provider(Controller *c, const char *name, Provider **ret) {
                         return -ENOMEM;
                 p->controller = c;
                 p->lane.n_max = c->spec->provider.n_calls_max;
-                r = provider_process_new(c->event, name, &c->spec->provider, cloud_settings_get(c->settings), on_provider, p, &p->process);
+                r = provider_process_new(c->event, name, &c->spec->provider, cloud_settings_get(c->settings), cloud_settings_get_secrets(c->settings),
+                                         on_provider, p, &p->process);
                 if (r < 0)
                         return r;
                 HASH_ADD_KEYPTR(hh, c->providers, provider_process_name(p->process), strlen(name), p);

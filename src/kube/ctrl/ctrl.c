@@ -27,7 +27,7 @@
 typedef struct Settings {
         char *kubeconfig, *metrics_address, *health_address, *lease_namespace, *lease_name, *settings_namespace, *config_map, *secret;
         char *provider, *module_directory, *state_directory, *runtime_directory, *providerd;
-        char **settings_files;
+        char **settings_paths, **credentials_paths;
         bool leader_elect, delete_untagged;
         uint32_t n_calls;
         uint64_t delete_timeout_usec, stop_timeout_usec, backoff_usec, backoff_max_usec, recheck_usec;
@@ -48,8 +48,10 @@ static const Option options[] = {
         { "lease-duration", NULL, OPTION_DURATION, FIELD(lease_usec), "15s", "After so long without renewal others may lead", "TIME" },
         { "lease-renew-deadline", NULL, OPTION_DURATION, FIELD(renew_usec), "10s", "After so long without renewal this process ends", "TIME" },
         { "lease-retry-period", NULL, OPTION_DURATION, FIELD(retry_usec), "2s", "How often to try and to renew", "TIME" },
-        { "settings", "PEERPOD_CTRL_SETTINGS", OPTION_STRV, FIELD(settings_files), NULL,
+        { "settings", "PEERPOD_CTRL_SETTINGS", OPTION_STRV, FIELD(settings_paths), NULL,
           "The clouds' settings: environment files, or directories with a file for each variable; read again when they change", "PATH,…" },
+        { "credentials", "PEERPOD_CTRL_CREDENTIALS", OPTION_STRV, FIELD(credentials_paths), NULL,
+          "The same for credentials, which stay out of environments", "PATH,…" },
         { NULL, "PEERPODS_NAMESPACE", OPTION_STRING, FIELD(settings_namespace), "",
           "Namespace of a ConfigMap and a Secret with the clouds' settings; read from the API server, and again when they change" },
         { "config-map", "PEERPOD_CTRL_CONFIG_MAP", OPTION_STRING, FIELD(config_map), "peer-pods-cm", "Name of that ConfigMap", "NAME" },
@@ -254,22 +256,23 @@ static int open_client(Process *p, int *ret_exit) {
 
 static int open_settings(Process *p) {
         const Settings *s = p->settings;
-        _cleanup_(strv_freep) char **paths = NULL;
+        _cleanup_(strv_freep) char **secret_paths = NULL;
         _cleanup_(freep) char *credential = NULL;
         const char *directory = getenv("CREDENTIALS_DIRECTORY");
         int r = 0;
 
-        for (char **f = s->settings_files; r >= 0 && f && *f; f++)
-                r = strv_extend(&paths, *f);
+        for (char **f = s->credentials_paths; r >= 0 && f && *f; f++)
+                r = strv_extend(&secret_paths, *f);
         if (r >= 0 && !isempty(directory)) {
                 if (asprintf(&credential, "%s/" SECRETS_CREDENTIAL, directory) < 0)
                         return log_oom();
-                r = strv_extend(&paths, credential);
+                r = strv_extend(&secret_paths, credential);
         }
         if (r < 0)
                 return log_oom();
         const CloudSettingsSpec spec = {
-                .paths = paths,
+                .paths = s->settings_paths,
+                .secret_paths = secret_paths,
                 .ns = isempty(s->settings_namespace) ? NULL : s->settings_namespace,
                 .config_map = s->config_map,
                 .secret = s->secret,

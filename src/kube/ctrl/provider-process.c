@@ -27,7 +27,7 @@
 struct ProviderProcess {
         sd_event *event;
         const ProviderSpec *spec;       /* borrowed */
-        const Variables *settings;      /* borrowed */
+        const Variables *settings, *secrets;    /* borrowed */
         char *name, *label, *socket, *directory;
         int listen_fd;
         ServiceLink *link;
@@ -69,8 +69,8 @@ bool provider_is_installed(const char *name, const char *module_directory, const
         return asprintf(&path, "%s/%s.so", module_directory, name) >= 0 && access(path, F_OK) >= 0;
 }
 
-int provider_process_new(sd_event *event, const char *name, const ProviderSpec *spec, const Variables *settings, ProviderHandler handler,
-                         void *userdata, ProviderProcess **ret) {
+int provider_process_new(sd_event *event, const char *name, const ProviderSpec *spec, const Variables *settings, const Variables *secrets,
+                         ProviderHandler handler, void *userdata, ProviderProcess **ret) {
         _cleanup_(provider_process_freep) ProviderProcess *p = NULL;
         int r;
 
@@ -81,6 +81,7 @@ int provider_process_new(sd_event *event, const char *name, const ProviderSpec *
                 .event = sd_event_ref(event),
                 .spec = spec,
                 .settings = settings,
+                .secrets = secrets,
                 .listen_fd = -EBADF,
                 .handler = handler,
                 .userdata = userdata,
@@ -138,18 +139,28 @@ static void set_state(ProviderProcess *p, ProviderState state) {
 
 /* ---- start ---- */
 
-/* Of this process alone, or of what systemd told it alone. */
-static bool is_inherited(const char *variable) {
-        static const char *const ours[] = {
+/* Of this process alone, of what systemd told it alone, or what decides about what code runs: not a setting of a cloud. */
+static bool is_reserved(const char *item) {
+        static const char *const names[] = {
                 "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY",
                 "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "FDSTORE", "MAINPID", "KUBECONFIG", "CLOUD_PROVIDER", "CLOUD_CONFIG_VERIFY",
         };
-        size_t n = strcspn(variable, "=");
+        size_t n = strcspn(item, "=");
 
-        for (size_t i = 0; i < ELEMENTSOF(ours); i++)
-                if (strlen(ours[i]) == n && strncmp(variable, ours[i], n) == 0)
-                        return false;
-        return true;
+        for (size_t i = 0; i < ELEMENTSOF(names); i++)
+                if (strlen(names[i]) == n && strncmp(item, names[i], n) == 0)
+                        return true;
+        return false;
+}
+
+static bool is_setting(const char *item) {
+        return !is_reserved(item) && !startswith(item, "LD_") && !startswith(item, "PATH=") && !startswith(item, "GCONV_PATH=");
+}
+
+static bool has_name_of(const Variables *v, const char *item) {
+        _cleanup_(freep) char *name = strndup(item, strcspn(item, "="));
+
+        return name && variables_get(v, name);
 }
 
 static int extend(char ***l, const char *format, ...) PRINTF(2, 3);
@@ -165,13 +176,14 @@ static int extend(char ***l, const char *format, ...) {
         return r < 0 ? -ENOMEM : strv_extend(l, s);
 }
 
-/* Those of the clouds, but for what is not this process's: an external module of another name, and checks of what creations need. */
-static int make_settings(const ProviderProcess *p, char **ret, size_t *ret_size) {
+/* The secrets; and what is decided here: no external module of another name, and no check of what only creations need. */
+static int make_secrets(const ProviderProcess *p, char **ret, size_t *ret_size) {
         Variables v = VARIABLES_NULL;
         int r = 0;
 
-        for (size_t i = 0; r >= 0 && i < p->settings->n; i++)
-                r = variables_parse_item(&v, p->settings->items[i]);
+        for (size_t i = 0; r >= 0 && i < p->secrets->n; i++)
+                if (is_setting(p->secrets->items[i]))
+                        r = variables_parse_item(&v, p->secrets->items[i]);
         if (r >= 0)
                 r = variables_set(&v, "CLOUD_CONFIG_VERIFY", "false", strlen("false"));
         if (r >= 0 && !is_external(p->name, p->settings))
@@ -182,8 +194,8 @@ static int make_settings(const ProviderProcess *p, char **ret, size_t *ret_size)
         return r;
 }
 
-/* Settings go by the file that providerd takes for systemd's credential: so they are in no environment. */
-static int write_settings(ProviderProcess *p) {
+/* They go by the file that providerd takes for systemd's credential: so they are in no environment. */
+static int write_secrets(ProviderProcess *p) {
         _cleanup_(freep) char *path = NULL;
         char *text = NULL;
         size_t size;
@@ -191,7 +203,7 @@ static int write_settings(ProviderProcess *p) {
 
         if (asprintf(&path, "%s/" SECRETS_CREDENTIAL, p->directory) < 0)
                 return -ENOMEM;
-        r = make_settings(p, &text, &size);
+        r = make_secrets(p, &text, &size);
         if (r < 0)
                 return r;
         r = write_file_atomic(path, text, size, 0600);
@@ -206,8 +218,11 @@ static int make_environment(ProviderProcess *p, char ***ret, char **ret_pid) {
         int r = 0;
 
         for (char **e = environ; r >= 0 && *e; e++)
-                if (is_inherited(*e))
+                if (!is_reserved(*e) && !has_name_of(p->settings, *e))
                         r = strv_extend(&l, *e);
+        for (size_t i = 0; r >= 0 && i < p->settings->n; i++)
+                if (is_setting(p->settings->items[i]) && !has_name_of(p->secrets, p->settings->items[i]))
+                        r = strv_extend(&l, p->settings->items[i]);
         if (r >= 0)
                 r = extend(&l, "CREDENTIALS_DIRECTORY=%s", p->directory);
         if (r >= 0)
@@ -283,7 +298,7 @@ static int spawn(ProviderProcess *p) {
         pid_t parent = getpid();
         int r;
 
-        r = write_settings(p);
+        r = write_secrets(p);
         if (r < 0)
                 return log_error_errno(r, "Failed to write the settings for provider '%s': %m", p->name);
         r = make_environment(p, &environment, &listen_pid);

@@ -44,12 +44,13 @@ bool provider_is_installed(const char *name, const char *module_directory, const
 /**
  * provider_process_new() - make the socket; nothing is started before provider_process_start()
  * @name:     canonical; copied
- * @settings: borrowed; read at each start
+ * @settings: borrowed; read at each start, and put into the process's environment
+ * @secrets:  likewise, but in a file that it reads; wins
  *
  * Returns 0 or -errno (logged).
  */
-int provider_process_new(sd_event *event, const char *name, const ProviderSpec *spec, const Variables *settings, ProviderHandler handler,
-                         void *userdata, ProviderProcess **ret);
+int provider_process_new(sd_event *event, const char *name, const ProviderSpec *spec, const Variables *settings, const Variables *secrets,
+                         ProviderHandler handler, void *userdata, ProviderProcess **ret);
 /* provider_process_free() - no call may be left; a process that runs is told to end and not waited for */
 ProviderProcess* provider_process_free(ProviderProcess *p);
 DEFINE_CLEANUP(ProviderProcess*, provider_process_free);
