@@ -256,5 +256,48 @@ def odd_names_reach_the_server_as_they_are(rig):
     assert rig.api.requests[-1]["path"].endswith("/peerpods/a%2Fb%3F")
 
 
+# ---- HTTP/2 ----
+
+@test
+def requests_share_a_connection_with_http_2(rig):
+    front, config = rig.front()
+    t = rig.tool(config=config)
+    t.call("GET", PEERPODS)
+    for n in [t.begin("GET", PEERPODS) for _ in range(100)]:
+        assert t.get(what="reply", id=n)["status"] == 200
+    assert front.ask("connections") == ["1", "0", "101"]
+    assert t.call("POST", PEERPODS, body={"metadata": {"name": "a"}})["status"] == 201
+    assert front.ask("connections") == ["2", "0", "102"], "what must not be done twice is not sent into a connection that may be dead"
+
+
+@test
+def a_server_that_says_goaway_is_left_and_met_again(rig):
+    front, config = rig.front()
+    t = rig.tool(config=config)
+    t.do("watch", watch=0, path=PEERPODS, pause_usec=1000, pause_max_usec=20000)
+    t.get(what="synced")
+    rig.watching()
+    for i in range(3):
+        front.ask("goaway")
+        assert t.call("GET", PEERPODS)["status"] == 200
+        rig.peerpod(f"p{i}")
+        t.get(what="ADDED", name=f"p{i}")
+    assert front.ask("connections")[0] == "3", "the last one is left when the next request comes"
+
+
+@test
+def a_connection_that_went_silent_is_replaced_for_all(rig):
+    front, config = rig.front()
+    t = rig.tool(config=config)
+    t.do("watch", watch=0, path=PEERPODS, pause_usec=1000, pause_max_usec=20000, idle_usec=1500000)
+    t.get(what="synced")
+    rig.watching()
+    front.ask("freeze")
+    rig.peerpod("a")
+    assert t.call("GET", PEERPODS, timeout_usec=8000000)["status"] == 200
+    t.get(what="ADDED", name="a")
+    assert t.drain()[1]["lists"] == 1
+
+
 if __name__ == "__main__":
     sys.exit(main())

@@ -89,6 +89,25 @@ class Tool:
         return log
 
 
+class Front:
+    """HTTP/2 before the API server: kube-h2/main.go"""
+
+    def __init__(self, rig):
+        path = lambda name: os.path.join(rig.directory.name, name)
+        self.process = subprocess.Popen([os.environ["KUBE_H2"], path("server.crt"), path("server.key"), path("ca.crt"), rig.api.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url = self.process.stdout.readline().strip()
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().split()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(SECONDS)
+        self.process.stdout.close()
+
+
 class Rig:
     def __init__(self):
         self.directory = tempfile.TemporaryDirectory()
@@ -99,11 +118,16 @@ class Rig:
         self.api = KubeApi(self.directory.name, [os.path.join(DEFINITIONS, "peerpods.yaml")])
         self.peerpods = self.api.store.resources["confidentialcontainers.org/v1alpha1", "peerpods"]
         self.token = self.api.user("t")
-        self.tools = []
+        self.tools, self.fronts = [], []
 
     def tool(self, *options, config=None, env=None):
         self.tools.append(Tool(self.api.kubeconfig("t") if config is None else config, "pause=1000", "qps=4294967295", *options, env=env))
         return self.tools[-1]
+
+    def front(self):
+        """a way to the server by HTTP/2, and a kubeconfig for it"""
+        self.fronts.append(Front(self))
+        return self.fronts[-1], kubeconfig(self, {"tokenFile": "t.token"}, cluster={"server": self.fronts[-1].url})
 
     def peerpod(self, name, **spec):
         return self.api.store.create(self.peerpods, "default", {"metadata": {"name": name, "finalizers": spec.pop("finalizers", [])}, "spec": {"cloudProvider": "x", **spec}})
@@ -123,6 +147,11 @@ class Rig:
             for user, token in self.api.users.values():
                 assert token not in log, "a token is in the log"
             assert "ERROR: AddressSanitizer" not in log and "runtime error" not in log, log
+        self.close()
+
+    def close(self):
+        for f in self.fronts:
+            f.close()
         self.api.close()
         self.directory.cleanup()
 
@@ -167,6 +196,6 @@ def main():
             print(f"not ok {f.__name__}\n{traceback.format_exc()}", flush=True)
             for t in rig.tools:
                 t.process.kill()
-            rig.api.close()
+            rig.close()
     print(f"{failed} failed")
     return 1 if failed else 0
