@@ -61,7 +61,6 @@ struct KubeWatch {
 
 static void begin_list(KubeWatch *w);
 static void begin_watch(KubeWatch *w);
-static void trouble(KubeWatch *w, const KubeReply *reply, bool relist);
 
 /* ---- what the user is told ---- */
 
@@ -394,15 +393,17 @@ static int take_event(KubeWatch *w, const char *line, size_t size) {
         w->any_event = true;
         w->n_barren = 0;
         well(w);
-        /* Before the user is told: what he is told once is not asked for again. */
-        r = keep_version(w, meta.resource_version);
-        if (r < 0)
-                return r;
+        /* The version only afterwards: what could not be told is asked for again, and what is told already is known by its own version. */
         if (streq(type, "DELETED"))
-                return take_deletion(w, &meta, o);
-        if (streq(type, "ADDED") || streq(type, "MODIFIED"))
-                return take_object(w, &meta, o);
-        return 1;       /* a kind of event of a later version */
+                r = take_deletion(w, &meta, o);
+        else if (streq(type, "ADDED") || streq(type, "MODIFIED"))
+                r = take_object(w, &meta, o);
+        else
+                return 1;       /* a kind of event of a later version */
+        if (r <= 0)
+                return r;
+        r = keep_version(w, meta.resource_version);
+        return r < 0 ? r : 1;
 }
 
 static void end_stream(KubeWatch *w, KubeReply *reply) {
