@@ -7,7 +7,6 @@ require (
 	github.com/go-openapi/strfmt v0.25.0
 	github.com/vmware/govmomi v0.52.0
 	gopkg.in/inf.v0 v0.9.1
-	helm.sh/helm/v3 v3.19.4
 	k8s.io/apimachinery v0.34.3
 )
 
