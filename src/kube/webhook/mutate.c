@@ -34,6 +34,7 @@ typedef struct Pod {
         const WebhookSettings *settings;        /* borrowed, as the pod's parts are */
         json_object *annotations, *spec, *containers, *init_containers;         /* NULL: there are none */
         json_object *old;                       /* what an earlier call has kept, or NULL */
+        json_object *names;                     /* of containers that have been read, as a set */
         json_object *record;                    /* what is kept now: { "containers": {…}, "pod": {…}, "set": {…} } */
         PodSum sum;
         PodSize requests, limits;               /* of spec.resources */
@@ -43,6 +44,7 @@ typedef struct Pod {
 
 static void pod_done(Pod *p) {
         json_object_putp(&p->old);
+        json_object_putp(&p->names);
         json_object_putp(&p->record);
         p->dropped = strv_free(p->dropped);
         mutation_done(&p->result);
@@ -199,6 +201,12 @@ static int read_container(Pod *p, json_object *container, PodSize *ret, char **r
         r = json_get_string(container, "name", &name, reterr);
         if (r == 0)
                 return error_text(reterr, -EBADMSG, "it has no name");
+        if (r < 0)
+                return r;
+        /* What is kept goes by name, so that two of one name, which the API server refuses later, would grow with each call. */
+        if (json_object_object_get_ex(p->names, name, NULL))
+                return error_text(reterr, -EINVAL, "another container has its name, too");
+        r = json_set_bool(p->names, name, true);
         if (r < 0)
                 return r;
         r = asked_read(p->settings, container, &asked, reterr);
@@ -471,7 +479,8 @@ int mutate_pod(const WebhookSettings *settings, json_object *pod, Mutation *ret,
                 return r;
         }
         p.record = json_object_new_object();
-        if (!p.record)
+        p.names = json_object_new_object();
+        if (!p.record || !p.names)
                 return -ENOMEM;
 
         r = read_old(&p, reterr);
