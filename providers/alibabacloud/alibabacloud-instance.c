@@ -277,11 +277,6 @@ static int wait_until_ready(Alibaba *a, const PeerpodCall *call, const PeerpodIn
         }
 }
 
-static void add_address(PeerpodInstance *ret, const char *address) {
-        if (!isempty(address) && ret->n_addresses < PEERPOD_ADDRESSES_MAX)
-                (void) snprintf(ret->addresses[ret->n_addresses++], PEERPOD_ADDRESS_SIZE, "%.*s", PEERPOD_ADDRESS_SIZE - 1, address);
-}
-
 static int complete(Alibaba *a, const PeerpodCall *call, const PeerpodInstanceSpec *spec, const char *id, PeerpodInstance *ret,
                     PeerpodError *error) {
         char elastic[INET6_ADDRSTRLEN] = "";
@@ -298,14 +293,14 @@ static int complete(Alibaba *a, const PeerpodCall *call, const PeerpodInstanceSp
                 (void) snprintf(ret->type, sizeof(ret->type), "%s", i->type);
                 ret->n_addresses = 0;
                 if (a->public_address)
-                        add_address(ret, i->public_address);
+                        peerpod_instance_add_address(ret, i->public_address);
                 else
-                        add_address(ret, i->private_address);
+                        peerpod_instance_add_address(ret, i->private_address);
                 if (spec->flags & PEERPOD_INSTANCE_MULTI_NIC)
-                        add_address(ret, i->second_address);
+                        peerpod_instance_add_address(ret, i->second_address);
                 if (a->public_address)
-                        add_address(ret, i->private_address);
-                add_address(ret, elastic);
+                        peerpod_instance_add_address(ret, i->private_address);
+                peerpod_instance_add_address(ret, elastic);
         }
         ecs_instances_free(i, i ? 1 : 0);
         return r;

@@ -234,20 +234,15 @@ static int wait_running(Aws *a, const PeerpodCall *call, const char *id, size_t 
         }
 }
 
-static void add_address(PeerpodInstance *ret, const char *address) {
-        if (!isempty(address) && ret->n_addresses < PEERPOD_ADDRESSES_MAX)
-                (void) snprintf(ret->addresses[ret->n_addresses++], PEERPOD_ADDRESS_SIZE, "%s", address);
-}
-
 static void fill_instance(const Ec2Instance *i, bool public, PeerpodInstance *ret) {
         (void) snprintf(ret->id, sizeof(ret->id), "%s", i->id);
         (void) snprintf(ret->type, sizeof(ret->type), "%s", i->type);
         ret->n_addresses = 0;
         for (size_t k = 0; k < i->n_nics; k++)
-                add_address(ret, public && !isempty(i->nics[k].public_address) ? i->nics[k].public_address : i->nics[k].address);
+                peerpod_instance_add_address(ret, public && !isempty(i->nics[k].public_address) ? i->nics[k].public_address : i->nics[k].address);
         for (size_t k = 0; k < i->n_nics && public; k++)
                 if (!isempty(i->nics[k].public_address))
-                        add_address(ret, i->nics[k].address);
+                        peerpod_instance_add_address(ret, i->nics[k].address);
 }
 
 static int complete(Aws *a, const PeerpodCall *call, const AwsPlan *p, Ec2Instance *i, PeerpodError *error) {

@@ -7,13 +7,14 @@
 
 #include "azure-id.h"
 #include "basic/parse.h"
+#include "retry-after.h"
 
 #define DETAIL_MAX 700
 #define PAGES_MAX 1000
 #define PAUSE_MIN_USEC (50 * USEC_PER_MSEC)     /* where the service says "Retry-After: 0" */
 #define PAUSE_FIRST_USEC USEC_PER_SEC
 #define PAUSE_MAX_USEC (10 * USEC_PER_SEC)
-#define RETRY_AFTER_MAX_SEC 600
+#define RETRY_AFTER_MAX_USEC (600 * USEC_PER_SEC)
 
 /* The request with what proves who we are: a 401 must refuse the very token that this request carried, not a newer one. */
 typedef struct Authorized {
@@ -49,40 +50,8 @@ int azure_authorize(void *userdata, const PeerpodCall *call, HttpRequest *reques
         return r < 0 ? peerpod_error_set(error, PEERPOD_E_INTERNAL, "The access token is no header's value.") : 0;
 }
 
-json_object* azure_object(json_object *o, const char *path) {
-        while (o && *path) {
-                size_t n = strcspn(path, ".");
-                char key[64];
-
-                if (n >= sizeof(key) || !json_object_is_type(o, json_type_object))
-                        return NULL;
-                memcpy(key, path, n);
-                key[n] = '\0';
-                if (!json_object_object_get_ex(o, key, &o))
-                        return NULL;
-                path += n + (path[n] == '.');
-        }
-        return o;
-}
-
-const char* azure_string(json_object *o, const char *path) {
-        json_object *v = azure_object(o, path);
-        const char *s;
-
-        if (!v || !json_object_is_type(v, json_type_string))
-                return "";
-        s = json_object_get_string(v);
-        return strlen(s) == (size_t) json_object_get_string_len(v) ? s : "";
-}
-
-json_object* azure_array(json_object *o, const char *path) {
-        json_object *v = azure_object(o, path);
-
-        return v && json_object_is_type(v, json_type_array) ? v : NULL;
-}
-
 bool azure_state_is(json_object *resource, const char *key, const char *state) {
-        return strcasecmp(azure_string(azure_object(resource, "properties"), key), state) == 0;
+        return strcasecmp(json_path_string(json_path(resource, "properties"), key, ""), state) == 0;
 }
 
 static json_object* parse_body(const char *body, size_t size) {
@@ -92,7 +61,7 @@ static json_object* parse_body(const char *body, size_t size) {
 }
 
 static const char* error_code(json_object *body) {
-        return azure_string(body, "error.code");
+        return json_path_string(body, "error.code", "");
 }
 
 /* Codes of conflicts that pass by themselves, with nothing done. */
@@ -165,12 +134,12 @@ static PeerpodErrorKind kind_of_code(const char *code, PeerpodErrorKind otherwis
 
 /* "message", and what the first detail adds: the outer one often says no more than that there is a conflict. */
 static void print_detail(json_object *error, char *to, size_t size) {
-        const char *message = azure_string(error, "message"), *inner = "";
-        json_object *details = azure_array(error, "details");
+        const char *message = json_path_string(error, "message", ""), *inner = "";
+        json_object *details = json_path_array(error, "details");
         char *plain;
 
         if (details && json_object_array_length(details) > 0)
-                inner = azure_string(json_object_array_get_idx(details, 0), "message");
+                inner = json_path_string(json_object_array_get_idx(details, 0), "message", "");
         (void) snprintf(to, size, "%.400s%s%.300s", message, *inner ? ": " : "", inner);
         plain = text_make_plain(to, size - 1);
         (void) snprintf(to, size, "%s", strempty(plain));
@@ -190,7 +159,7 @@ static int fail_by_reply(const char *what, const HttpReply *reply, PeerpodError 
         if (!plain_id || !plain_code)
                 return oom(error);
         if (*code)
-                print_detail(azure_object(body, "error"), detail, sizeof(detail));
+                print_detail(json_path(body, "error"), detail, sizeof(detail));
         if (*plain_id && *code) {
                 size_t n = strlen(detail);
 
@@ -212,11 +181,11 @@ static int fail_by_reply(const char *what, const HttpReply *reply, PeerpodError 
 
 static uint64_t retry_after(const HttpReply *reply) {
         _cleanup_(freep) char *value = NULL;
-        uint64_t seconds;
+        uint64_t usec;
 
-        if (http_reply_header(reply, "Retry-After", &value) <= 0 || parse_u64(value, &seconds) < 0)
+        if (http_reply_header(reply, "Retry-After", &value) <= 0 || retry_after_parse(value, now_usec(CLOCK_REALTIME), &usec) < 0)
                 return UINT64_MAX;
-        return MIN(seconds, (uint64_t) RETRY_AFTER_MAX_SEC) * USEC_PER_SEC;
+        return MIN(usec, RETRY_AFTER_MAX_USEC);
 }
 
 /* The token goes to where such a URL points, so it must be the same service. */
@@ -316,7 +285,7 @@ int azure_list(Azure *a, const PeerpodCall *call, const char *what, const char *
                 r = azure_get(a, call, what, next ?: url, &page, error);
                 if (r < 0)
                         return r;
-                items = azure_array(page, "value");
+                items = json_path_array(page, "value");
                 if (!items)
                         return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "%s: The reply is no list.", what);
                 for (size_t i = 0; i < json_object_array_length(items); i++) {
@@ -325,7 +294,7 @@ int azure_list(Azure *a, const PeerpodCall *call, const char *what, const char *
                                 return r;
                 }
 
-                link = azure_string(page, "nextLink");
+                link = json_path_string(page, "nextLink", "");
                 if (!*link)
                         return 0;
                 if (!arm_url_is_below(link, azure_text(a, OPTION_ENDPOINT)))
@@ -350,9 +319,9 @@ static int pause_before_look(const PeerpodCall *call, uint64_t asked, uint64_t *
 }
 
 static int fail_by_operation(const char *what, const char *status, json_object *body, PeerpodError *error) {
-        json_object *e = azure_object(body, "error");
+        json_object *e = json_path(body, "error");
         char detail[DETAIL_MAX] = "";
-        _cleanup_(freep) char *code = text_make_plain(azure_string(e, "code"), 64);
+        _cleanup_(freep) char *code = text_make_plain(json_path_string(e, "code", ""), 64);
         _cleanup_(freep) char *plain_status = text_make_plain(status, 32);
 
         if (!code || !plain_status)
@@ -365,7 +334,7 @@ static int fail_by_operation(const char *what, const char *status, json_object *
 /* 1: over, 0: goes on. The status style of Azure-AsyncOperation, or the HTTP status of Location (Azure/azure-resource-manager-rpc:
  * v1.0/async-api-reference.md). */
 static int operation_is_over(const char *what, bool by_status, const AzureReply *look, PeerpodError *error) {
-        const char *status = azure_string(look->body, "status");
+        const char *status = json_path_string(look->body, "status", "");
 
         if (!by_status)
                 return look->status != 202;

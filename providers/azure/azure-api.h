@@ -67,8 +67,3 @@ char* azure_url_of(const Azure *a, const char *id, const char *version);
 
 /* azure_state_is() - compare properties.@key, without regard to case */
 bool azure_state_is(json_object *resource, const char *key, const char *state);
-
-/* Members by path "a.b.c"; "" or NULL when missing or of another type. Borrowed. */
-const char* azure_string(json_object *o, const char *path);
-json_object* azure_array(json_object *o, const char *path);
-json_object* azure_object(json_object *o, const char *path);

@@ -96,7 +96,7 @@ static int fill_form(const Azure *a, Form *f, PeerpodError *error) {
 
 /* A number, or a string of digits, as the metadata service has it. */
 static bool get_seconds(json_object *o, const char *key, uint64_t *ret) {
-        const char *s = azure_string(o, key);
+        const char *s = json_path_string(o, key, "");
 
         if (*s)
                 return parse_u64(s, ret) == 0;
@@ -104,7 +104,7 @@ static bool get_seconds(json_object *o, const char *key, uint64_t *ret) {
 }
 
 static int fail_by_reply(const char *what, const HttpReply *reply, json_object *body, PeerpodError *error) {
-        const char *code = azure_string(body, "error"), *line = azure_string(body, "error_description");
+        const char *code = json_path_string(body, "error", ""), *line = json_path_string(body, "error_description", "");
         _cleanup_(freep) char *plain_code = text_make_plain(code, 64), *first = strndup(line, strcspn(line, "\r\n"));
         int r;
 
@@ -127,7 +127,7 @@ static int take_token(const char *what, const HttpReply *reply, Token *ret, Peer
         (void) json_parse(reply->body, reply->size, &body, NULL);
         if (reply->status != 200)
                 return fail_by_reply(what, reply, body, error);
-        token = azure_string(body, "access_token");
+        token = json_path_string(body, "access_token", "");
         if (!*token || !get_seconds(body, "expires_in", &seconds))
                 return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "%s: The reply holds no token.", what);
 

@@ -37,7 +37,7 @@ static int resolve(const Azure *a, const char *volume, char **ret, PeerpodError 
 }
 
 static int check_zone(json_object *disk, const char *volume, AzureDisks *d, PeerpodError *error) {
-        json_object *zones = azure_array(disk, "zones"), *first;
+        json_object *zones = json_path_array(disk, "zones"), *first;
         const char *zone;
 
         if (!zones || json_object_array_length(zones) == 0)
@@ -66,16 +66,16 @@ static int check(Azure *a, const PeerpodCall *call, const char *volume, const ch
         if (r < 0)
                 return r;
 
-        (void) json_get_u64(azure_object(disk, "properties"), "maxShares", UINT32_MAX, &shares, NULL);
-        state = azure_string(disk, "properties.diskState");
+        (void) json_get_u64(json_path(disk, "properties"), "maxShares", UINT32_MAX, &shares, NULL);
+        state = json_path_string(disk, "properties.diskState", "");
         if ((strcasecmp(state, "Attached") == 0 || strcasecmp(state, "Reserved") == 0) && shares < 2) {
                 ArmId by = {};
 
-                (void) arm_id_parse(azure_string(disk, "managedBy"), &by);
+                (void) arm_id_parse(json_path_string(disk, "managedBy", ""), &by);
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Disk '%.256s' is attached to VM '%s'.", volume,
                                          *by.name ? by.name : "?");
         }
-        location = azure_string(disk, "location");
+        location = json_path_string(disk, "location", "");
         if (!arm_location_equal(location, azure_text(a, OPTION_REGION))) {
                 _cleanup_(freep) char *plain = text_make_plain(location, 64);
 

@@ -84,7 +84,7 @@ static int check_filter(Azure *a, const PeerpodCall *call, PeerpodError *error) 
         r = azure_get(a, call, "Looking at the subnet", url, &subnet, error);
         if (r < 0)
                 return r;
-        if (!*azure_string(subnet, "properties.networkSecurityGroup.id"))
+        if (!*json_path_string(subnet, "properties.networkSecurityGroup.id", ""))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "USE_PUBLIC_IP=true needs a network security group that lets the "
                                          "worker in: set AZURE_NSG_ID, or give the subnet one.");
         (void) pthread_mutex_lock(&a->mutex);
@@ -245,12 +245,12 @@ typedef struct Finding {
 } Finding;
 
 static int report(void *userdata, json_object *vm, PeerpodError *error) {
-        json_object *tags = azure_object(vm, "tags");
-        const char *sandbox = azure_string(tags, OWNER_TAG_SANDBOX), *name = azure_string(vm, "name"), *id = azure_string(vm, "id");
+        json_object *tags = json_path(vm, "tags");
+        const char *sandbox = json_path_string(tags, OWNER_TAG_SANDBOX, ""), *name = json_path_string(vm, "name", ""), *id = json_path_string(vm, "id", "");
         const Finding *f = userdata;
         int r;
 
-        if (!streq(azure_string(tags, OWNER_TAG_NODE), f->node) || !sandbox_id_is_valid(sandbox) || !*name || !arm_path_is_plain(id))
+        if (!streq(json_path_string(tags, OWNER_TAG_NODE, ""), f->node) || !sandbox_id_is_valid(sandbox) || !*name || !arm_path_is_plain(id))
                 return 0;
         r = f->found(f->userdata, &(PeerpodFoundInstance) {
                 .size = sizeof(PeerpodFoundInstance),

@@ -35,19 +35,19 @@ static int keep_id(const Azure *a, char ***list, const char *id, const char *typ
 }
 
 static int keep_addresses(const Azure *a, json_object *nic, Sides *s) {
-        json_object *configs = azure_array(nic, "properties.ipConfigurations");
+        json_object *configs = json_path_array(nic, "properties.ipConfigurations");
         int r = 0;
 
         for (size_t i = 0; r == 0 && configs && i < json_object_array_length(configs); i++)
-                r = keep_id(a, &s->addresses, azure_string(json_object_array_get_idx(configs, i), "properties.publicIPAddress.id"), ADDRESS_TYPE);
+                r = keep_id(a, &s->addresses, json_path_string(json_object_array_get_idx(configs, i), "properties.publicIPAddress.id", ""), ADDRESS_TYPE);
         return r;
 }
 
 static int sides_of_vm(Azure *a, const PeerpodCall *call, json_object *vm, Sides *s, PeerpodError *error) {
-        json_object *list = azure_array(vm, "properties.networkProfile.networkInterfaces");
+        json_object *list = json_path_array(vm, "properties.networkProfile.networkInterfaces");
 
         for (size_t i = 0; list && i < json_object_array_length(list); i++)
-                if (keep_id(a, &s->nics, azure_string(json_object_array_get_idx(list, i), "id"), NIC_TYPE) < 0)
+                if (keep_id(a, &s->nics, json_path_string(json_object_array_get_idx(list, i), "id", ""), NIC_TYPE) < 0)
                         return oom(error);
         for (char **id = s->nics; id && *id; id++) {
                 _cleanup_(freep) char *url = azure_url_of(a, *id, API_NETWORK);
@@ -81,7 +81,7 @@ static bool is_side_of(const char *side, const char *name) {
 
 /* Attached to a VM of another name it is not ours, whatever its own name is. */
 static bool is_in_use_elsewhere(json_object *nic, const char *name) {
-        const char *vm = azure_string(nic, "properties.virtualMachine.id");
+        const char *vm = json_path_string(nic, "properties.virtualMachine.id", "");
         ArmId id;
 
         return *vm && (arm_id_parse(vm, &id) < 0 || strcasecmp(id.name, name) != 0);
@@ -90,9 +90,9 @@ static bool is_in_use_elsewhere(json_object *nic, const char *name) {
 static int take_nic(void *userdata, json_object *nic, PeerpodError *error) {
         const ByName *b = userdata;
 
-        if (!is_side_of(azure_string(nic, "name"), b->name) || is_in_use_elsewhere(nic, b->name))
+        if (!is_side_of(json_path_string(nic, "name", ""), b->name) || is_in_use_elsewhere(nic, b->name))
                 return 0;
-        if (keep_id(b->azure, &b->sides->nics, azure_string(nic, "id"), NIC_TYPE) < 0 || keep_addresses(b->azure, nic, b->sides) < 0)
+        if (keep_id(b->azure, &b->sides->nics, json_path_string(nic, "id", ""), NIC_TYPE) < 0 || keep_addresses(b->azure, nic, b->sides) < 0)
                 return oom(error);
         return 0;
 }
@@ -100,9 +100,9 @@ static int take_nic(void *userdata, json_object *nic, PeerpodError *error) {
 static int take_public(void *userdata, json_object *address, PeerpodError *error) {
         const ByName *b = userdata;
 
-        if (!is_side_of(azure_string(address, "name"), b->name))
+        if (!is_side_of(json_path_string(address, "name", ""), b->name))
                 return 0;
-        return keep_id(b->azure, &b->sides->addresses, azure_string(address, "id"), ADDRESS_TYPE) < 0 ? oom(error) : 0;
+        return keep_id(b->azure, &b->sides->addresses, json_path_string(address, "id", ""), ADDRESS_TYPE) < 0 ? oom(error) : 0;
 }
 
 static int sides_by_name(Azure *a, const PeerpodCall *call, const char *name, Sides *s, PeerpodError *error) {
@@ -154,7 +154,7 @@ static int delete_side(Azure *a, const PeerpodCall *call, const char *what, cons
                 r = azure_get(a, call, what, url, &o, error);
                 if (r < 0)
                         return r == -ENOENT ? 0 : r;
-                if (arm_id_parse(azure_string(o, "managedBy"), &by) == 0 && strcasecmp(by.name, vm_name) != 0)
+                if (arm_id_parse(json_path_string(o, "managedBy", ""), &by) == 0 && strcasecmp(by.name, vm_name) != 0)
                         return 0;       /* a disk that serves another VM by now */
                 if (!azure_state_is(o, "provisioningState", "Deleting") && now_usec(CLOCK_MONOTONIC) >= from_usec) {
                         r = azure_ask(a, call, &(AzureAsk) { .what = what, .method = "DELETE", .url = url }, &reply, error);

@@ -73,11 +73,11 @@ static int take_capability(const char *name, const char *value, InstanceType *t,
 }
 
 static int take_capabilities(json_object *item, InstanceType *t, AzureSku *s) {
-        json_object *list = azure_array(item, "capabilities");
+        json_object *list = json_path_array(item, "capabilities");
 
         for (size_t i = 0; list && i < json_object_array_length(list); i++) {
                 json_object *c = json_object_array_get_idx(list, i);
-                int r = take_capability(azure_string(c, "name"), azure_string(c, "value"), t, s);
+                int r = take_capability(json_path_string(c, "name", ""), json_path_string(c, "value", ""), t, s);
 
                 if (r < 0)
                         return r;
@@ -101,7 +101,7 @@ static bool zone_is_restricted(json_object *restrictions, const char *zone) {
         for (size_t i = 0; restrictions && i < json_object_array_length(restrictions); i++) {
                 json_object *r = json_object_array_get_idx(restrictions, i);
 
-                if (strcasecmp(azure_string(r, "type"), "Zone") == 0 && array_has(azure_array(r, "restrictionInfo.zones"), zone, false))
+                if (strcasecmp(json_path_string(r, "type", ""), "Zone") == 0 && array_has(json_path_array(r, "restrictionInfo.zones"), zone, false))
                         return true;
         }
         return false;
@@ -111,22 +111,22 @@ static bool region_is_restricted(json_object *restrictions, const char *region) 
         for (size_t i = 0; restrictions && i < json_object_array_length(restrictions); i++) {
                 json_object *r = json_object_array_get_idx(restrictions, i);
 
-                if (strcasecmp(azure_string(r, "type"), "Location") == 0 &&
-                    (array_has(azure_array(r, "values"), region, true) || array_has(azure_array(r, "restrictionInfo.locations"), region, true)))
+                if (strcasecmp(json_path_string(r, "type", ""), "Location") == 0 &&
+                    (array_has(json_path_array(r, "values"), region, true) || array_has(json_path_array(r, "restrictionInfo.locations"), region, true)))
                         return true;
         }
         return false;
 }
 
 static int take_zones(json_object *item, const char *region, json_object *restrictions, AzureSku *s) {
-        json_object *infos = azure_array(item, "locationInfo");
+        json_object *infos = json_path_array(item, "locationInfo");
         char zones[ZONES_MAX * 8] = "";
         size_t at = 0;
 
         for (size_t i = 0; infos && i < json_object_array_length(infos); i++) {
-                json_object *info = json_object_array_get_idx(infos, i), *list = azure_array(info, "zones");
+                json_object *info = json_object_array_get_idx(infos, i), *list = json_path_array(info, "zones");
 
-                if (!arm_location_equal(azure_string(info, "location"), region))
+                if (!arm_location_equal(json_path_string(info, "location", ""), region))
                         continue;
                 for (size_t k = 0; list && k < json_object_array_length(list); k++) {
                         json_object *v = json_object_array_get_idx(list, k);
@@ -143,13 +143,13 @@ static int take_zones(json_object *item, const char *region, json_object *restri
 }
 
 int azure_sku_parse(json_object *item, const char *region, InstanceType *ret_type, AzureSku *ret_sku) {
-        json_object *restrictions = azure_array(item, "restrictions");
-        const char *name = azure_string(item, "name"), *family = azure_string(item, "family");
+        json_object *restrictions = json_path_array(item, "restrictions");
+        const char *name = json_path_string(item, "name", ""), *family = json_path_string(item, "family", "");
         InstanceType t = {};
         AzureSku s = {};
         int r;
 
-        if (strcasecmp(azure_string(item, "resourceType"), "virtualMachines") != 0 || !array_has(azure_array(item, "locations"), region, true))
+        if (strcasecmp(json_path_string(item, "resourceType", ""), "virtualMachines") != 0 || !array_has(json_path_array(item, "locations"), region, true))
                 return 0;
         if (!*name || !text_is_plain(name, 63))
                 return -EBADMSG;

@@ -8,7 +8,7 @@
 
 #include "basic/io.h"
 #include "basic/parse.h"
-#include "cloud-sign.h"
+#include "userdata/encode.h"
 
 #define KEY_FILE_MAX 16384
 #define ED25519_SIZE 32

@@ -69,7 +69,7 @@ static uint32_t allowed_by(json_object *item, const char *const *table, size_t n
         uint32_t bits = 0;
 
         for (size_t i = 0; i < n; i++)
-                if (list_matches(azure_array(item, "actions"), table[i]) && !list_matches(azure_array(item, "notActions"), table[i]))
+                if (list_matches(json_path_array(item, "actions"), table[i]) && !list_matches(json_path_array(item, "notActions"), table[i]))
                         bits |= BIT(i);
         return bits;
 }
@@ -125,7 +125,7 @@ static int verify_network(Azure *a, const PeerpodCall *call, PeerpodError *error
                 r = verify_resource(a, call, "Looking at the second subnet", azure_text(a, OPTION_SECOND_SUBNET), API_NETWORK, NULL, error);
         if (r == 0 && *azure_text(a, OPTION_NSG))
                 r = verify_resource(a, call, "Looking at the network security group", azure_text(a, OPTION_NSG), API_NETWORK, NULL, error);
-        if (r == 0 && a->public_ip && !*azure_text(a, OPTION_NSG) && !*azure_string(subnet, "properties.networkSecurityGroup.id"))
+        if (r == 0 && a->public_ip && !*azure_text(a, OPTION_NSG) && !*json_path_string(subnet, "properties.networkSecurityGroup.id", ""))
                 r = peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "USE_PUBLIC_IP=true needs a network security group that lets the "
                                       "worker in: set AZURE_NSG_ID, or give the subnet one.");
         return r;

@@ -19,19 +19,19 @@ int azure_vm_get(Azure *a, const PeerpodCall *call, const char *name, json_objec
 }
 
 bool azure_vm_is_owned_by(json_object *vm, const char *sandbox_id, const char *node) {
-        json_object *tags = azure_object(vm, "tags");
+        json_object *tags = json_path(vm, "tags");
 
-        return streq(azure_string(tags, OWNER_TAG_SANDBOX), sandbox_id) && (!node || streq(azure_string(tags, OWNER_TAG_NODE), node));
+        return streq(json_path_string(tags, OWNER_TAG_SANDBOX, ""), sandbox_id) && (!node || streq(json_path_string(tags, OWNER_TAG_NODE, ""), node));
 }
 
 /* Why provisioning failed, where the VM itself tells. */
 static int fail_provisioning(json_object *vm, PeerpodError *error) {
-        json_object *statuses = azure_array(vm, "properties.instanceView.statuses");
+        json_object *statuses = json_path_array(vm, "properties.instanceView.statuses");
         const char *message = "";
         _cleanup_(freep) char *plain = NULL;
 
         if (statuses && json_object_array_length(statuses) > 0)
-                message = azure_string(json_object_array_get_idx(statuses, 0), "message");
+                message = json_path_string(json_object_array_get_idx(statuses, 0), "message", "");
         plain = text_make_plain(message, 512);
         return peerpod_error_set(error, PEERPOD_E_INTERNAL, "The VM's provisioning has failed%s%s", isempty(plain) ? "." : ": ", strempty(plain));
 }
@@ -83,17 +83,17 @@ static bool take_address(const char *s, char to[static PEERPOD_ADDRESS_SIZE]) {
 }
 
 static void nics_of(json_object *vm, Nics *ret) {
-        json_object *list = azure_array(vm, "properties.networkProfile.networkInterfaces");
+        json_object *list = json_path_array(vm, "properties.networkProfile.networkInterfaces");
 
         *ret = (Nics) {};
         for (size_t i = 0; list && i < json_object_array_length(list) && ret->n < ELEMENTSOF(ret->ids); i++) {
                 json_object *nic = json_object_array_get_idx(list, i);
-                const char *id = azure_string(nic, "id");
+                const char *id = json_path_string(nic, "id", "");
                 bool primary = false;
 
                 if (!arm_path_is_plain(id))
                         continue;
-                (void) json_get_bool(azure_object(nic, "properties"), "primary", &primary, NULL);
+                (void) json_get_bool(json_path(nic, "properties"), "primary", &primary, NULL);
                 if (primary && ret->n > 0) {
                         ret->ids[ret->n++] = ret->ids[0];
                         ret->ids[0] = id;
@@ -109,7 +109,7 @@ static int read_public(Azure *a, const PeerpodCall *call, const char *id, Nic *n
 
         if (r < 0 && r != -ENOENT)
                 return r;
-        nic->waits_for_public = r < 0 || !take_address(azure_string(o, "properties.ipAddress"), nic->public_address);
+        nic->waits_for_public = r < 0 || !take_address(json_path_string(o, "properties.ipAddress", ""), nic->public_address);
         return 0;
 }
 
@@ -123,13 +123,13 @@ static int read_nic(Azure *a, const PeerpodCall *call, const char *id, Nic *ret,
         r = azure_get(a, call, "Looking at the network interface", url, &o, error);
         if (r < 0)
                 return r == -ENOENT ? 0 : r;
-        configs = azure_array(o, "properties.ipConfigurations");
+        configs = json_path_array(o, "properties.ipConfigurations");
         for (size_t i = 0; configs && i < json_object_array_length(configs); i++) {
                 json_object *c = json_object_array_get_idx(configs, i);
-                const char *public_id = azure_string(c, "properties.publicIPAddress.id");
+                const char *public_id = json_path_string(c, "properties.publicIPAddress.id", "");
 
                 if (!*ret->private_address)
-                        (void) take_address(azure_string(c, "properties.privateIPAddress"), ret->private_address);
+                        (void) take_address(json_path_string(c, "properties.privateIPAddress", ""), ret->private_address);
                 if (arm_path_is_plain(public_id) && !*ret->public_address) {
                         r = read_public(a, call, public_id, ret, error);
                         if (r < 0)
@@ -137,11 +137,6 @@ static int read_nic(Azure *a, const PeerpodCall *call, const char *id, Nic *ret,
                 }
         }
         return 0;
-}
-
-static void push(PeerpodInstance *instance, const char *address) {
-        if (*address && instance->n_addresses < PEERPOD_ADDRESSES_MAX)
-                strcpy(instance->addresses[instance->n_addresses++], address);
 }
 
 /* One of each interface first (peerpod-provider.h), then the rest. Returns false while there is something to wait for. */
@@ -152,16 +147,16 @@ static bool order_addresses(const Azure *a, const Nic *nics, size_t n, PeerpodIn
 
                 if (!*nics[i].private_address || nics[i].waits_for_public || (public_first && !*nics[i].public_address))
                         return false;
-                push(ret, public_first ? nics[i].public_address : nics[i].private_address);
+                peerpod_instance_add_address(ret, public_first ? nics[i].public_address : nics[i].private_address);
         }
         if (n > 0 && a->public_ip)
-                push(ret, nics[0].private_address);
+                peerpod_instance_add_address(ret, nics[0].private_address);
         return n > 0;
 }
 
 int azure_vm_fill(Azure *a, const PeerpodCall *call, json_object *vm, PeerpodInstance *ret, PeerpodError *error) {
         _cleanup_(json_object_putp) json_object *newer = NULL;
-        const char *name = azure_string(vm, "name"), *id = azure_string(vm, "id");
+        const char *name = json_path_string(vm, "name", ""), *id = json_path_string(vm, "id", "");
         Nic nics[PEERPOD_ADDRESSES_MAX];
         uint64_t pause = 0;
         Nics list;
@@ -170,7 +165,7 @@ int azure_vm_fill(Azure *a, const PeerpodCall *call, json_object *vm, PeerpodIns
         if (!arm_path_is_plain(id) || strlen(id) >= sizeof(ret->id) || !text_is_plain(name, 64))
                 return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "Looking at the VM: The reply holds no id.");
         (void) snprintf(ret->id, sizeof(ret->id), "%s", id);
-        (void) snprintf(ret->type, sizeof(ret->type), "%.63s", azure_string(vm, "properties.hardwareProfile.vmSize"));
+        (void) snprintf(ret->type, sizeof(ret->type), "%.63s", json_path_string(vm, "properties.hardwareProfile.vmSize", ""));
         for (;;) {
                 nics_of(newer ?: vm, &list);
                 for (size_t i = 0; i < list.n; i++) {

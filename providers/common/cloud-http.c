@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <strings.h>
@@ -180,7 +181,8 @@ static void* work(void *userdata) {
                 (void) pthread_mutex_lock(&h->mutex);
                 take_results(h);
                 (void) pthread_mutex_unlock(&h->mutex);
-                (void) curl_multi_poll(h->multi, NULL, 0, 1000, NULL);
+                /* Woken for all that matters; libcurl's own times are kept whatever is said here. */
+                (void) curl_multi_poll(h->multi, NULL, 0, INT_MAX, NULL);
         }
 }
 

@@ -17,3 +17,6 @@ void owner_digest(const char *s, char ret[static OWNER_DIGEST_SIZE]);
  * token of idempotency */
 #define OWNER_TOKEN_SIZE 37
 void owner_token(const char *name, const char *sandbox_id, char ret[static OWNER_TOKEN_SIZE]);
+
+/* random_token() - a random UUID, for a call that is not to be taken for another one */
+void random_token(char ret[static OWNER_TOKEN_SIZE]);

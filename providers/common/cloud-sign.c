@@ -6,8 +6,8 @@
 #include <gnutls/gnutls.h>
 
 #include "basic/util.h"
+#include "userdata/encode.h"
 
-#define SHA256_SIZE 32
 #define SIGNED_HEADERS_MAX 32
 
 /* A text that grows; an error stays. */
@@ -38,7 +38,7 @@ static int text_close(Text *t) {
 }
 
 /* These fail only for a wrong algorithm or in an error state that ends the process anyway. */
-static void sha256(const void *data, size_t size, uint8_t ret[static SHA256_SIZE]) {
+void sha256(const void *data, size_t size, uint8_t ret[static SHA256_SIZE]) {
         int r = gnutls_hash_fast(GNUTLS_DIG_SHA256, data, size, ret);
 
         assert(r == 0);
@@ -66,38 +66,6 @@ void sha256_hex(const void *data, size_t size, char ret[static SHA256_HEX_SIZE])
 
         sha256(data, size, digest);
         to_hex(digest, ret);
-}
-
-static int encode(const void *data, size_t size, const char *alphabet, bool pad, char **ret) {
-        const uint8_t *in = data;
-        char *out, *p;
-
-        if (size > SIZE_MAX / 2)
-                return -ENOMEM;
-        p = out = malloc((size + 2) / 3 * 4 + 1);
-        if (!out)
-                return -ENOMEM;
-        for (size_t i = 0; i < size; i += 3) {
-                size_t n = MIN(size - i, (size_t) 3);
-                uint32_t v = (uint32_t) in[i] << 16 | (n > 1 ? (uint32_t) in[i + 1] << 8 : 0) | (n > 2 ? in[i + 2] : 0);
-
-                for (size_t k = 0; k < 4; k++)
-                        if (k <= n)
-                                *p++ = alphabet[v >> (18 - 6 * k) & 63];
-                        else if (pad)
-                                *p++ = '=';
-        }
-        *p = '\0';
-        *ret = out;
-        return 0;
-}
-
-int base64_encode(const void *data, size_t size, char **ret) {
-        return encode(data, size, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", true, ret);
-}
-
-int base64url_encode(const void *data, size_t size, char **ret) {
-        return encode(data, size, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", false, ret);
 }
 
 static int compare_headers(const void *a, const void *b) {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Signatures and encodings that clouds ask for. Thread-safe; secrets are erased before functions return. */
+/* Signatures that clouds ask for. Thread-safe; secrets are erased before functions return. */
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
-#define SHA256_HEX_SIZE 65
+#define SHA256_SIZE 32
+#define SHA256_HEX_SIZE (2 * SHA256_SIZE + 1)
 
 /* All return 0 or -ENOMEM, and what else is said. Strings are newly allocated. */
 
+void sha256(const void *data, size_t size, uint8_t ret[static SHA256_SIZE]);
 void sha256_hex(const void *data, size_t size, char ret[static SHA256_HEX_SIZE]);
-int base64_encode(const void *data, size_t size, char **ret);           /* RFC 4648 section 4, padded; back: userdata/decode.h */
-int base64url_encode(const void *data, size_t size, char **ret);        /* section 5, without padding */
 
 typedef struct SignHeader {
         const char *name;       /* lower case */

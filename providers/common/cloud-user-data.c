@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cloud-user-data.h"
 
-#include <zlib.h>
-
 #include "basic/util.h"
 #include "cloud-config.h"
-#include "cloud-sign.h"
 #include "userdata/cloud-config.h"
+#include "userdata/encode.h"
 
 typedef struct Biggest {
         char path[128];
@@ -41,32 +39,7 @@ static int refuse(const PeerpodInstanceSpec *spec, size_t size, size_t limit, bo
                                  size, encoded ? " encoded" : "", limit, b.size > 0 ? b.path : "(none)", b.size);
 }
 
-static int compress_gzip(const void *data, size_t size, void **ret, size_t *ret_size) {
-        z_stream z = { .next_in = (Bytef*) data, .avail_in = (uInt) size };
-        uLong bound;
-        Bytef *out;
-        int r;
-
-        /* 15 + 16: the largest window, and gzip's frame */
-        if (deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, 15 + 16, 9, Z_DEFAULT_STRATEGY) != Z_OK)
-                return -ENOMEM;
-        bound = deflateBound(&z, (uLong) size);
-        out = malloc(bound);
-        if (!out) {
-                (void) deflateEnd(&z);
-                return -ENOMEM;
-        }
-        z.next_out = out;
-        z.avail_out = (uInt) bound;
-        r = deflate(&z, Z_FINISH);
-        (void) deflateEnd(&z);
-        assert(r == Z_STREAM_END);
-        *ret = out;
-        *ret_size = bound - z.avail_out;
-        return 0;
-}
-
-int user_data_encode(const PeerpodInstanceSpec *spec, UserDataEncoding encoding, size_t limit, int limit_encoded, char **ret, size_t *ret_size,
+int user_data_encode(const PeerpodInstanceSpec *spec, UserDataEncoding encoding, size_t limit, bool limit_encoded, char **ret, size_t *ret_size,
                      PeerpodError *error) {
         char *text = NULL;
         int r = 0;
@@ -93,10 +66,10 @@ int user_data_encode(const PeerpodInstanceSpec *spec, UserDataEncoding encoding,
                 break;
 
         case USER_DATA_GZIP_BASE64: {
-                void *packed = NULL;
+                uint8_t *packed = NULL;
                 size_t packed_size;
 
-                r = compress_gzip(spec->user_data, spec->user_data_size, &packed, &packed_size);
+                r = gzip_encode(spec->user_data, spec->user_data_size, &packed, &packed_size);
                 if (r < 0)
                         break;
                 r = base64_encode(packed, packed_size, &text);

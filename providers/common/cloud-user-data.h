@@ -2,6 +2,7 @@
 /* User data as clouds want it, measured before any call. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,5 +23,5 @@ typedef enum UserDataEncoding {
  * Returns 0, or a negative errno with *error set: PEERPOD_E_EXHAUSTED says size, limit, and the name and size of the biggest file in it
  * (never any content).
  */
-int user_data_encode(const PeerpodInstanceSpec *spec, UserDataEncoding encoding, size_t limit, int limit_encoded, char **ret, size_t *ret_size,
+int user_data_encode(const PeerpodInstanceSpec *spec, UserDataEncoding encoding, size_t limit, bool limit_encoded, char **ret, size_t *ret_size,
                      PeerpodError *error);

@@ -167,3 +167,23 @@ int docker_request(Docker *d, const PeerpodCall *call, const DockerRequest *requ
                 (void) pthread_mutex_unlock(&d->mutex);
         }
 }
+
+int docker_get(Docker *d, const PeerpodCall *call, const char *what, char *path, HttpReply *ret, PeerpodError *error) {
+        const DockerRequest request = { .method = "GET", .path = path, .what = what, .again = DOCKER_ASK };
+        _cleanup_(freep) char *taken = path;
+        _cleanup_(http_reply_done) HttpReply reply = {};
+        int r;
+
+        if (!path)
+                return oom(error);
+        r = docker_request(d, call, &request, &reply, NULL, error);
+        if (r < 0)
+                return r;
+        if (reply.status == 404)
+                return 0;
+        if (reply.status != 200)
+                return docker_fail(error, what, &reply, PEERPOD_E_NONE);
+        *ret = reply;
+        reply = (HttpReply) {};
+        return 1;
+}

@@ -32,6 +32,14 @@ typedef struct DockerRequest {
  */
 int docker_request(Docker *d, const PeerpodCall *call, const DockerRequest *request, HttpReply *ret, bool *ret_sent, PeerpodError *error);
 
+/**
+ * docker_get() - a GET of something that may not be there
+ * @path: taken and freed; NULL stands for "no memory", as docker_path() returns it
+ *
+ * Returns 1 with *ret set, 0 if the engine says 404, or a negative errno with *error set.
+ */
+int docker_get(Docker *d, const PeerpodCall *call, const char *what, char *path, HttpReply *ret, PeerpodError *error);
+
 /* docker_engine() - what the engine is; asked for once */
 int docker_engine(Docker *d, const PeerpodCall *call, DockerEngine *ret, PeerpodError *error);
 

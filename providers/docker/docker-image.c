@@ -39,20 +39,9 @@ bool docker_image_allowed(const Docker *d, const char *image) {
 
 /* 1, 0 if it is not there */
 static int image_is_there(Docker *d, const PeerpodCall *call, const char *image, PeerpodError *error) {
-        DockerRequest request = { .method = "GET", .what = "look for the image", .again = DOCKER_ASK };
         _cleanup_(http_reply_done) HttpReply reply = {};
-        _cleanup_(freep) char *path = docker_path("/images/%s/json", image);
-        int r;
 
-        if (!path)
-                return oom(error);
-        request.path = path;
-        r = docker_request(d, call, &request, &reply, NULL, error);
-        if (r < 0)
-                return r;
-        if (reply.status == 404)
-                return 0;
-        return reply.status == 200 ? 1 : docker_fail(error, request.what, &reply, PEERPOD_E_NONE);
+        return docker_get(d, call, "look for the image", docker_path("/images/%s/json", image), &reply, error);
 }
 
 static int on_progress(void *userdata, const void *data, size_t size) {

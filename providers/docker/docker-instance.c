@@ -24,26 +24,18 @@ static int pause_and_double(const PeerpodCall *call, uint64_t *pause, PeerpodErr
 
 /* The container of that name or id: 1, 0 if there is none */
 static int look_at(Docker *d, const PeerpodCall *call, const char *name, DockerContainer *ret, PeerpodError *error) {
-        DockerRequest request = { .method = "GET", .what = "look at container", .again = DOCKER_ASK };
-        _cleanup_(freep) char *escaped = url_escape(name), *path = NULL;
+        static const char what[] = "look at container";
+        _cleanup_(freep) char *escaped = url_escape(name);
         _cleanup_(http_reply_done) HttpReply reply = {};
         int r;
 
-        path = escaped ? docker_path("/containers/%s/json", escaped) : NULL;
-        if (!path)
-                return oom(error);
-        request.path = path;
-        r = docker_request(d, call, &request, &reply, NULL, error);
-        if (r < 0)
+        r = docker_get(d, call, what, escaped ? docker_path("/containers/%s/json", escaped) : NULL, &reply, error);
+        if (r <= 0)
                 return r;
-        if (reply.status == 404)
-                return 0;
-        if (reply.status != 200)
-                return docker_fail(error, request.what, &reply, PEERPOD_E_NONE);
         r = docker_parse_container(reply.body, reply.size, d->network, ret);
         if (r < 0) {
                 docker_container_done(ret);
-                return docker_bad_reply(error, request.what, r);
+                return docker_bad_reply(error, what, r);
         }
         return 1;
 }
@@ -86,10 +78,10 @@ static int erase(Docker *d, const PeerpodCall *call, const char *id, PeerpodErro
 
 /* The volumes of a container that is gone: of an engine that was cut off between making the one and the other */
 static int erase_volumes(Docker *d, const PeerpodCall *call, const char *name, const char *sandbox_id, PeerpodError *error) {
-        DockerRequest request = { .method = "GET", .what = "look for volumes", .again = DOCKER_ASK };
+        static const char what[] = "look for volumes";
         _cleanup_(http_reply_done) HttpReply reply = {};
         _cleanup_(docker_list_done) DockerList list = {};
-        _cleanup_(freep) char *path = NULL;
+        char *path = NULL;
         Form form = {};
         int r;
 
@@ -97,17 +89,12 @@ static int erase_volumes(Docker *d, const PeerpodCall *call, const char *name, c
         if (form_text(&form))
                 path = docker_path("/volumes?%s", form_text(&form));
         form_done(&form);
-        if (!path)
-                return oom(error);
-        request.path = path;
-        r = docker_request(d, call, &request, &reply, NULL, error);
+        r = docker_get(d, call, what, path, &reply, error);
         if (r < 0)
                 return r;
-        if (reply.status != 200)
-                return docker_fail(error, request.what, &reply, PEERPOD_E_NONE);
-        r = docker_parse_volumes(reply.body, reply.size, &list);
+        r = r > 0 ? docker_parse_volumes(reply.body, reply.size, &list) : -EBADMSG;
         if (r < 0)
-                return docker_bad_reply(error, request.what, r);
+                return docker_bad_reply(error, what, r);
 
         for (size_t i = 0; i < list.n_items; i++) {
                 DockerRequest removal = { .method = "DELETE", .what = "remove volume", .again = DOCKER_ASK };
@@ -127,26 +114,20 @@ static int erase_volumes(Docker *d, const PeerpodCall *call, const char *name, c
 }
 
 int docker_network_check(Docker *d, const PeerpodCall *call, PeerpodError *error) {
-        DockerRequest request = { .method = "GET", .what = "look at the network", .again = DOCKER_ASK };
-        _cleanup_(freep) char *escaped = url_escape(d->network), *path = NULL, *driver = NULL;
+        static const char what[] = "look at the network";
+        _cleanup_(freep) char *escaped = url_escape(d->network), *driver = NULL;
         _cleanup_(http_reply_done) HttpReply reply = {};
         int r;
 
-        path = escaped ? docker_path("/networks/%s", escaped) : NULL;
-        if (!path)
-                return oom(error);
-        request.path = path;
-        r = docker_request(d, call, &request, &reply, NULL, error);
+        r = docker_get(d, call, what, escaped ? docker_path("/networks/%s", escaped) : NULL, &reply, error);
         if (r < 0)
                 return r;
-        if (reply.status == 404)
+        if (r == 0)
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "The engine has no network '%.128s' (DOCKER_NETWORK_NAME).",
                                          d->network);
-        if (reply.status != 200)
-                return docker_fail(error, request.what, &reply, PEERPOD_E_NONE);
         r = docker_parse_network(reply.body, reply.size, &driver);
         if (r < 0)
-                return docker_bad_reply(error, request.what, r);
+                return docker_bad_reply(error, what, r);
         if (streq(driver, "host") || streq(driver, "null"))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION,
                                          "A pod VM gets no address of its own in network '%.128s' (DOCKER_NETWORK_NAME), whose driver is '%s'.",
@@ -492,29 +473,26 @@ int docker_remove(void *provider, const PeerpodCall *call, const PeerpodInstance
 }
 
 static int list(Docker *d, const PeerpodCall *call, const char *node, bool volumes, DockerList *ret, PeerpodError *error) {
-        DockerRequest request = { .method = "GET", .again = DOCKER_ASK };
+        const char *what = volumes ? "list volumes" : "list containers";
         _cleanup_(http_reply_done) HttpReply reply = {};
-        _cleanup_(freep) char *path = NULL;
+        char *path = NULL;
         Form form = {};
         int r;
 
-        request.what = volumes ? "list volumes" : "list containers";
         form_addf(&form, "filters", "{\"label\":[\"peerpod-node=%s\"]}", node);
         if (!volumes)
                 form_add(&form, "all", "1");
         if (form_text(&form))
                 path = docker_path("/%s?%s", volumes ? "volumes" : "containers/json", form_text(&form));
         form_done(&form);
-        if (!path)
-                return oom(error);
-        request.path = path;
-        r = docker_request(d, call, &request, &reply, NULL, error);
+        r = docker_get(d, call, what, path, &reply, error);
         if (r < 0)
                 return r;
-        if (reply.status != 200)
-                return docker_fail(error, request.what, &reply, PEERPOD_E_NONE);
-        r = volumes ? docker_parse_volumes(reply.body, reply.size, ret) : docker_parse_containers(reply.body, reply.size, ret);
-        return r < 0 ? docker_bad_reply(error, request.what, r) : 0;
+        if (r > 0)
+                r = volumes ? docker_parse_volumes(reply.body, reply.size, ret) : docker_parse_containers(reply.body, reply.size, ret);
+        else
+                r = -EBADMSG;           /* the listing itself is always there */
+        return r < 0 ? docker_bad_reply(error, what, r) : 0;
 }
 
 static int report(const DockerList *list, const char *node, bool volumes, const DockerList *before, PeerpodFound found, void *userdata,

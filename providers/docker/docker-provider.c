@@ -11,8 +11,8 @@
 #include "basic/parse.h"
 #include "basic/util.h"
 #include "cloud-config.h"
-#include "cloud-sign.h"
 #include "docker-api.h"
+#include "userdata/encode.h"
 
 enum {
         OPTION_HOST,

@@ -9,15 +9,9 @@
 
 #define TYPES_MAX 256
 
-static const char* text_of(json_object *o, const char *key) {
-        const char *s = NULL;
-
-        return json_get_string(o, key, &s, NULL) > 0 ? s : NULL;
-}
-
 /* "ARM64" → as uname -m has it; NULL: not known */
 static const char* architecture_of(json_object *o) {
-        const char *a = text_of(o, "architecture");
+        const char *a = json_path_string(o, "architecture", NULL);
 
         return !a ? NULL : streq(a, "X86_64") ? "x86_64" : streq(a, "ARM64") ? "aarch64" : NULL;
 }
@@ -42,7 +36,7 @@ static int read_type(json_object *o, const char *name, InstanceType *ret) {
                 json_object *first = json_object_array_get_idx(accelerators, 0);
 
                 (void) json_get_u64(first, "guestAcceleratorCount", UINT32_MAX, &gpus, NULL);
-                r = copy_text(text_of(first, "guestAcceleratorType"), &t.gpu_model);
+                r = copy_text(json_path_string(first, "guestAcceleratorType", NULL), &t.gpu_model);
         }
         if (r < 0) {
                 instance_type_done(&t);
@@ -153,11 +147,11 @@ int image_get(Gcp *g, const PeerpodCall *call, const char *name, GcpImage *ret, 
         if (r < 0)
                 return r;
 
-        status = text_of(reply.root, "status");
+        status = json_path_string(reply.root, "status", NULL);
         if (status && !streq(status, "READY"))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Image '%s' is not ready: it is %.32s.", resource, status);
-        size = text_of(reply.root, "diskSizeGb");
-        self = text_of(reply.root, "selfLink");
+        size = json_path_string(reply.root, "diskSizeGb", NULL);
+        self = json_path_string(reply.root, "selfLink", NULL);
         if (self && (self = strstr(self, "projects/")) && resource_is_plain(self)) {
                 /* A family's answer is the image that it stands for now. */
                 image.resource = strdup(self);
@@ -202,7 +196,7 @@ static int check_disk(Gcp *g, const PeerpodCall *call, const char *disk, const c
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "There is no disk '%s'.", resource);
         if (r < 0)
                 return r;
-        status = text_of(reply.root, "status");
+        status = json_path_string(reply.root, "status", NULL);
         if (status && !streq(status, "READY"))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Disk '%s' is not ready: it is %.32s.", resource, status);
         if (json_get_array(reply.root, "users", &users, NULL) > 0 && json_object_array_length(users) > 0) {

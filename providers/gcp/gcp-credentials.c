@@ -15,12 +15,6 @@
 #define SKEW_SEC 10                     /* our clock may be ahead of theirs */
 #define EARLY_USEC (300 * USEC_PER_SEC)
 
-static const char* text_of(json_object *o, const char *key) {
-        const char *s = NULL;
-
-        return json_get_string(o, key, &s, NULL) > 0 ? s : NULL;
-}
-
 static int refuse_answer(PeerpodError *error, const char *what) {
         return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "%s: the answer is no token.", what);
 }
@@ -33,8 +27,8 @@ static int read_token(const char *what, const HttpReply *reply, Token *ret, Peer
 
         if (json_parse(reply->body, reply->size, &o, NULL) < 0)
                 return refuse_answer(error, what);
-        token = text_of(o, "access_token") ?: text_of(o, "accessToken");
-        expires = text_of(o, "expireTime");
+        token = json_path_string(o, "access_token", NULL) ?: json_path_string(o, "accessToken", NULL);
+        expires = json_path_string(o, "expireTime", NULL);
         if (isempty(token) || strpbrk(token, "\r\n"))
                 return refuse_answer(error, what);
         if (expires ? token_parse_time(expires, &ret->expires_usec) < 0 : json_get_u64(o, "expires_in", 86400, &seconds, NULL) <= 0)
@@ -53,10 +47,10 @@ static int fail(const char *what, const HttpReply *reply, PeerpodError *error) {
 
         if (json_parse(reply->body, reply->size, &o, NULL) >= 0) {
                 if (json_get_object(o, "error", &e, NULL) > 0)
-                        message = text_of(e, "message");
+                        message = json_path_string(e, "message", NULL);
                 else {
-                        code = text_of(o, "error");
-                        message = text_of(o, "error_description");
+                        code = json_path_string(o, "error", NULL);
+                        message = json_path_string(o, "error_description", NULL);
                 }
         }
         r = http_error(error, what, reply, code, message);
@@ -94,17 +88,17 @@ static int ask_form(Gcp *g, const PeerpodCall *call, const char *what, const cha
 }
 
 static int fetch_by_key(Gcp *g, const PeerpodCall *call, Token *ret, PeerpodError *error) {
-        const char *uri = text_of(g->key, "token_uri") ?: "https://oauth2.googleapis.com/token";
+        const char *uri = json_path_string(g->key, "token_uri", NULL) ?: "https://oauth2.googleapis.com/token";
         _cleanup_(json_object_putp) json_object *claims = json_object_new_object();
         uint64_t now = now_usec(CLOCK_REALTIME) / USEC_PER_SEC - SKEW_SEC;
         _cleanup_(erase_free_stringp) char *jwt = NULL;
         _cleanup_(form_done) Form form = {};
         int r;
 
-        if (!claims || json_set_string(claims, "iss", text_of(g->key, "client_email")) < 0 || json_set_string(claims, "scope", SCOPE) < 0 ||
+        if (!claims || json_set_string(claims, "iss", json_path_string(g->key, "client_email", NULL)) < 0 || json_set_string(claims, "scope", SCOPE) < 0 ||
             json_set_string(claims, "aud", uri) < 0 || json_set_u64(claims, "iat", now) < 0 || json_set_u64(claims, "exp", now + 3600) < 0)
                 return oom(error);
-        r = jwt_rs256(text_of(g->key, "private_key"), text_of(g->key, "private_key_id"),
+        r = jwt_rs256(json_path_string(g->key, "private_key", NULL), json_path_string(g->key, "private_key_id", NULL),
                       json_object_to_json_string_ext(claims, JSON_C_TO_STRING_PLAIN|JSON_C_TO_STRING_NOSLASHESCAPE), &jwt);
         if (r == -ENOMEM)
                 return oom(error);
@@ -119,7 +113,7 @@ static int fetch_by_key(Gcp *g, const PeerpodCall *call, Token *ret, PeerpodErro
 static int read_subject(Gcp *g, const PeerpodCall *call, json_object *source, char **ret, PeerpodError *error) {
         json_object *format = NULL, *headers = NULL;
         _cleanup_(json_object_putp) json_object *o = NULL;
-        const char *file = text_of(source, "file"), *url = text_of(source, "url"), *field = NULL, *token;
+        const char *file = json_path_string(source, "file", NULL), *url = json_path_string(source, "url", NULL), *field = NULL, *token;
         char *text = NULL;
         size_t size;
         int r;
@@ -154,8 +148,8 @@ static int read_subject(Gcp *g, const PeerpodCall *call, json_object *source, ch
         } else
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "The external account's credential_source has neither 'file' nor 'url'.");
 
-        if (json_get_object(source, "format", &format, NULL) > 0 && streq_ptr(text_of(format, "type"), "json"))
-                field = text_of(format, "subject_token_field_name");
+        if (json_get_object(source, "format", &format, NULL) > 0 && streq_ptr(json_path_string(format, "type", NULL), "json"))
+                field = json_path_string(format, "subject_token_field_name", NULL);
         if (!field) {
                 text[strcspn(text, "\r\n")] = '\0';
                 *ret = text;
@@ -163,7 +157,7 @@ static int read_subject(Gcp *g, const PeerpodCall *call, json_object *source, ch
         }
         r = json_parse(text, size, &o, NULL);
         erase_free(text, size);
-        token = r < 0 ? NULL : text_of(o, field);
+        token = r < 0 ? NULL : json_path_string(o, field, NULL);
         if (!token)
                 return peerpod_error_set(error, PEERPOD_E_UNAUTHENTICATED, "The subject's token has no field '%s'.", field);
         *ret = strdup(token);
@@ -194,7 +188,7 @@ static int impersonate(Gcp *g, const PeerpodCall *call, const char *url, Token *
 }
 
 static int fetch_by_exchange(Gcp *g, const PeerpodCall *call, Token *ret, PeerpodError *error) {
-        const char *url = text_of(g->key, "token_url") ?: "https://sts.googleapis.com/v1/token", *account = text_of(g->key, "service_account_impersonation_url");
+        const char *url = json_path_string(g->key, "token_url", NULL) ?: "https://sts.googleapis.com/v1/token", *account = json_path_string(g->key, "service_account_impersonation_url", NULL);
         _cleanup_(erase_free_stringp) char *subject = NULL;
         _cleanup_(form_done) Form form = {};
         json_object *source = NULL;
@@ -205,11 +199,11 @@ static int fetch_by_exchange(Gcp *g, const PeerpodCall *call, Token *ret, Peerpo
         if (r < 0)
                 return r;
         form_add(&form, "grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        form_add(&form, "audience", text_of(g->key, "audience"));
+        form_add(&form, "audience", json_path_string(g->key, "audience", NULL));
         form_add(&form, "scope", SCOPE);
         form_add(&form, "requested_token_type", "urn:ietf:params:oauth:token-type:access_token");
         form_add(&form, "subject_token", subject);
-        form_add(&form, "subject_token_type", text_of(g->key, "subject_token_type"));
+        form_add(&form, "subject_token_type", json_path_string(g->key, "subject_token_type", NULL));
         r = ask_form(g, call, "Token of the external account", url, &form, ret, error);
         return r < 0 || !account ? r : impersonate(g, call, account, ret, error);
 }
@@ -241,7 +235,7 @@ static int fetch_from_metadata(Gcp *g, const PeerpodCall *call, Token *ret, Peer
 static int fetch(void *userdata, const PeerpodCall *call, Token *ret, PeerpodError *error) {
         Gcp *g = userdata;
         int r = !g->key ? fetch_from_metadata(g, call, ret, error) :
-                streq_ptr(text_of(g->key, "type"), "service_account") ? fetch_by_key(g, call, ret, error) : fetch_by_exchange(g, call, ret, error);
+                streq_ptr(json_path_string(g->key, "type", NULL), "service_account") ? fetch_by_key(g, call, ret, error) : fetch_by_exchange(g, call, ret, error);
 
         if (r < 0)
                 token_done(ret);
@@ -264,14 +258,14 @@ int credentials_authorize(void *userdata, const PeerpodCall *call, HttpRequest *
 
 static int check_key(json_object *key, const char *origin, PeerpodError *error) {
         static const char *const account[] = { "client_email", "private_key", NULL }, *const external[] = { "audience", "subject_token_type", NULL };
-        const char *type = text_of(key, "type");
+        const char *type = json_path_string(key, "type", NULL);
         json_object *source;
         bool is_external = streq_ptr(type, "external_account");
 
         if (!is_external && !streq_ptr(type, "service_account"))
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "%s: type '%.64s' is neither 'service_account' nor 'external_account'.", origin, strempty(type));
         for (const char *const *k = is_external ? external : account; *k; k++)
-                if (isempty(text_of(key, *k)))
+                if (isempty(json_path_string(key, *k, NULL)))
                         return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "%s has no '%s'.", origin, *k);
         if (is_external && json_get_object(key, "credential_source", &source, NULL) <= 0)
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "%s has no 'credential_source'.", origin);

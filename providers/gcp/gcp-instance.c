@@ -3,7 +3,6 @@
  * are for the search. The boot disk goes with the instance, so there is nothing else to be found. */
 #include "gcp.h"
 
-#include <sys/random.h>
 #include <syslog.h>
 
 #include "cloud-owner.h"
@@ -16,12 +15,6 @@
 #define LOOKS_AFTER_UNKNOWN 4           /* an insert whose answer was lost may become visible a little later */
 #define PAGE_SIZE 500
 #define PAGES_MAX 1000
-
-static const char* text_of(json_object *o, const char *key) {
-        const char *s = NULL;
-
-        return json_get_string(o, key, &s, NULL) > 0 ? s : NULL;
-}
 
 /* ---- asking ---- */
 
@@ -40,7 +33,7 @@ static int get_instance(Gcp *g, const PeerpodCall *call, const char *name, GcpRe
 
 /* "peerpod sandbox=S node=N" → S and N; false: not made by us */
 static bool read_owner(json_object *instance, char sandbox_id[static 65], char node[static 254]) {
-        const char *description = text_of(instance, "description");
+        const char *description = json_path_string(instance, "description", NULL);
 
         sandbox_id[0] = node[0] = '\0';
         return description && sscanf(description, "peerpod sandbox=%64[A-Za-z0-9._-] node=%253[A-Za-z0-9._-]", sandbox_id, node) == 2;
@@ -50,20 +43,6 @@ static bool is_of(json_object *instance, const char *sandbox_id, const char *nod
         char s[65], n[254];
 
         return read_owner(instance, s, n) && streq(s, sandbox_id) && (!node || streq(n, node));
-}
-
-static void new_request_id(char ret[static OWNER_TOKEN_SIZE]) {
-        uint8_t d[16];
-
-        /* 16 bytes come at once, or not at all on a kernel without the call. */
-        if (getrandom(d, sizeof(d), 0) != sizeof(d)) {
-                write_be32(d, (uint32_t) now_usec(CLOCK_MONOTONIC));
-                memset(d + 4, 0, sizeof(d) - 4);
-        }
-        d[6] = (d[6] & 0x0f) | 0x40;
-        d[8] = (d[8] & 0x3f) | 0x80;
-        (void) snprintf(ret, OWNER_TOKEN_SIZE, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", d[0], d[1], d[2], d[3], d[4], d[5],
-                        d[6], d[7], d[8], d[9], d[10], d[11], d[12], d[13], d[14], d[15]);
 }
 
 /* ---- removal ---- */
@@ -88,7 +67,7 @@ static int delete_instance(Gcp *g, const PeerpodCall *call, const char *name, Pe
         _cleanup_(freep) char *url = NULL;
         int r;
 
-        new_request_id(request_id);
+        random_token(request_id);
         url = gcp_url(g, "zones/%s/instances/%s?requestId=%s", g->zone, name, request_id);
         r = gcp_query(g, call, &q, url, &reply, error);
         if (r < 0 && reply.status == 404)
@@ -175,7 +154,7 @@ static int insert(Gcp *g, const PeerpodCall *call, const PeerpodInstanceSpec *sp
         _cleanup_(freep) char *url = NULL;
         int r;
 
-        new_request_id(request_id);
+        random_token(request_id);
         url = gcp_url(g, "zones/%s/instances?requestId=%s", g->zone, request_id);
         *unknown = true;
         r = gcp_query(g, call, &q, url, &reply, error);
@@ -195,15 +174,10 @@ static const char* address_of(json_object *nic, bool public) {
         json_object *list = NULL;
 
         if (!public)
-                return text_of(nic, "networkIP");
+                return json_path_string(nic, "networkIP", NULL);
         if (json_get_array(nic, "accessConfigs", &list, NULL) <= 0 || json_object_array_length(list) == 0)
                 return NULL;
-        return text_of(json_object_array_get_idx(list, 0), "natIP");
-}
-
-static void add_address(PeerpodInstance *ret, const char *address) {
-        if (!isempty(address) && strlen(address) < PEERPOD_ADDRESS_SIZE && ret->n_addresses < PEERPOD_ADDRESSES_MAX)
-                (void) snprintf(ret->addresses[ret->n_addresses++], PEERPOD_ADDRESS_SIZE, "%s", address);
+        return json_path_string(json_object_array_get_idx(list, 0), "natIP", NULL);
 }
 
 /* Whether each interface has its address: then they are in *ret, one of each interface first. */
@@ -220,10 +194,10 @@ static bool read_addresses(const Gcp *g, json_object *instance, size_t n_wanted,
 
                 if (isempty(address))
                         return false;
-                add_address(ret, address);
+                peerpod_instance_add_address(ret, address);
         }
         for (size_t i = 0; i < n && g->public_ip; i++)
-                add_address(ret, address_of(json_object_array_get_idx(nics, i), false));
+                peerpod_instance_add_address(ret, address_of(json_object_array_get_idx(nics, i), false));
         return n >= n_wanted && ret->n_addresses >= n_wanted;
 }
 
@@ -251,12 +225,12 @@ static int wait_running(Gcp *g, const PeerpodCall *call, const PeerpodInstanceSp
                 if (r > 0) {
                         if (!is_of(reply.root, spec->sandbox_id, spec->node))
                                 return peerpod_error_set(error, PEERPOD_E_ALREADY_EXISTS, "An instance named '%s' exists and belongs to somebody else.", spec->name);
-                        status = text_of(reply.root, "status");
+                        status = json_path_string(reply.root, "status", NULL);
                         if (is_over(status))
                                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Instance '%s' has ended before it ran (%.32s): %.256s", spec->name,
-                                                         status, strempty(text_of(reply.root, "statusMessage")));
+                                                         status, strempty(json_path_string(reply.root, "statusMessage", NULL)));
                         if (streq_ptr(status, "RUNNING") && read_addresses(g, reply.root, n_wanted, ret)) {
-                                type = strempty(text_of(reply.root, "machineType"));
+                                type = strempty(json_path_string(reply.root, "machineType", NULL));
                                 slash = strrchr(type, '/');
                                 (void) snprintf(ret->id, sizeof(ret->id), "%s", spec->name);
                                 (void) snprintf(ret->type, sizeof(ret->type), "%.63s", slash ? slash + 1 : type);
@@ -279,7 +253,7 @@ static int find_earlier(Gcp *g, const PeerpodCall *call, const PeerpodInstanceSp
                 return r;
         if (!is_of(reply.root, spec->sandbox_id, spec->node))
                 return peerpod_error_set(error, PEERPOD_E_ALREADY_EXISTS, "An instance named '%s' exists and belongs to somebody else.", spec->name);
-        if (is_over(text_of(reply.root, "status"))) {
+        if (is_over(json_path_string(reply.root, "status", NULL))) {
                 r = delete_instance(g, call, spec->name, error);
                 return r < 0 ? r : 0;
         }
@@ -327,7 +301,7 @@ int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstan
 }
 
 static int report(json_object *instance, const char *node, PeerpodFound found, void *userdata, PeerpodError *error) {
-        const char *name = text_of(instance, "name");
+        const char *name = json_path_string(instance, "name", NULL);
         char sandbox_id[65], its_node[254];
 
         if (!name || !read_owner(instance, sandbox_id, its_node) || !streq(its_node, node))
@@ -364,7 +338,7 @@ static int find_page(Gcp *g, const PeerpodCall *call, const char *node, char **t
         if (json_get_array(reply.root, "items", &items, NULL) > 0)
                 for (size_t i = 0; i < json_object_array_length(items) && r >= 0; i++)
                         r = report(json_object_array_get_idx(items, i), node, found, userdata, error);
-        next = text_of(reply.root, "nextPageToken");
+        next = json_path_string(reply.root, "nextPageToken", NULL);
         if (r >= 0 && !isempty(next)) {
                 *token = strdup(next);
                 if (!*token)

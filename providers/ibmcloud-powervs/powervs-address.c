@@ -32,9 +32,9 @@ static int find_server(PowerVs *p, const PeerpodCall *call, char **ret, PeerpodE
                 for (size_t i = 0; i < json_object_array_length(servers); i++) {
                         json_object *s = json_object_array_get_idx(servers, i);
 
-                        if (!json_object_is_type(s, json_type_object) || !streq(ibm_path(s, "network/id"), p->network) || !ibm_id_is_valid(ibm_path(s, "id")))
+                        if (!json_object_is_type(s, json_type_object) || !streq(json_path_string(s, "network.id", ""), p->network) || !ibm_id_is_valid(json_path_string(s, "id", "")))
                                 continue;
-                        *ret = strdup(ibm_path(s, "id"));
+                        *ret = strdup(json_path_string(s, "id", ""));
                         return *ret ? 0 : oom(error);
                 }
         return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Network '%s' has no DHCP server, and gave the instance no fixed address.", p->network);
@@ -92,8 +92,8 @@ static int from_lease(PowerVs *p, const PeerpodCall *call, const char *mac, Peer
         for (size_t i = 0; i < json_object_array_length(leases); i++) {
                 json_object *l = json_object_array_get_idx(leases, i);
 
-                if (json_object_is_type(l, json_type_object) && strcasecmp(ibm_path(l, "instanceMacAddress"), mac) == 0 &&
-                    ibm_address(ibm_path(l, "instanceIP"), ret->addresses[0])) {
+                if (json_object_is_type(l, json_type_object) && strcasecmp(json_path_string(l, "instanceMacAddress", ""), mac) == 0 &&
+                    ibm_address(json_path_string(l, "instanceIP", ""), ret->addresses[0])) {
                         ret->n_addresses = 1;
                         return 1;
                 }
@@ -113,11 +113,11 @@ int powervs_addresses(PowerVs *p, const PeerpodCall *call, json_object *instance
 
                 if (!json_object_is_type(n, json_type_object))
                         continue;
-                if (streq(ibm_path(n, "type"), "fixed")) {
-                        if (ibm_address(ibm_path(n, p->public_ip ? "externalIP" : "ipAddress"), ret->addresses[ret->n_addresses]))
+                if (streq(json_path_string(n, "type", ""), "fixed")) {
+                        if (ibm_address(json_path_string(n, p->public_ip ? "externalIP" : "ipAddress", ""), ret->addresses[ret->n_addresses]))
                                 ret->n_addresses++;
-                } else if (streq(ibm_path(n, "networkID"), p->network))
-                        mac = ibm_path(n, "macAddress");
+                } else if (streq(json_path_string(n, "networkID", ""), p->network))
+                        mac = json_path_string(n, "macAddress", "");
         }
         if (ret->n_addresses > 0)
                 return 1;

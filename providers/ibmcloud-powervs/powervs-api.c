@@ -68,9 +68,9 @@ static int note(PowerVsIds *l, json_object *server) {
 
         if (!json_object_is_type(server, json_type_object))
                 return -EBADMSG;
-        if (l->name && strcasecmp(ibm_path(server, "serverName"), l->name) != 0)
+        if (l->name && strcasecmp(json_path_string(server, "serverName", ""), l->name) != 0)
                 return 0;
-        id = ibm_path(server, "pvmInstanceID");
+        id = json_path_string(server, "pvmInstanceID", "");
         if (!ibm_id_is_valid(id))
                 return -EBADMSG;
         if (grow_array(&l->ids, l->n, SERVERS_MAX, sizeof(char*)) < 0)

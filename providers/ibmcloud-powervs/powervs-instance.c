@@ -61,7 +61,7 @@ static int adopt_one(Creation *c, const PeerpodCall *call, const char *id, Peerp
                 c->unresolved = false;
                 return peerpod_error_set(error, PEERPOD_E_ALREADY_EXISTS, "Instance '%s' exists and is another owner's.", c->spec->name);
         }
-        if (streq(ibm_path(reply.body, "status"), "ERROR")) {
+        if (streq(json_path_string(reply.body, "status", ""), "ERROR")) {
                 r = powervs_remove_id(c->powervs, call, id, error);
                 return r < 0 ? r : 0;
         }
@@ -138,7 +138,7 @@ static int read_created(Creation *c, const IbmReply *reply, PeerpodError *error)
 
         if (reply->body && json_get_array(reply->body, "items", &items, NULL) > 0 && json_object_array_length(items) > 0)
                 first = json_object_array_get_idx(items, 0);
-        return take_id(c, json_object_is_type(first, json_type_object) ? ibm_path(first, "pvmInstanceID") : "", error);
+        return take_id(c, json_object_is_type(first, json_type_object) ? json_path_string(first, "pvmInstanceID", "") : "", error);
 }
 
 static int post(Creation *c, const PeerpodCall *call, bool *ret_ambiguous, PeerpodError *error) {
@@ -188,9 +188,9 @@ static int make(Creation *c, const PeerpodCall *call, PeerpodError *error) {
 /* ---- waiting ---- */
 
 static int failed(json_object *instance, PeerpodError *error) {
-        const char *details = ibm_path(instance, "fault/details");
+        const char *details = json_path_string(instance, "fault.details", "");
 
-        return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "The instance is in error state: %.300s", isempty(details) ? ibm_path(instance, "fault/message") : details);
+        return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "The instance is in error state: %.300s", isempty(details) ? json_path_string(instance, "fault.message", "") : details);
 }
 
 static int wait_ready(Creation *c, const PeerpodCall *call, PeerpodInstance *ret, PeerpodError *error) {
@@ -204,7 +204,7 @@ static int wait_ready(Creation *c, const PeerpodCall *call, PeerpodInstance *ret
                 r = powervs_get_instance(c->powervs, call, c->id, &reply, error);
                 if (r < 0 && !(reply.status == 404 && peerpod_now_usec() < appear))
                         return r;
-                status = r == 0 ? ibm_path(reply.body, "status") : "unknown";
+                status = r == 0 ? json_path_string(reply.body, "status", "") : "unknown";
                 if (r == 0)
                         appear = 0;
                 if (streq(status, "ERROR"))

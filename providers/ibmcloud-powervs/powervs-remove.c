@@ -66,7 +66,7 @@ int powervs_remove_id(PowerVs *p, const PeerpodCall *call, const char *id, Peerp
                         return 0;
                 if (r < 0)
                         return r;
-                if (!accepted && !streq(ibm_path(state.body, "status"), "BUILD") && reply.status != 409 && reply.status < 500 && reply.status != 429)
+                if (!accepted && !streq(json_path_string(state.body, "status", ""), "BUILD") && reply.status != 409 && reply.status < 500 && reply.status != 429)
                         return peerpod_error_set(error, refused.kind, "%s", refused.text);
                 r = powervs_pause(call, &pause, error);
                 if (r < 0 && !accepted)
@@ -92,7 +92,7 @@ static int check_owner(PowerVs *p, const PeerpodCall *call, const PeerpodInstanc
                 r = powervs_get_instance(p, call, id, &reply, error);
                 if (r < 0)
                         return is_gone(&reply) ? 0 : r;
-                if (strcasecmp(ibm_path(reply.body, "serverName"), key->name) != 0)
+                if (strcasecmp(json_path_string(reply.body, "serverName", ""), key->name) != 0)
                         return refuse(error, key, id);
                 if (powervs_is_owned(reply.body, key->sandbox_id))
                         return 1;

@@ -55,7 +55,10 @@ int powervs_decimal_parse(const char *s, size_t n, uint64_t *ret) {
         }
         if (i != n)
                 return -EINVAL;
-        *ret = whole * 100 + hundredths + more;
+        hundredths += whole * 100 + more;
+        if (hundredths > WHOLE_MAX * 100)
+                return -ERANGE;
+        *ret = hundredths;
         return 0;
 }
 

@@ -230,22 +230,6 @@ int ibm_error(PeerpodError *error, const char *what, const HttpReply *reply, cha
 
 /* ---- what answers say ---- */
 
-const char* ibm_path(json_object *o, const char *path) {
-        char key[64];
-        const char *s = "";
-
-        for (const char *p = path; o; p += strlen(key) + 1) {
-                size_t n = strcspn(p, "/");
-
-                (void) snprintf(key, sizeof(key), "%.*s", (int) MIN(n, sizeof(key) - 1), p);
-                if (p[n] == '\0')
-                        return json_get_string(o, key, &s, NULL) > 0 ? s : "";
-                if (json_get_object(o, key, &o, NULL) <= 0)
-                        return "";
-        }
-        return "";
-}
-
 bool ibm_address(const char *text, char ret[static PEERPOD_ADDRESS_SIZE]) {
         struct in6_addr six;
         struct in_addr four;

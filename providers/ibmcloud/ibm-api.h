@@ -59,4 +59,3 @@ json_object* ibm_owner_tags(const PeerpodInstanceSpec *spec);   /* NULL when mem
 
 /* ibm_address() - a usable address: no empty one, not 0.0.0.0; copied. Returns true if it is one. */
 bool ibm_address(const char *text, char ret[static PEERPOD_ADDRESS_SIZE]);
-const char* ibm_path(json_object *o, const char *path);         /* "a/b/c": a string, "" if there is none */

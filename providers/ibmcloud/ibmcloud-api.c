@@ -41,7 +41,7 @@ int vpc_delete(Vpc *v, const PeerpodCall *call, const char *what, char *url, Ibm
 
 /* Of the next page's address only the token is taken: the rest is ours to say. */
 static int next_start(json_object *body, char **ret) {
-        const char *href = ibm_path(body, "next/href"), *start = strstr(href, "?start=") ?: strstr(href, "&start=");
+        const char *href = json_path_string(body, "next.href", ""), *start = strstr(href, "?start=") ?: strstr(href, "&start=");
         size_t n;
 
         *ret = NULL;

@@ -45,9 +45,9 @@ int vpc_find_place(Vpc *v, const PeerpodCall *call, const VpcPlace **ret, Peerpo
                         return r;
         }
         place = new0(VpcPlace, 1);
-        if (!place || copy_or(v->zone, ibm_path(reply.body, "zone/name"), &place->zone) < 0 ||
-            copy_or(v->vpc, ibm_path(reply.body, "vpc/id"), &place->vpc) < 0 ||
-            copy_or(v->resource_group, ibm_path(reply.body, "resource_group/id"), &place->resource_group) < 0)
+        if (!place || copy_or(v->zone, json_path_string(reply.body, "zone.name", ""), &place->zone) < 0 ||
+            copy_or(v->vpc, json_path_string(reply.body, "vpc.id", ""), &place->vpc) < 0 ||
+            copy_or(v->resource_group, json_path_string(reply.body, "resource_group.id", ""), &place->resource_group) < 0)
                 return oom(error);
         if (isempty(place->zone) || isempty(place->vpc))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Subnet '%s' names no zone or no VPC: set IBMCLOUD_ZONE and IBMCLOUD_VPC_ID.",
@@ -75,7 +75,7 @@ static int find_in_zone(Vpc *v, const PeerpodCall *call, const char *list, const
                 r = vpc_get(v, call, what, vpc_url(v, "%s/%.*s", path, (int) n, item), &reply, error);
                 if (r < 0)
                         return r;
-                if (!streq(ibm_path(reply.body, "zone/name"), zone))
+                if (!streq(json_path_string(reply.body, "zone.name", ""), zone))
                         continue;
                 *ret = strndup(item, n);
                 return *ret ? 0 : oom(error);
@@ -134,8 +134,8 @@ static int ask_cluster_group(Vpc *v, const PeerpodCall *call, char **ret, Peerpo
                 for (size_t i = 0; i < json_object_array_length(items); i++) {
                         json_object *g = json_object_array_get_idx(items, i);
 
-                        if (json_object_is_type(g, json_type_object) && streq(ibm_path(g, "name"), name) && ibm_id_is_valid(ibm_path(g, "id"))) {
-                                *ret = strdup(ibm_path(g, "id"));
+                        if (json_object_is_type(g, json_type_object) && streq(json_path_string(g, "name", ""), name) && ibm_id_is_valid(json_path_string(g, "id", ""))) {
+                                *ret = strdup(json_path_string(g, "id", ""));
                                 return *ret ? 0 : oom(error);
                         }
                 }
@@ -216,13 +216,13 @@ typedef struct Types {
 static int add_type(void *userdata, json_object *profile) {
         Types *t = userdata;
         InstanceType *type;
-        const char *name = ibm_path(profile, "name"), *architecture = NULL;
+        const char *name = json_path_string(profile, "name", ""), *architecture = NULL;
 
         if (!list_contains(t->vpc->profiles, name) && !streq(name, t->vpc->default_profile))
                 return 0;
         if (grow_array(&t->types, t->n, TYPES_MAX, sizeof(InstanceType)) < 0)
                 return -ENOMEM;
-        (void) vpc_architecture(ibm_path(profile, "vcpu_architecture/value"), &architecture);
+        (void) vpc_architecture(json_path_string(profile, "vcpu_architecture.value", ""), &architecture);
         type = &t->types[t->n++];
         *type = (InstanceType) {
                 .name = strdup(name),
@@ -274,9 +274,9 @@ static int look_at_image(Vpc *v, const PeerpodCall *call, const char *id, const 
                 (void) snprintf(why, size, "image '%s' does not exist", id);
                 return 0;
         }
-        status = ibm_path(reply.body, "status");
+        status = json_path_string(reply.body, "status", "");
         *ret_architecture = NULL;
-        (void) vpc_architecture(ibm_path(reply.body, "operating_system/architecture"), ret_architecture);
+        (void) vpc_architecture(json_path_string(reply.body, "operating_system.architecture", ""), ret_architecture);
         if (!streq(status, "available") && !streq(status, "deprecated")) {
                 (void) snprintf(why, size, "image '%s' is %.32s", id, status);
                 return 0;

@@ -24,7 +24,7 @@ typedef struct Creation {
 } Creation;
 
 static int take_instance(Creation *c, json_object *instance, PeerpodError *error) {
-        const char *id = ibm_path(instance, "id"), *crn = ibm_path(instance, "crn");
+        const char *id = json_path_string(instance, "id", ""), *crn = json_path_string(instance, "crn", "");
 
         if (!ibm_id_is_valid(id))
                 return peerpod_error_set(error, PEERPOD_E_UNAVAILABLE, "Create instance: the answer has no usable id.");
@@ -58,13 +58,13 @@ static int adopt(Creation *c, const PeerpodCall *call, PeerpodError *error) {
                         c->unresolved = false;  /* the name is taken: it cannot be ours */
                         return peerpod_error_set(error, PEERPOD_E_ALREADY_EXISTS, "Instance '%s' exists and is another owner's.", c->spec->name);
                 }
-                status = ibm_path(instance, "status");
+                status = json_path_string(instance, "status", "");
                 if (owner == VPC_OWNER_US && !streq(status, "deleting") && !streq(status, "failed")) {
                         r = take_instance(c, instance, error);
                         return r < 0 ? r : 1;
                 }
                 if (owner == VPC_OWNER_US) {
-                        r = vpc_remove_instance(c->vpc, call, ibm_path(instance, "id"), c->spec->sandbox_id, error);
+                        r = vpc_remove_instance(c->vpc, call, json_path_string(instance, "id", ""), c->spec->sandbox_id, error);
                         if (r < 0)
                                 return r;
                         continue;
@@ -155,7 +155,7 @@ static int make(Creation *c, const PeerpodCall *call, PeerpodError *error) {
 /* ---- running and addresses ---- */
 
 static const char* interface_address(json_object *interface, char ret[static PEERPOD_ADDRESS_SIZE]) {
-        return ibm_address(ibm_path(interface, "primary_ip/address"), ret) ? ret : NULL;
+        return ibm_address(json_path_string(interface, "primary_ip.address", ""), ret) ? ret : NULL;
 }
 
 /* True once all interfaces have one. */
@@ -171,7 +171,7 @@ static bool read_addresses(json_object *instance, unsigned wanted, PeerpodInstan
         for (size_t i = 0; i < json_object_array_length(all) && ret->n_addresses < PEERPOD_ADDRESSES_MAX; i++) {
                 json_object *o = json_object_array_get_idx(all, i);
 
-                if (json_object_is_type(o, json_type_object) && !streq(ibm_path(o, "id"), ibm_path(primary, "id")) &&
+                if (json_object_is_type(o, json_type_object) && !streq(json_path_string(o, "id", ""), json_path_string(primary, "id", "")) &&
                     interface_address(o, ret->addresses[ret->n_addresses]))
                         ret->n_addresses++;
         }
@@ -187,8 +187,8 @@ static int failed(json_object *instance, const char *status, PeerpodError *error
                 first = json_object_array_get_idx(reasons, 0);
         if (!json_object_is_type(first, json_type_object))
                 first = NULL;
-        code = first ? ibm_path(first, "code") : "no reason given";
-        message = first ? ibm_path(first, "message") : "";
+        code = first ? json_path_string(first, "code", "") : "no reason given";
+        message = first ? json_path_string(first, "message", "") : "";
         if (strstr(code, "capacity") || strstr(code, "ip_address"))
                 kind = PEERPOD_E_EXHAUSTED;
         return peerpod_error_set(error, kind, "The instance is '%s': %.100s %.300s", status, code, message);
@@ -208,11 +208,11 @@ static int wait_running(Creation *c, const PeerpodCall *call, PeerpodInstance *r
                         return r;
                 if (r == 0) {
                         appear = 0;     /* seen once, it is no more expected to be unknown */
-                        status = ibm_path(reply.body, "status");
+                        status = json_path_string(reply.body, "status", "");
                         if (streq(status, "failed") || streq(status, "stopped") || streq(status, "stopping") || streq(status, "deleting"))
                                 return failed(reply.body, status, error);
                         if (read_addresses(reply.body, wanted, ret) && streq(status, "running")) {
-                                (void) snprintf(ret->type, sizeof(ret->type), "%s", ibm_path(reply.body, "profile/name"));
+                                (void) snprintf(ret->type, sizeof(ret->type), "%s", json_path_string(reply.body, "profile.name", ""));
                                 return 0;
                         }
                 }

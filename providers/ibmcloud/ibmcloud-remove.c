@@ -26,9 +26,9 @@ typedef struct ByName {
 static int match_name(void *userdata, json_object *instance) {
         ByName *b = userdata;
 
-        if (!streq(ibm_path(instance, "name"), b->name))
+        if (!streq(json_path_string(instance, "name", ""), b->name))
                 return 0;
-        if (!ibm_id_is_valid(ibm_path(instance, "id")))
+        if (!ibm_id_is_valid(json_path_string(instance, "id", "")))
                 return -EBADMSG;
         b->instance = json_object_get(instance);
         return 1;
@@ -81,7 +81,7 @@ int vpc_remove_instance(Vpc *v, const PeerpodCall *call, const char *id, const c
                         r = vpc_get(v, call, "Instance", vpc_url(v, "/instances/%s", id), &state, error);
                         if (r < 0 && state.status != 404)
                                 return r;
-                } while (r == 0 && streq(ibm_path(state.body, "status"), "deleting"));
+                } while (r == 0 && streq(json_path_string(state.body, "status", ""), "deleting"));
                 if (state.status == 404)
                         break;
         }
@@ -123,15 +123,15 @@ int vpc_remove(void *provider, const PeerpodCall *call, const PeerpodInstanceKey
                         return r;
                 if (r == 0)
                         return vpc_remove_volumes(v, call, key->sandbox_id, error);
-                if (!streq(ibm_path(instance, "name"), key->name))
-                        return refuse(error, key, ibm_path(instance, "id"));
+                if (!streq(json_path_string(instance, "name", ""), key->name))
+                        return refuse(error, key, json_path_string(instance, "id", ""));
                 r = vpc_owner(v, call, instance, key->sandbox_id, &owner, error);
                 if (r < 0)
                         return r;
                 if (owner == VPC_OWNER_OTHER)
-                        return refuse(error, key, ibm_path(instance, "id"));
+                        return refuse(error, key, json_path_string(instance, "id", ""));
                 if (owner == VPC_OWNER_US)
-                        return vpc_remove_instance(v, call, ibm_path(instance, "id"), key->sandbox_id, error);
+                        return vpc_remove_instance(v, call, json_path_string(instance, "id", ""), key->sandbox_id, error);
                 /* An instance that has no boot volume yet will have one, or will be gone. */
                 r = vpc_pause(call, &pause, error);
                 if (r < 0)
@@ -160,8 +160,8 @@ static int report(void *userdata, json_object *volume) {
                 return 0;
         if (json_get_array(volume, "volume_attachments", &attachments, NULL) > 0 && json_object_array_length(attachments) > 0)
                 first = json_object_array_get_idx(attachments, 0);
-        if (json_object_is_type(first, json_type_object) && ibm_id_is_valid(ibm_path(first, "instance/id")))
-                id = ibm_path(first, "instance/id");
+        if (json_object_is_type(first, json_type_object) && ibm_id_is_valid(json_path_string(first, "instance.id", "")))
+                id = json_path_string(first, "instance.id", "");
         r = f->found(f->userdata, &(PeerpodFoundInstance) { .size = sizeof(PeerpodFoundInstance), .name = name, .sandbox_id = sandbox, .id = id });
         /* These two mean something else to vpc_list(). */
         return r == -EBADMSG || r == -ENOMEM ? -EIO : r < 0 ? r : 0;

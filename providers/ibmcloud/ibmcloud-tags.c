@@ -52,7 +52,7 @@ static bool all_done(json_object *body, const char **why) {
                         return false;
                 (void) json_get_bool(result, "is_error", &failed, NULL);
                 if (failed) {
-                        *why = ibm_path(result, "message");
+                        *why = json_path_string(result, "message", "");
                         return false;
                 }
         }

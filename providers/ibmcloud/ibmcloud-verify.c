@@ -33,11 +33,11 @@ static int check_subnet(Vpc *v, const PeerpodCall *call, const char *subnet, con
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Subnet '%s' of %s does not exist.", subnet, variable);
         if (r < 0)
                 return r;
-        zone = ibm_path(reply.body, "zone/name");
+        zone = json_path_string(reply.body, "zone.name", "");
         if (!isempty(v->zone) && !streq(zone, v->zone))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Subnet '%s' of %s is in zone '%.64s', not in '%s' of IBMCLOUD_ZONE.", subnet,
                                          variable, zone, v->zone);
-        if (!isempty(v->vpc) && !streq(ibm_path(reply.body, "vpc/id"), v->vpc))
+        if (!isempty(v->vpc) && !streq(json_path_string(reply.body, "vpc.id", ""), v->vpc))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Subnet '%s' of %s is not in the VPC of IBMCLOUD_VPC_ID.", subnet, variable);
         if (json_get_u64(reply.body, "available_ipv4_address_count", UINT64_MAX, &left, NULL) > 0 && left == 0)
                 return peerpod_error_set(error, PEERPOD_E_EXHAUSTED, "Subnet '%s' of %s has no free address.", subnet, variable);
@@ -52,7 +52,7 @@ static int check_image_format(Vpc *v, const PeerpodCall *call, const char *image
         r = vpc_get(v, call, "Image", vpc_url(v, "/images/%s", image), &reply, error);
         if (r < 0)
                 return r;
-        format = ibm_path(reply.body, "operating_system/user_data_format");
+        format = json_path_string(reply.body, "operating_system.user_data_format", "");
         if (!isempty(format) && !streq(format, "cloud_init"))
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Image '%s' takes user data as '%.32s': import it as an operating system of format 'cloud_init'.",
                                          image, format);

@@ -12,7 +12,7 @@
 
 int vpc_owner(Vpc *v, const PeerpodCall *call, json_object *instance, const char *sandbox_id, VpcOwner *ret, PeerpodError *error) {
         _cleanup_(ibm_reply_done) IbmReply reply = {};
-        const char *id = ibm_path(instance, "boot_volume_attachment/volume/id");
+        const char *id = json_path_string(instance, "boot_volume_attachment.volume.id", "");
         char tag[IBM_TAG_SIZE];
         json_object *tags = NULL;
         int r;
@@ -43,14 +43,14 @@ static void volumes_done(Volumes *l) {
 
 static int note_volume(void *userdata, json_object *volume) {
         Volumes *l = userdata;
-        const char *id = ibm_path(volume, "id");
+        const char *id = json_path_string(volume, "id", "");
         json_object *attachments;
 
         if (!ibm_id_is_valid(id))
                 return -EBADMSG;
         l->n_all++;
         if ((json_get_array(volume, "volume_attachments", &attachments, NULL) > 0 && json_object_array_length(attachments) > 0) ||
-            streq(ibm_path(volume, "status"), "pending_deletion") || l->n == SANDBOX_VOLUMES_MAX)
+            streq(json_path_string(volume, "status", ""), "pending_deletion") || l->n == SANDBOX_VOLUMES_MAX)
                 return 0;
         l->ids[l->n] = strdup(id);
         return l->ids[l->n++] ? 0 : -ENOMEM;

@@ -190,6 +190,38 @@ int json_get_strv(json_object *o, const char *key, char ***ret, char **ret_error
         return 1;
 }
 
+json_object* json_path(json_object *o, const char *path) {
+        while (o && *path) {
+                size_t n = strcspn(path, ".");
+                char key[64];
+
+                if (n >= sizeof(key) || !json_object_is_type(o, json_type_object))
+                        return NULL;
+                memcpy(key, path, n);
+                key[n] = '\0';
+                if (!json_object_object_get_ex(o, key, &o))
+                        return NULL;
+                path += n + (path[n] == '.');
+        }
+        return o;
+}
+
+json_object* json_path_array(json_object *o, const char *path) {
+        json_object *v = json_path(o, path);
+
+        return v && json_object_is_type(v, json_type_array) ? v : NULL;
+}
+
+const char* json_path_string(json_object *o, const char *path, const char *fallback) {
+        json_object *v = json_path(o, path);
+        const char *s;
+
+        if (!v || !json_object_is_type(v, json_type_string))
+                return fallback;
+        s = json_object_get_string(v);
+        return strlen(s) == (size_t) json_object_get_string_len(v) ? s : fallback;
+}
+
 int json_set(json_object *o, const char *key, json_object *value) {
         if (!value)
                 return -ENOMEM;

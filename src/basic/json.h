@@ -34,6 +34,12 @@ int json_get_array(json_object *o, const char *key, json_object **ret, char **re
 int json_get_object(json_object *o, const char *key, json_object **ret, char **ret_error);      /* borrowed */
 int json_get_strv(json_object *o, const char *key, char ***ret, char **ret_error);              /* newly allocated */
 
+/* By path, "a.b.c", through objects; a key has 63 bytes at most. What is not there or of another type is NULL, or @fallback; so is a string
+ * with a NUL byte. Borrowed. For answers of which all is optional. */
+json_object* json_path(json_object *o, const char *path);
+json_object* json_path_array(json_object *o, const char *path);
+const char* json_path_string(json_object *o, const char *path, const char *fallback);
+
 /* Setters: return 0 or -ENOMEM; a NULL string sets nothing. */
 int json_set_string(json_object *o, const char *key, const char *value);
 int json_set_u64(json_object *o, const char *key, uint64_t value);

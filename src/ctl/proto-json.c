@@ -10,6 +10,7 @@
 #include "basic/json.h"
 #include "basic/util.h"
 #include "ctl/text.h"
+#include "userdata/encode.h"
 
 /* A member is read and written by its offset, which is what the generated descriptors are for. */
 #define MEMBER(message, offset) ((void*) ((uint8_t*) (message) + (offset)))
@@ -105,8 +106,7 @@ static int value_to_json(const ProtobufCFieldDescriptor *f, const void *p, json_
                 const ProtobufCBinaryData *b = p;
                 _cleanup_(freep) char *text = NULL;
 
-                text = base64_encode(b->data, b->len);
-                if (text)
+                if (base64_encode(b->data, b->len, &text) == 0)
                         o = json_object_new_string(text);
                 break;
         }

@@ -71,30 +71,6 @@ int text_width(const char *s) {
 
 static const char base64_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-char* base64_encode(const void *data, size_t size) {
-        const uint8_t *d = data;
-        char *text, *q;
-
-        if (size > (SIZE_MAX - 1) / 4 * 3 - 2)
-                return NULL;
-        text = q = malloc((size + 2) / 3 * 4 + 1);
-        if (!text)
-                return NULL;
-
-        for (size_t i = 0; i < size; i += 3) {
-                size_t n = size - i < 3 ? size - i : 3;
-                uint32_t u = (uint32_t) d[i] << 16 | (n > 1 ? (uint32_t) d[i + 1] << 8 : 0) | (n > 2 ? d[i + 2] : 0);
-
-                *q++ = base64_alphabet[u >> 18];
-                *q++ = base64_alphabet[u >> 12 & 63];
-                *q++ = n > 1 ? base64_alphabet[u >> 6 & 63] : '=';
-                *q++ = n > 2 ? base64_alphabet[u & 63] : '=';
-        }
-        *q = '\0';
-
-        return text;
-}
-
 int base64_decode(const char *text, uint8_t **ret, size_t *ret_size) {
         _cleanup_(freep) uint8_t *data = NULL;
         size_t length = strlen(text), size = 0, padding = 0;

@@ -266,6 +266,12 @@ static inline void peerpod_log(const PeerpodCall *call, int level, const char *f
         call->log(call->log_userdata, level, text);
 }
 
+/* What is empty, too long, or more than there is room for is left out. */
+static inline void peerpod_instance_add_address(PeerpodInstance *instance, const char *address) {
+        if (address && *address && strlen(address) < PEERPOD_ADDRESS_SIZE && instance->n_addresses < PEERPOD_ADDRESSES_MAX)
+                strcpy(instance->addresses[instance->n_addresses++], address);
+}
+
 static inline uint64_t peerpod_now_usec(void) {
         struct timespec ts;
 

@@ -3,49 +3,15 @@
 
 #include <gnutls/crypto.h>
 #include <stdio.h>
-#include <zlib.h>
 
 #include "basic/error-text.h"
 #include "basic/util.h"
 #include "userdata/decode.h"
-
-#define GZIP_WINDOW_BITS (15 + 16)      /* zlib.h: 16 more makes it a gzip stream */
-#define GZIP_MEMORY_LEVEL 8             /* zlib.h: the default */
-
-static int gzip_encode(const void *data, size_t size, uint8_t **ret, size_t *ret_size) {
-        _cleanup_(freep) uint8_t *out = NULL;
-        z_stream z = {};
-        size_t bound;
-        int rc;
-
-        rc = deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, GZIP_WINDOW_BITS, GZIP_MEMORY_LEVEL, Z_DEFAULT_STRATEGY);
-        if (rc != Z_OK)
-                return -ENOMEM;
-
-        bound = deflateBound(&z, size);
-        out = malloc(bound);
-        if (!out) {
-                (void) deflateEnd(&z);
-                return -ENOMEM;
-        }
-
-        z.next_in = (Bytef*) data;
-        z.avail_in = size;
-        z.next_out = out;
-        z.avail_out = bound;
-        rc = deflate(&z, Z_FINISH);
-        *ret_size = z.total_out;
-        (void) deflateEnd(&z);
-        assert(rc == Z_STREAM_END);     /* zlib.h: promised by deflateBound() */
-
-        *ret = TAKE_PTR(out);
-        return 0;
-}
+#include "userdata/encode.h"
 
 int initdata_encode(const char *toml, char **ret) {
         _cleanup_(freep) uint8_t *compressed = NULL;
         size_t size = strlen(toml), compressed_size;
-        gnutls_datum_t text;
         int r;
 
         assert(size <= INITDATA_SIZE_MAX);
@@ -54,11 +20,7 @@ int initdata_encode(const char *toml, char **ret) {
         if (r < 0)
                 return r;
 
-        r = gnutls_base64_encode2(&(gnutls_datum_t) { .data = compressed, .size = compressed_size }, &text);
-        if (r < 0)
-                return -ENOMEM;
-        *ret = (char*) text.data;               /* gnutls_malloc() is malloc(), and there is a NUL behind it */
-        return 0;
+        return base64_encode(compressed, compressed_size, ret);
 }
 
 static const char* text_of(const TomlValue *v) {

@@ -43,7 +43,7 @@ static void try_object(const char *text, size_t size) {
         ibm_tag_value(tags, "peerpod-sandbox", value);
         assert(isempty(value) || ibm_id_is_valid(value));
         (void) ibm_has_tag(tags, "peerpod-node:x");
-        if (ibm_address(ibm_path(o, "primary_ip/address"), address))
+        if (ibm_address(json_path_string(o, "primary_ip.address", ""), address))
                 assert(strlen(address) > 1 && !streq(address, "0.0.0.0") && !streq(address, "::"));
 }
 

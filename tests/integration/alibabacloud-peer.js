@@ -28,7 +28,7 @@ let s;                                  // what there is
 
 function reset() {
     s = { instances: new Map(), eips: new Map(), disks: new Map(), tokens: new Map(), nonces: new Set(), violations: [], calls: [], faults: [],
-          held: 0, keysIssued: 0, peak: 0, bucket: { at: Date.now(), left: 0 }, n: 0 };
+          held: 0, keysIssued: 0, nMade: 0, nRequests: 0, busyMs: 0, peak: 0, bucket: { at: Date.now(), left: 0 }, n: 0 };
     for (const id of ['d-one', 'd-two'])
         s.disks.set(id, { id, status: 'Available', holder: '' });
 }
@@ -204,6 +204,7 @@ const actions = {
             i.eniIp = `10.2.${s.n >> 8 & 255}.${s.n & 255}`;
         }
         s.instances.set(i.id, i);
+        s.nMade++;
         s.tokens.set(clientToken, { print, id: i.id });
         return answerOf(Ecs.RunInstancesResponseBody, { InstanceIdSets: { InstanceIdSet: [i.id] } });
     },
@@ -461,10 +462,11 @@ function state() {
     sweep();
     return {
         instances: [...s.instances.values()].map((i) => ({ id: i.id, name: i.name, type: i.type, image: i.image, deleted: !!i.deleted, userData: i.userData,
-            tags: Object.fromEntries(i.tags.map((t) => [t.key, t.value])), request: OpenApiUtil.query(i.request.toMap()), disks: i.disks || [] })),
+            tags: Object.fromEntries(i.tags.map((t) => [t.key, t.value])), request: OpenApiUtil.query(i.request.toMap()), disks: i.disks || [],
+            addresses: [i.ip, i.publicIp, i.eniIp, ...[...s.eips.values()].filter((e) => i.eni && e.instance === i.eni).map((e) => e.ip)].filter((a) => a) })),
         eips: [...s.eips.values()].map((e) => ({ id: e.id, status: e.status })),
         disks: [...s.disks.values()],
-        violations: s.violations, calls: s.calls, held: s.held, keysIssued: s.keysIssued,
+        violations: s.violations, calls: s.calls, held: s.held, keysIssued: s.keysIssued, nMade: s.nMade, nRequests: s.nRequests, busyMs: s.busyMs,
     };
 }
 
@@ -495,7 +497,9 @@ function control(url, body) {
 
 // The vendor's gateway takes its clients' queries whole: user data is among them.
 const server = http.createServer({ maxHeaderSize: 1 << 18, keepAliveTimeout: 60000 }, (req, res) => {
-    const parts = [];
+    const parts = [], begin = performance.now();
+    if (!req.url.startsWith('/_'))
+        res.on('finish', () => { s.nRequests++; s.busyMs += performance.now() - begin; });
     req.on('data', (d) => parts.push(d));
     req.on('end', () => {
         const body = Buffer.concat(parts), url = new URL(req.url, 'http://peer');

@@ -39,15 +39,6 @@ def running(args=(), setup=None, **more):
             assert azure_peer.SECRET not in d.log() and "Bearer" not in d.log()
 
 
-def expect(kind, text, function, *args, **kwargs):
-    try:
-        function(*args, **kwargs)
-    except cloud_rig.Error as e:
-        assert e.kind == kind and text in e.text, f"{e}; not {kind}: …{text}…"
-        return
-    raise AssertionError(f"no error; expected {kind}: …{text}…")
-
-
 def a_vm_is_made_found_and_removed():
     with running(TAGS="team=pods,cost=1") as (peer, _, d):
         id, kind, addresses = d.create("sandbox-a", user_data=b"#cloud-config\n")
@@ -99,7 +90,7 @@ def with_a_public_address_that_is_the_first_one():
 
 def a_public_address_needs_a_security_group():
     with running(USE_PUBLIC_IP="true") as (peer, _, d):
-        expect("FailedPrecondition", "AZURE_NSG_ID", d.create, "sandbox-a")
+        cloud_rig.expect("FailedPrecondition", "AZURE_NSG_ID", d.create, "sandbox-a")
         peer.subnet_nsg = azure_peer.NSG
         d.create("sandbox-a")
         d.delete("sandbox-a")
@@ -124,17 +115,17 @@ def the_smallest_size_that_fits_is_chosen():
                 ("d", {"gpus": 1, "gpu_model": "A100"}, "Standard_NC24ads_A100_v4"), ("e", {"machine_type": "Standard_D8s_v5"}, "Standard_D8s_v5")]:
             assert d.create(sandbox, **spec)[1] == size, (spec, size)
             d.delete(sandbox)
-        expect("InvalidArgument", "AZURE_INSTANCE_SIZES", d.create, "f", machine_type="Standard_B1ls")
-        expect("FailedPrecondition", "not available to this subscription", d.create, "g", machine_type="Standard_D96s_v5")
-        expect("FailedPrecondition", "No allowed instance type fits", d.create, "h", vcpus=64, memory_mib=1024)
+        cloud_rig.expect("InvalidArgument", "AZURE_INSTANCE_SIZES", d.create, "f", machine_type="Standard_B1ls")
+        cloud_rig.expect("FailedPrecondition", "not available to this subscription", d.create, "g", machine_type="Standard_D96s_v5")
+        cloud_rig.expect("FailedPrecondition", "No allowed instance type fits", d.create, "h", vcpus=64, memory_mib=1024)
         assert sum("/skus" in r.path for r in server.requests) == 4, "one listing, of four pages"
 
 
 def a_size_without_confidential_vms_is_refused_and_one_with_a_single_interface():
     with running(AZURE_INSTANCE_SIZES="Standard_D2s_v5") as (peer, _, d):
-        expect("FailedPrecondition", "no confidential VMs", d.create, "a", machine_type="Standard_D2s_v5")
+        cloud_rig.expect("FailedPrecondition", "no confidential VMs", d.create, "a", machine_type="Standard_D2s_v5")
     with running(DISABLECVM="true", AZURE_INSTANCE_SIZE="Standard_B1ls") as (peer, _, d):
-        expect("FailedPrecondition", "one network interface", d.create, "a", multi_nic=True)
+        cloud_rig.expect("FailedPrecondition", "one network interface", d.create, "a", multi_nic=True)
 
 
 def zones_come_from_the_settings_or_the_disks():
@@ -142,30 +133,30 @@ def zones_come_from_the_settings_or_the_disks():
         d.create("a")
         assert peer.bodies[0]["zones"] == ["2"]
         disk = peer.add_disk("data1", zones=["1"])
-        expect("FailedPrecondition", "zone", d.create, "b", volumes=[disk])
+        cloud_rig.expect("FailedPrecondition", "zone", d.create, "b", volumes=[disk])
         d.delete("a")
     with running(AZURE_INSTANCE_SIZE="Standard_DC4as_v5") as (peer, _, d):
         disks = [peer.add_disk("data1", zones=["1"]), peer.add_disk("data2")]
         d.create("a", volumes=[disks[0].replace("resourceGroups", "resourcegroups"), "data2"])
         p = peer.bodies[0]
         assert p["zones"] == ["1"] and [x["lun"] for x in p["properties"]["storageProfile"]["dataDisks"]] == [0, 1]
-        expect("FailedPrecondition", "is attached to VM 'podvm-a'", d.create, "b", volumes=disks)
+        cloud_rig.expect("FailedPrecondition", "is attached to VM 'podvm-a'", d.create, "b", volumes=disks)
         d.delete("a")
         assert sorted(peer.disks) == ["data1", "data2"] and peer.disks["data1"].disk_state == "Unattached"
-        expect("FailedPrecondition", "zone 3", d.create, "c", volumes=[peer.add_disk("data3", zones=["3"])])
+        cloud_rig.expect("FailedPrecondition", "zone 3", d.create, "c", volumes=[peer.add_disk("data3", zones=["3"])])
 
 
 def volumes_are_checked_first():
     with running() as (peer, _, d):
-        expect("FailedPrecondition", "does not exist", d.create, "a", volumes=["nosuch"])
-        expect("InvalidArgument", "no managed disk", d.create, "a", volumes=["/subscriptions/x/disks/y"])
-        expect("FailedPrecondition", "region", d.create, "a", volumes=[peer.add_disk("far", location="East US")])
+        cloud_rig.expect("FailedPrecondition", "does not exist", d.create, "a", volumes=["nosuch"])
+        cloud_rig.expect("InvalidArgument", "no managed disk", d.create, "a", volumes=["/subscriptions/x/disks/y"])
+        cloud_rig.expect("FailedPrecondition", "region", d.create, "a", volumes=[peer.add_disk("far", location="East US")])
         peer.add_disk("near", location="West Europe")
         d.create("a", volumes=["near"])
         d.delete("a")
-        expect("InvalidArgument", "twice", d.create, "a", volumes=["near", "NEAR"])
+        cloud_rig.expect("InvalidArgument", "twice", d.create, "a", volumes=["near", "NEAR"])
         five = [peer.add_disk(f"d{i}") for i in range(5)]
-        expect("FailedPrecondition", "takes 4 data disks", d.create, "a", volumes=five)
+        cloud_rig.expect("FailedPrecondition", "takes 4 data disks", d.create, "a", volumes=five)
         assert not peer.nothing_left()
 
 
@@ -180,14 +171,14 @@ def images_have_four_forms():
             d.create("a", image=image)
             assert peer.bodies[-1]["properties"]["storageProfile"]["imageReference"] == reference
             d.delete("a")
-        expect("InvalidArgument", "is no resource id of an image", d.create, "a", image="podvm.qcow2")
-        expect("FailedPrecondition", "GalleryImageNotFound", d.create, "a", image=azure_peer.IMAGE.replace("1.0.0", "9.9.9"))
+        cloud_rig.expect("InvalidArgument", "is no resource id of an image", d.create, "a", image="podvm.qcow2")
+        cloud_rig.expect("FailedPrecondition", "GalleryImageNotFound", d.create, "a", image=azure_peer.IMAGE.replace("1.0.0", "9.9.9"))
         assert not peer.nothing_left()
 
 
 def user_data_that_is_too_big_is_refused_before_any_call():
     with running() as (peer, server, d):
-        expect("Exhausted", "", d.create, "a", user_data=b"#cloud-config\n" + b"x" * 50000)
+        cloud_rig.expect("Exhausted", "", d.create, "a", user_data=b"#cloud-config\n" + b"x" * 50000)
         assert not any(r.method == "PUT" for r in server.requests)
         d.create("a", user_data=b"#cloud-config\n" + b"x" * (49152 - 14))
         d.delete("a")
@@ -213,7 +204,7 @@ def operations_of_both_styles_are_followed_with_and_without_retry_after():
 
 def a_failed_operation_is_undone_and_says_why():
     with running(setup=lambda p: setattr(p, "fail_create", ("AllocationFailed", "We do not have sufficient capacity."))) as (peer, _, d):
-        expect("Exhausted", "sufficient capacity. (AllocationFailed", d.create, "a")
+        cloud_rig.expect("Exhausted", "sufficient capacity. (AllocationFailed", d.create, "a")
         assert not peer.nothing_left(), peer.nothing_left()
 
 
@@ -240,16 +231,16 @@ def ids_are_compared_without_regard_to_case():
         assert azure_peer.GROUP.upper() in id
         d.delete("a", id=id)
         assert not peer.nothing_left()
-        expect("FailedPrecondition", "not the configured one", d.delete, "a",
+        cloud_rig.expect("FailedPrecondition", "not the configured one", d.delete, "a",
                id=f"/subscriptions/{azure_peer.SUBSCRIPTION}/resourceGroups/other/providers/Microsoft.Compute/virtualMachines/podvm-a")
-        expect("InvalidArgument", "no VM's resource id", d.delete, "a", id="i-0123")
+        cloud_rig.expect("InvalidArgument", "no VM's resource id", d.delete, "a", id="i-0123")
 
 
 def another_owners_vm_is_left_alone():
     with running() as (peer, _, d):
         d.create("a", name="podvm-x")
-        expect("AlreadyExists", "belongs to somebody else", d.create, "b", name="podvm-x")
-        expect("FailedPrecondition", "belongs to somebody else", d.delete, "b", name="podvm-x")
+        cloud_rig.expect("AlreadyExists", "belongs to somebody else", d.create, "b", name="podvm-x")
+        cloud_rig.expect("FailedPrecondition", "belongs to somebody else", d.delete, "b", name="podvm-x")
         assert "podvm-x" in peer.vms
         d.delete("a", name="podvm-x")
         assert not peer.nothing_left()
@@ -296,7 +287,7 @@ def a_token_is_renewed_before_it_ends():
 
 def a_wrong_secret_is_an_authentication_error():
     with running(AZURE_CLIENT_SECRET="wr0ng") as (peer, _, d):
-        expect("Unauthenticated", "AADSTS7000215", d.find)
+        cloud_rig.expect("Unauthenticated", "AADSTS7000215", d.find)
         assert "wr0ng" not in d.log()
 
 
@@ -306,12 +297,12 @@ def the_workload_identitys_token_file_is_read_anew():
         target.write_text("not a token")
         link.symlink_to("token1")
         with running(AZURE_CLIENT_SECRET=None, AZURE_FEDERATED_TOKEN_FILE=str(link)) as (peer, _, d):
-            expect("Unauthenticated", "AADSTS700024", d.find)
+            cloud_rig.expect("Unauthenticated", "AADSTS700024", d.find)
             target.write_text(peer.assertion() + "\n")
             assert d.find() == []
             os.unlink(link)
             peer.generation += 1
-            expect("Unauthenticated", "AZURE_FEDERATED_TOKEN_FILE", d.find)
+            cloud_rig.expect("Unauthenticated", "AZURE_FEDERATED_TOKEN_FILE", d.find)
             link.symlink_to("token1")
             assert d.find() == [] and peer.tokens["assertion"] == 2
 

@@ -2,9 +2,9 @@
 /* VMware's side of the backdoor's message channel, for a program that believes to be in a VM: the program runs traced, its I/O
  * instruction faults, as it does where there is no VMware, and the fault is answered as the hypervisor would answer the instruction:
  * by changed registers (open-vm-tools: open-vm-tools/lib/message/message.c and lib/include/guest_msg_def.h, which it is written from).
- * Knows one RPC, "info-get KEY"; the values are files named KEY of a directory.
+ * Knows "info-get KEY" and "info-set KEY VALUE"; the values are files named KEY of a directory.
  *
- * Usage: backdoor-peer [--checkpoint N|always | --size N | --refuse | --garbage | --expect-closed] DIRECTORY PROGRAM [ARGUMENT…] */
+ * Usage: backdoor-peer [--checkpoint N|always | --size N | --refuse | --garbage | --expect-closed | --read-only] DIRECTORY PROGRAM [ARGUMENT…] */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -26,7 +26,7 @@ enum { OPEN, SEND_SIZE, SEND_PAYLOAD, RECEIVE_SIZE, RECEIVE_PAYLOAD, RECEIVE_STA
 enum { SUCCESS = 0x01, DO_RECEIVE = 0x02, CHECKPOINT = 0x10, HIGH_BANDWIDTH = 0x80 };
 
 static const char *directory;
-static bool refuse, garbage, expect_closed, always_checkpoint;
+static bool refuse, garbage, expect_closed, read_only, always_checkpoint;
 static unsigned long checkpoint_at, size_lie;
 
 static bool is_open;
@@ -47,6 +47,20 @@ static void make_answer(void) {
         int fd;
 
         request[request_size] = '\0';
+        if (strncmp(request, "info-set guestinfo.", 19) == 0 && !strchr(request, '/') && !read_only) {
+                char *value = strchr(request + 9, ' ');
+
+                if (!value)
+                        fail("a variable is set to nothing");
+                *value++ = '\0';
+                snprintf(path, sizeof(path), "%s/%s", directory, request + 9);
+                fd = open(path, O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC, 0600);
+                if (fd < 0 || write(fd, value, strlen(value)) != (ssize_t) strlen(value))
+                        fail("cannot write a value");
+                close(fd);
+                answer_size = (size_t) sprintf(answer, "1 ");
+                return;
+        }
         if (strncmp(request, "info-get guestinfo.", 19) != 0 || strchr(request, '/')) {
                 answer_size = (size_t) sprintf(answer, "0 Unknown command");
                 return;
@@ -156,6 +170,8 @@ static void options(int argc, char *argv[], int *i) {
                         refuse = true;
                 else if (strcmp(o, "garbage") == 0)
                         garbage = true;
+                else if (strcmp(o, "read-only") == 0)
+                        read_only = true;
                 else if (strcmp(o, "expect-closed") == 0)
                         expect_closed = true;
                 else if (strcmp(o, "checkpoint") == 0) {

@@ -637,6 +637,16 @@ def run_cancels(daemon, server, nothing_left, indices, sandbox="cancel", within=
         assert left == "" if isinstance(left, str) else left, f"cancelled at request {index}: left behind: {left}"
 
 
+def expect(kind, text, function, *args, **kwargs):
+    """Calls function, which has to fail with an error of kind and text in it; returns the whole text"""
+    try:
+        function(*args, **kwargs)
+    except Error as e:
+        assert e.kind == kind and text in e.text, f"{e}; not {kind}: …{text}…"
+        return e.text
+    raise AssertionError(f"no error; expected {kind}: …{text}…")
+
+
 def main(cases, only=None):
     """Runs each function of the list, its name or first doc line is the specification; exits 1 if one fails"""
     failed = 0

@@ -178,18 +178,18 @@ def the_settings_are_the_limit_of_a_pod_that_asks_for_none(engine):
 
 def more_than_the_machine_has_is_refused_before_anything_is_made(engine):
     with proxy(engine) as p, module(engine, p.path) as m:
-        fails("EXHAUSTED", "vCPUs; the engine's machine has", m.create, name(), vcpus=4000)
-        fails("EXHAUSTED", "MiB of memory; the engine's machine has", m.create, name(), memory_mib=1 << 30)
+        fails("exhausted", "vCPUs; the engine's machine has", m.create, name(), vcpus=4000)
+        fails("exhausted", "MiB of memory; the engine's machine has", m.create, name(), memory_mib=1 << 30)
         assert "create" not in p.counts
 
 
 def what_it_cannot_do_is_refused_before_any_call(engine):
     with proxy(engine) as p, module(engine, p.path) as m:
-        fails("INVALID_ARGUMENT", "GPUs", m.create, name(), gpus=1)
-        fails("INVALID_ARGUMENT", "second network interface", m.create, name(), flags=1)
-        fails("INVALID_ARGUMENT", "Volumes", m.create, name(), volumes=(rig.STR * 1)(b"disk"), n_volumes=1)
-        fails("INVALID_ARGUMENT", "instance types", m.create, name(), machine_type=b"m5.large")
-        fails("EXHAUSTED", "more than 8388608", m.create, name(), user_data=b"x" * ((8 << 20) + 1))
+        fails("invalid-argument", "GPUs", m.create, name(), gpus=1)
+        fails("invalid-argument", "second network interface", m.create, name(), flags=1)
+        fails("invalid-argument", "Volumes", m.create, name(), volumes=(rig.S * 1)(b"disk"), n_volumes=1)
+        fails("invalid-argument", "instance types", m.create, name(), machine_type=b"m5.large")
+        fails("exhausted", "more than 8388608", m.create, name(), user_data=b"x" * ((8 << 20) + 1))
         assert not p.calls
 
 
@@ -226,11 +226,11 @@ def a_container_of_somebody_else_is_left_alone(engine):
     engine.json("POST", f"/containers/create?name={foreign}", {"Image": IMAGE, "Cmd": ["/init"]})
     with module(engine) as m:
         m.create(ours, sandbox="sandbox-a")
-        fails("ALREADY_EXISTS", "somebody else", m.create, foreign)
-        fails("ALREADY_EXISTS", "somebody else", m.create, ours, sandbox="sandbox-b")
-        fails("ALREADY_EXISTS", "somebody else", m.create, ours, sandbox="sandbox-a", node="node-b")
-        fails("FAILED_PRECONDITION", "somebody else", m.remove, foreign)
-        fails("FAILED_PRECONDITION", "somebody else", m.remove, ours, sandbox="sandbox-b")
+        fails("already-exists", "somebody else", m.create, foreign)
+        fails("already-exists", "somebody else", m.create, ours, sandbox="sandbox-b")
+        fails("already-exists", "somebody else", m.create, ours, sandbox="sandbox-a", node="node-b")
+        fails("failed-precondition", "somebody else", m.remove, foreign)
+        fails("failed-precondition", "somebody else", m.remove, ours, sandbox="sandbox-b")
         assert engine.names() == sorted([foreign, ours]) and engine.inspect(ours)["State"]["Running"]
         m.remove(ours, sandbox="sandbox-a")
     engine.ask("DELETE", f"/containers/{foreign}?force=1")
@@ -283,16 +283,16 @@ def a_pod_s_image_is_for_its_own_container_only(engine):
         m.create(one, image=b"other:1")
         m.create(two)
         assert [engine.inspect(n)["Config"]["Image"] for n in (one, two)] == ["other:1", IMAGE]
-        fails("INVALID_ARGUMENT", "DOCKER_IMAGE_PATTERNS", m.create, name(), image=b"host/other:1")
+        fails("invalid-argument", "DOCKER_IMAGE_PATTERNS", m.create, name(), image=b"host/other:1")
         m.remove(one)
         m.remove(two)
     with module(engine) as m:
-        fails("INVALID_ARGUMENT", "DOCKER_IMAGE_PATTERNS", m.create, name(), image=b"other:1")
+        fails("invalid-argument", "DOCKER_IMAGE_PATTERNS", m.create, name(), image=b"other:1")
 
 
 def an_image_that_is_not_there_is_said_to_be_missing(engine):
     with module(engine, DOCKER_PODVM_IMAGE="missing:1") as m:
-        fails("FAILED_PRECONDITION", "no image 'missing:1'", m.create, name())
+        fails("failed-precondition", "no image 'missing:1'", m.create, name())
     nothing_left(engine)
 
 
@@ -300,31 +300,31 @@ def a_missing_image_is_pulled_where_that_is_allowed(engine):
     """No registry here: the engine tells that it cannot reach it, which comes inside of the stream."""
     with proxy(engine) as p, module(engine, p.path, DOCKER_PODVM_IMAGE="localhost:1/podvm:7", DOCKER_IMAGE_PULL="true",
                                     DOCKER_REGISTRY_AUTH='{"username": "u", "password": "s3cret", "serveraddress": "localhost:1"}') as m:
-        e = fails(("FAILED_PRECONDITION", "UNAVAILABLE", "INTERNAL"), "pull the image", m.create, name())
+        e = fails(("failed-precondition", "unavailable", "internal"), "pull the image", m.create, name())
         label, _, path, headers, _ = next(c for c in p.calls if c[0] == "pull")
         assert "fromImage=localhost%3A1%2Fpodvm" in path and "tag=7" in path and "x-registry-auth" in headers
         assert "s3cret" not in e.text and "s3cret" not in "".join(m.lines)
     with proxy(engine) as p, module(engine, p.path, DOCKER_PODVM_IMAGE="127.0.0.1:1/podvm:7", DOCKER_IMAGE_PULL="true",
                                     DOCKER_REGISTRY_AUTH='{"username": "u", "password": "s3cret", "serveraddress": "localhost:1"}') as m:
-        fails(("FAILED_PRECONDITION", "UNAVAILABLE", "INTERNAL"), "pull the image", m.create, name())
+        fails(("failed-precondition", "unavailable", "internal"), "pull the image", m.create, name())
         assert "x-registry-auth" not in next(c for c in p.calls if c[0] == "pull")[3], "another registry gets the password"
 
 
 def a_container_that_ends_at_once_ends_the_create(engine):
     with module(engine, DOCKER_PODVM_IMAGE="ends:1") as m:
-        fails("INTERNAL", "is exited, with exit status 3", m.create, name())
+        fails("internal", "is exited, with exit status 3", m.create, name())
     nothing_left(engine)
 
 
 def a_container_that_is_unhealthy_ends_the_create(engine):
     with module(engine, DOCKER_PODVM_IMAGE="unhealthy:1") as m:
-        fails("INTERNAL", "unhealthy", m.create, name())
+        fails("internal", "unhealthy", m.create, name())
     nothing_left(engine)
 
 
 def a_container_that_cannot_be_started_is_removed(engine):
     with module(engine, DOCKER_PODVM_IMAGE="nothing:1") as m:
-        fails(("FAILED_PRECONDITION", "INTERNAL", "UNAVAILABLE", "INVALID_ARGUMENT"), "start container", m.create, name())
+        fails(("failed-precondition", "internal", "unavailable", "invalid-argument"), "start container", m.create, name())
     nothing_left(engine)
 
 
@@ -350,8 +350,8 @@ def another_network_is_joined(engine):
 def a_network_that_is_none_is_refused(engine):
     for network, text in (("missing", "no network 'missing'"), ("host", "no address of its own"), ("none", "no address of its own")):
         with module(engine, DOCKER_NETWORK_NAME=network) as m:
-            fails("FAILED_PRECONDITION", text, m.create, name())
-            fails("FAILED_PRECONDITION", text, m.verify)
+            fails("failed-precondition", text, m.create, name())
+            fails("failed-precondition", text, m.verify)
     nothing_left(engine)
 
 
@@ -389,7 +389,7 @@ def an_engine_that_became_another_one_is_asked_anew(engine):
 
 def without_an_engine_it_opens_and_says_so_when_asked(engine):
     with module(engine, DIRECTORY / "nobody") as m:
-        fails(("UNAVAILABLE", "TIMED_OUT"), "look at the engine's version", m.create, name(), seconds=2)
+        fails(("unavailable", "timed-out"), "look at the engine's version", m.create, name(), seconds=2)
 
 
 def throttled_requests_are_made_again(engine):
@@ -408,7 +408,7 @@ def wrong_settings_are_refused(engine):
                             ("DOCKER_CERT_PATH", "certs"), ("DOCKER_CAPABILITIES", "net_admin"), ("DOCKER_REGISTRY_AUTH", "user:s3cret"),
                             ("DOCKER_NETWORK_NAME", "container:x"), ("DOCKER_MEMORY", "3")):
         settings = {"DOCKER_HOST": "tcp://127.0.0.1:1"} | {variable: value}
-        e = fails("INVALID_ARGUMENT", variable, module, engine, **settings)
+        e = fails("invalid-argument", variable, module, engine, **settings)
         assert "s3cret" not in e.text
 
 
@@ -460,10 +460,10 @@ def tls_is_spoken_and_verified(engine):
             m.verify()
         # Verified whatever is asked for
         with module(second, DOCKER_CERT_PATH=str(stranger), **settings) as m:
-            fails("FAILED_PRECONDITION", "certificate is not trusted", m.verify)
+            fails("failed-precondition", "certificate is not trusted", m.verify)
         # The engine wants ours, and says so when the connection is made already.
         with module(second, DOCKER_CERT_PATH=str(without), **settings) as m:
-            fails(("UNAVAILABLE", "FAILED_PRECONDITION", "UNAUTHENTICATED"), "", m.verify)
+            fails(("unavailable", "failed-precondition", "unauthenticated"), "", m.verify)
     finally:
         second.stop()
         second.clean()
@@ -505,7 +505,7 @@ def one_fault(engine, call, fault):
     if fault in ("refused", "reset", "lost", 429, 503, "cut"):
         assert result == "runs", f"{call} {fault}: {result}"
     if fault == "stall":
-        assert result == "TIMED_OUT", f"{call} {fault}: {result}"
+        assert result == "timed-out", f"{call} {fault}: {result}"
     return f"{call} {fault}: {result} ({took:.1f} s)"
 
 
@@ -553,7 +553,7 @@ def a_cancel_at_each_call_ends_the_create(engine):
             cancel.now()
             return "stall"
         with proxy(engine, lambda label, k: at_it if label == call and k == 1 else None) as p, module(engine, p.path) as m:
-            fails("CANCELLED", "", m.create, n, cancel=cancel)
+            fails("cancelled", "", m.create, n, cancel=cancel)
             took = time.monotonic() - cancel.at
             nothing_left(engine, n)
         cancel.close()
@@ -580,9 +580,8 @@ def a_hundred_at_once_against_an_engine_that_throttles(engine):
         refused = [r for r in results if isinstance(r, rig.Failure)]
         made = [r[1][0] for r in results if not isinstance(r, rig.Failure)]
         print(f"   {len(made)} made, {len(refused)} failed, {sum(p.counts.values())} requests", flush=True)
-        assert len(set(made)) == len(made) and all(r.kind == "THROTTLED" for r in refused), refused[:3]
-        assert sorted(n for _, n, _ in m.find()) == sorted(n for n, r in zip(names, results) if not isinstance(r, rig.Failure))
-        assert len(made) >= 50, len(made)
+        assert not refused and len(set(made)) == 100, refused[:3]
+        assert sorted(n for _, n, _ in m.find()) == sorted(names)
         p.script = lambda label, n: None
         list(pool.map(lambda n: m.remove(n, sandbox=n, seconds=300), names))
     nothing_left(engine)

@@ -18,70 +18,16 @@ import threading
 import time
 import urllib.parse
 
-# ---- the module, by its interface (src/provider/peerpod-provider.h) ----
+from provider_abi import ERRORS, P, S, LOG, Error, Call, Config, Spec, Instance, Key, FOUND, Provider
 
-KINDS = ["NONE", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "EXHAUSTED", "FAILED_PRECONDITION", "UNAVAILABLE", "TIMED_OUT", "CANCELLED",
-         "UNAUTHENTICATED", "INTERNAL", "THROTTLED"]
-U32, U64, STR, PTR = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_char_p, ctypes.c_void_p
-LOG = ctypes.CFUNCTYPE(None, PTR, ctypes.c_int, STR)
-
-
-class Error(ctypes.Structure):
-    _fields_ = [("size", U32), ("kind", U32), ("text", ctypes.c_char * 1024)]
-
-
-class Call(ctypes.Structure):
-    _fields_ = [("size", U32), ("cancel_fd", ctypes.c_int32), ("deadline_usec", U64), ("log", LOG), ("log_userdata", PTR)]
-
-
-class Option(ctypes.Structure):
-    _fields_ = [("name", STR), ("env", STR), ("default", STR), ("help", STR), ("type", U32), ("flags", U32), ("minimum", U64), ("maximum", U64)]
-
-
-class Config(ctypes.Structure):
-    _fields_ = [("size", U32), ("n_values", U32), ("values", ctypes.POINTER(STR)), ("state_directory", STR), ("log", LOG), ("log_userdata", PTR)]
-
-
-class Spec(ctypes.Structure):
-    _fields_ = [("size", U32), ("vcpus", U32), ("memory_mib", U64), ("gpus", U32), ("flags", U32), ("name", STR), ("sandbox_id", STR), ("node", STR),
-                ("machine_type", STR), ("image", STR), ("pod_name", STR), ("pod_namespace", STR), ("user_data", STR), ("user_data_size", U64),
-                ("volumes", ctypes.POINTER(STR)), ("n_volumes", U64), ("gpu_model", STR)]
-
-
-class Instance(ctypes.Structure):
-    _fields_ = [("size", U32), ("n_addresses", U32), ("id", ctypes.c_char * 512), ("type", ctypes.c_char * 64),
-                ("addresses", (ctypes.c_char * 46) * 16)]
-
-
-class Key(ctypes.Structure):
-    _fields_ = [("size", U32), ("reserved", U32), ("name", STR), ("sandbox_id", STR), ("id", STR)]
-
-
-class Found(ctypes.Structure):
-    _fields_ = [("size", U32), ("reserved", U32), ("name", STR), ("sandbox_id", STR), ("id", STR)]
-
-
-FOUND = ctypes.CFUNCTYPE(ctypes.c_int, PTR, ctypes.POINTER(Found))
-P = ctypes.POINTER
-
-
-class Descriptor(ctypes.Structure):
-    _fields_ = [("abi_version", U32), ("size", U32), ("name", STR), ("description", STR), ("options", P(Option)), ("n_options", U32),
-                ("option_size", U32), ("user_data_size_max", U64),
-                ("open", ctypes.CFUNCTYPE(ctypes.c_int, P(Config), P(Call), P(PTR), P(Error))),
-                ("verify", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), P(Error))),
-                ("create", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), P(Spec), P(Instance), P(Error))),
-                ("remove", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), P(Key), P(Error))),
-                ("find", ctypes.CFUNCTYPE(ctypes.c_int, PTR, P(Call), STR, FOUND, PTR, P(Error))),
-                ("close", ctypes.CFUNCTYPE(None, PTR)), ("volumes_max", U32), ("reserved", U32)]
-
+# ---- the module ----
 
 class Failure(Exception):
     """What a call of the module failed with"""
 
     def __init__(self, kind, text):
-        super().__init__(f"{KINDS[kind]}: {text}")
-        self.kind, self.text = KINDS[kind], text
+        super().__init__(f"{ERRORS[kind]}: {text}")
+        self.kind, self.text = ERRORS[kind], text
 
 
 class Cancel:
@@ -101,18 +47,18 @@ class Module:
     """An open module. Calls may come from any thread; @settings by variable or flag."""
 
     def __init__(self, path, directory, **settings):
-        self.d = Descriptor.in_dll(ctypes.CDLL(path), "peerpod_provider")
+        self.d = Provider.in_dll(ctypes.CDLL(path), "peerpod_provider")
         self.lines = []
         self.log = LOG(lambda _, level, text: self.lines.append(text.decode()))
-        values = (STR * self.d.n_options)()
+        values = (S * self.d.n_options)()
         known = set()
         for i in range(self.d.n_options):
             o = self.d.options[i]
             name = (o.env or o.name).decode()
             known.add(name)
-            values[i] = settings.get(name, o.default.decode()).encode()
+            values[i] = settings.get(name, o.default_value.decode()).encode()
         assert set(settings) <= known, settings
-        self.handle = PTR()
+        self.handle = P()
         error = self.error()
         config = Config(ctypes.sizeof(Config), self.d.n_options, values, str(directory).encode(), self.log)
         call, _ = self.call(30)

@@ -43,15 +43,6 @@ def running(args=(), setup=None, **more):
             assert "PRIVATE KEY" not in d.log() and "ya29" not in d.log() and "cloud-config" not in d.log()
 
 
-def expect(kind, text, function, *args, **kwargs):
-    try:
-        function(*args, **kwargs)
-    except cloud_rig.Error as e:
-        assert e.kind == kind and text in e.text, f"{e}; not {kind}: …{text}…"
-        return
-    raise AssertionError(f"no error; expected {kind}: …{text}…")
-
-
 def made(peer):
     return peer.bodies[-1]
 
@@ -98,8 +89,8 @@ def a_create_cut_off_is_completed_by_the_next_daemon():
 def another_owners_instance_is_left_alone():
     with running() as (peer, _, d):
         d.create("sandbox-a", name="podvm-a")
-        expect("AlreadyExists", "belongs to somebody else", d.create, "sandbox-b", name="podvm-a")
-        expect("FailedPrecondition", "belongs to somebody else", d.delete, "sandbox-b", "podvm-a")
+        cloud_rig.expect("AlreadyExists", "belongs to somebody else", d.create, "sandbox-b", name="podvm-a")
+        cloud_rig.expect("FailedPrecondition", "belongs to somebody else", d.delete, "sandbox-b", "podvm-a")
         assert list(peer.instances) == ["podvm-a"]
         d.delete("sandbox-a", "podvm-a")
 
@@ -111,9 +102,9 @@ def the_machine_type_fits_the_pod():
                            ({"image": "podvm-arm", "vcpus": 4, "memory_mib": 4096}, "t2a-standard-4")):
             assert d.create("sandbox-a", **spec)[1] == kind, spec
             d.delete("sandbox-a")
-        expect("FailedPrecondition", "n2d-standard-4", d.create, "sandbox-a", vcpus=64, memory_mib=1024)
-        expect("InvalidArgument", "c3-metal", d.create, "sandbox-a", machine_type="c3-metal")
-        expect("FailedPrecondition", "T4", d.create, "sandbox-a", gpus=1, gpu_model="T4")
+        cloud_rig.expect("FailedPrecondition", "n2d-standard-4", d.create, "sandbox-a", vcpus=64, memory_mib=1024)
+        cloud_rig.expect("InvalidArgument", "c3-metal", d.create, "sandbox-a", machine_type="c3-metal")
+        cloud_rig.expect("FailedPrecondition", "T4", d.create, "sandbox-a", gpus=1, gpu_model="T4")
 
 
 def a_vm_with_gpus_is_not_moved():
@@ -130,7 +121,7 @@ def confidential_vms_are_asked_for():
         assert body["confidential_instance_config"] == {"enable_confidential_compute": True, "confidential_instance_type": "SEV_SNP"}, body
         assert body["scheduling"]["on_host_maintenance"] == "TERMINATE" and body["shielded_instance_config"]["enable_secure_boot"]
         d.delete("sandbox-a")
-        expect("FailedPrecondition", "has no confidential VMs", d.create, "sandbox-a", machine_type="t2a-standard-4", image="podvm-arm")
+        cloud_rig.expect("FailedPrecondition", "has no confidential VMs", d.create, "sandbox-a", machine_type="t2a-standard-4", image="podvm-arm")
 
 
 def settings_that_can_never_work_end_the_start():
@@ -162,7 +153,7 @@ def a_second_interface_is_on_the_external_network():
         assert nics[0]["subnetwork"] == f"projects/{gcp_peer.PROJECT}/regions/europe-west4/subnetworks/pods1" and nics[1]["network"] == "global/networks/out"
         d.delete("sandbox-a")
     with running() as (peer, _, d):
-        expect("FailedPrecondition", "GCP_EXTERNAL_NETWORK", d.create, "sandbox-a", multi_nic=True)
+        cloud_rig.expect("FailedPrecondition", "GCP_EXTERNAL_NETWORK", d.create, "sandbox-a", multi_nic=True)
 
 
 def tags_and_labels_are_there_from_the_insert_on():
@@ -182,9 +173,9 @@ def every_form_of_an_images_name_is_taken():
             d.create("sandbox-a", image=name)
             assert made(peer)["disks"][0]["initialize_params"]["source_image"] == resource, (name, made(peer)["disks"])
             d.delete("sandbox-a")
-        expect("FailedPrecondition", "nowhere", d.create, "sandbox-a", image="nowhere")
-        expect("FailedPrecondition", "not ready", d.create, "sandbox-a", image="young")
-        expect("InvalidArgument", "no name of an image", d.create, "sandbox-a", image="a?b")
+        cloud_rig.expect("FailedPrecondition", "nowhere", d.create, "sandbox-a", image="nowhere")
+        cloud_rig.expect("FailedPrecondition", "not ready", d.create, "sandbox-a", image="young")
+        cloud_rig.expect("InvalidArgument", "no name of an image", d.create, "sandbox-a", image="a?b")
         assert d.create("sandbox-a")[0] and made(peer)["disks"][0]["initialize_params"]["source_image"].endswith("/podvm")
         d.delete("sandbox-a")
 
@@ -196,15 +187,15 @@ def disks_are_attached_in_their_order():
         extra = made(peer)["disks"][1:]
         assert [x["source"].rsplit("/", 1)[1] for x in extra] == ["d2", "d1"] and not any(x.get("auto_delete") for x in extra), extra
         d.delete("sandbox-a")
-        expect("FailedPrecondition", "is attached to", d.create, "sandbox-a", volumes=["used"])
-        expect("FailedPrecondition", "There is no disk", d.create, "sandbox-a", volumes=["none"])
-        expect("FailedPrecondition", "is not in zone", d.create, "sandbox-a", volumes=["projects/p/zones/us-east1-b/disks/d1"])
+        cloud_rig.expect("FailedPrecondition", "is attached to", d.create, "sandbox-a", volumes=["used"])
+        cloud_rig.expect("FailedPrecondition", "There is no disk", d.create, "sandbox-a", volumes=["none"])
+        cloud_rig.expect("FailedPrecondition", "is not in zone", d.create, "sandbox-a", volumes=["projects/p/zones/us-east1-b/disks/d1"])
         assert not peer.nothing_left()
 
 
 def user_data_that_is_too_big_is_refused_before_any_call():
     with running() as (peer, server, d):
-        expect("Exhausted", "", d.create, "sandbox-a", user_data=b"#cloud-config\nwrite_files:\n  - path: /run/peerpod/initdata\n    content: |\n      " + b"x" * 200000 + b"\n")
+        cloud_rig.expect("Exhausted", "", d.create, "sandbox-a", user_data=b"#cloud-config\nwrite_files:\n  - path: /run/peerpod/initdata\n    content: |\n      " + b"x" * 200000 + b"\n")
         assert server.count == 0
 
 
@@ -213,7 +204,7 @@ def operations_that_fail_say_why_and_leave_nothing():
         for code, kind in (("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", "Exhausted"), ("QUOTA_EXCEEDED", "Exhausted"), ("RESOURCE_NOT_FOUND", "FailedPrecondition"),
                            ("UNSUPPORTED_OPERATION", "FailedPrecondition")):
             peer.fail_operation = code
-            expect(kind, code, d.create, "sandbox-a")
+            cloud_rig.expect(kind, code, d.create, "sandbox-a")
             assert not peer.nothing_left()
 
 

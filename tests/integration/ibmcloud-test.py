@@ -23,15 +23,6 @@ def world(args=(), **environment):
         yield peer, peer.cloud, daemon
 
 
-def fails(kind, function, *args, **kwargs):
-    try:
-        function(*args, **kwargs)
-    except cloud_rig.Error as e:
-        assert e.kind == kind, f"{e.kind} instead of {kind}: {e.text}"
-        return e.text
-    raise AssertionError(f"no {kind}")
-
-
 def body_of(c, id):
     return c.instances[id]["body"]
 
@@ -61,10 +52,10 @@ def creates_once():
     with world() as (peer, c, d):
         id = d.create("s1", name="podvm-x")[0]
         assert d.create("s1", name="podvm-x")[0] == id and len(c.created) == 1
-        fails("AlreadyExists", d.create, "s2", name="podvm-x")
-        assert "left alone" in fails("FailedPrecondition", d.delete, "s2", "podvm-x", id)
-        fails("FailedPrecondition", d.delete, "s2", "podvm-x")
-        fails("FailedPrecondition", d.delete, "s1", "podvm-other", id)
+        cloud_rig.expect("AlreadyExists", "", d.create, "s2", name="podvm-x")
+        assert "left alone" in cloud_rig.expect("FailedPrecondition", "", d.delete, "s2", "podvm-x", id)
+        cloud_rig.expect("FailedPrecondition", "", d.delete, "s2", "podvm-x")
+        cloud_rig.expect("FailedPrecondition", "", d.delete, "s1", "podvm-other", id)
         assert list(c.instances) == [id]
         d.delete("s1", "podvm-x")
         assert c.left() == ""
@@ -152,9 +143,9 @@ def chooses_profiles():
         assert d.create("b", vcpus=1, memory_mib=9000)[1] == "bx2-4x16"
         assert d.create("c", machine_type="bx2-4x16")[1] == "bx2-4x16"
         assert d.create("g", gpus=1)[1] == "gx2-8x64x1v100"
-        fails("InvalidArgument", d.create, "d", machine_type="bx3dc-2x10")
-        assert "cx2" in fails("FailedPrecondition", d.create, "e", vcpus=100, memory_mib=1024) or True
-        fails("FailedPrecondition", d.create, "f", gpus=2)
+        cloud_rig.expect("InvalidArgument", "", d.create, "d", machine_type="bx3dc-2x10")
+        assert "cx2" in cloud_rig.expect("FailedPrecondition", "", d.create, "e", vcpus=100, memory_mib=1024) or True
+        cloud_rig.expect("FailedPrecondition", "", d.create, "f", gpus=2)
         assert sum(r.path == "/v1/instance/profiles" for r in peer.requests) == 1, "the listing is kept"
 
 
@@ -164,9 +155,9 @@ def matches_images():
         assert body_of(c, d.create("a")[0])["image"] == {"id": "r006-img-amd64"}
         assert body_of(c, d.create("b", machine_type="bz2-2x8")[0])["image"] == {"id": "r006-img-s390x"}
         assert body_of(c, d.create("c", image="r006-img-s390x", machine_type="bz2-2x8")[0])["image"] == {"id": "r006-img-s390x"}
-        assert "obsolete" in fails("FailedPrecondition", d.create, "e", image="r006-img-old")
-        assert "does not exist" in fails("FailedPrecondition", d.create, "f", image="r006-none")
-        fails("InvalidArgument", d.create, "g", image="../instances")
+        assert "obsolete" in cloud_rig.expect("FailedPrecondition", "", d.create, "e", image="r006-img-old")
+        assert "does not exist" in cloud_rig.expect("FailedPrecondition", "", d.create, "f", image="r006-none")
+        cloud_rig.expect("InvalidArgument", "", d.create, "g", image="../instances")
         assert body_of(c, d.create("h")[0])["image"] == {"id": "r006-img-amd64"}
 
 
@@ -175,9 +166,9 @@ def makes_confidential_vms():
     with world(DISABLECVM="false", IBMCLOUD_PODVM_INSTANCE_PROFILE_LIST="bx3dc-2x10,bx2-2x8,bz2e-2x8,bz2-2x8", IBMCLOUD_PODVM_IMAGE_ID="r006-img-amd64,r006-img-s390x") as (peer, c, d):
         body = body_of(c, d.create("a", machine_type="bx3dc-2x10")[0])
         assert body["confidential_compute_mode"] == "tdx" and body["enable_secure_boot"] is True
-        assert "TDX" in fails("FailedPrecondition", d.create, "b")
+        assert "TDX" in cloud_rig.expect("FailedPrecondition", "", d.create, "b")
         assert body_of(c, d.create("c", machine_type="bz2e-2x8")[0])["confidential_compute_mode"] == "disabled"
-        assert "Secure Execution" in fails("FailedPrecondition", d.create, "d", machine_type="bz2-2x8")
+        assert "Secure Execution" in cloud_rig.expect("FailedPrecondition", "", d.create, "d", machine_type="bz2-2x8")
 
 
 def has_second_interface():
@@ -187,7 +178,7 @@ def has_second_interface():
         assert addresses == ["10.0.0.1", "10.1.0.1"], addresses
         assert body_of(peer.cloud, id)["network_interfaces"] == [{"allow_ip_spoofing": True, "subnet": {"id": "0727-subnet2"}, "security_groups": [{"id": "r006-sg2"}]}]
     with world() as (peer, c, d):
-        assert "secondary-subnet-id" in fails("FailedPrecondition", d.create, "s1", multi_nic=True)
+        assert "secondary-subnet-id" in cloud_rig.expect("FailedPrecondition", "", d.create, "s1", multi_nic=True)
 
 
 def learns_place_from_subnet():
@@ -204,13 +195,13 @@ def uses_dedicated_hosts():
         c.outcome["h-here"] = "cannot_start_capacity"
         assert body_of(c, d.create("b")[0])["placement_target"] == {"id": "g-here"}
         c.outcome["g-here"] = "cannot_start_capacity"
-        assert "cannot_start_capacity" in fails("Exhausted", d.create, "c")
+        assert "cannot_start_capacity" in cloud_rig.expect("Exhausted", "", d.create, "c")
         c.outcome["h-here"] = "cannot_start_network"
         n = len(c.created)
-        fails("Unavailable", d.create, "d")
+        cloud_rig.expect("Unavailable", "", d.create, "d")
         assert len(c.created) == n + 1 and len(c.instances) == 2
     with world(IBMCLOUD_DEDICATED_HOST_IDS="h-other") as (peer, c, d):
-        assert "h-other" in fails("FailedPrecondition", d.create, "a")
+        assert "h-other" in cloud_rig.expect("FailedPrecondition", "", d.create, "a")
 
 
 def adds_cluster_group():
@@ -237,9 +228,9 @@ def tags_do_no_harm():
 def refuses_what_it_cannot():
     """User data beyond the limit, volumes: nothing is asked of the cloud"""
     with world() as (peer, c, d):
-        text = fails("Exhausted", d.create, "s1", user_data=b"#cloud-config\n" + b"#" * 65536)
+        text = cloud_rig.expect("Exhausted", "", d.create, "s1", user_data=b"#cloud-config\n" + b"#" * 65536)
         assert "65536" in text or "64" in text, text
-        fails("FailedPrecondition", d.create, "s1", volumes=["r006-vol"])
+        cloud_rig.expect("FailedPrecondition", "", d.create, "s1", volumes=["r006-vol"])
         assert not c.created and not peer.requests
 
 
@@ -249,11 +240,11 @@ def reports_failed_instances():
     """A failed instance is an error with the cloud's reason, and is removed"""
     with world() as (peer, c, d):
         c.outcome[None] = "cannot_start_capacity"
-        assert "cannot_start_capacity" in fails("Exhausted", d.create, "s1")
+        assert "cannot_start_capacity" in cloud_rig.expect("Exhausted", "", d.create, "s1")
         assert c.left() == ""
     with world(["--create-timeout", "2s"]) as (peer, c, d):
         c.running_gets = 10 ** 6
-        fails("TimedOut", d.create, "s1")
+        cloud_rig.expect("TimedOut", "", d.create, "s1")
         assert c.left() == ""
 
 
@@ -273,7 +264,7 @@ def renews_tokens():
                 break
         assert c.n_tokens >= 3, "a token that lives for a second"
     with world(IBMCLOUD_API_KEY="wrong-key") as (peer, c, d):
-        text = fails("Unauthenticated", d.create, "s1")
+        text = cloud_rig.expect("Unauthenticated", "", d.create, "s1")
         assert "BXNIM0415E" in text and "wrong-key" not in text + d.log(), text
 
 
@@ -283,7 +274,7 @@ def uses_trusted_profiles():
         path = pathlib.Path(directory) / "token"
         path.write_text("stale")
         with ibm_peer.Peer() as peer, cloud_rig.Daemon(PROVIDERD, MODULE, peer.environment(IBMCLOUD_API_KEY=None, IBMCLOUD_IAM_PROFILE_ID=ibm_peer.PROFILE), ["--cr-token-filename", str(path)]) as d:
-            fails("Unauthenticated", d.create, "s1")
+            cloud_rig.expect("Unauthenticated", "", d.create, "s1")
             path.write_text(ibm_peer.CR_TOKEN + "\n")
             d.create("s1")
             path.unlink()

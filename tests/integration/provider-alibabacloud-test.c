@@ -254,41 +254,6 @@ static int tear_down(void **state) {
         return 0;
 }
 
-static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        sd_bus_message **reply = userdata;
-
-        *reply = sd_bus_message_ref(m);
-        return 0;
-}
-
-static void send_async(sd_bus *bus, sd_bus_message *m, sd_bus_message **ret) {
-        *ret = NULL;
-        assert_true(sd_bus_call_async(bus, NULL, m, on_reply, ret, TIMEOUT) >= 0);
-        sd_bus_message_unref(m);
-        assert_true(sd_bus_flush(bus) >= 0);
-}
-
-static void process_until(sd_bus *bus, sd_bus_message **reply) {
-        while (!*reply) {
-                int r = sd_bus_process(bus, NULL);
-
-                assert_true(r >= 0);
-                if (r == 0)
-                        assert_true(sd_bus_wait(bus, TIMEOUT) >= 0);
-        }
-}
-
-static const char* error_of(sd_bus_message *reply) {
-        const sd_bus_error *e = sd_bus_message_get_error(reply);
-        const char *rest;
-
-        if (!e)
-                return "none";
-        print_message("%s: %s\n", e->name, e->message);
-        rest = startswith(e->name, PEERPOD_ERROR_PREFIX);
-        return rest ?: e->name;
-}
-
 typedef struct Pod {
         const char *sandbox, *name, *type, *image, *user_data, *volumes[4];
         uint32_t vcpus, gpus;
@@ -334,8 +299,8 @@ static const char* create(Fixture *f, const Pod *p, char *ret_id, char *ret_addr
         sd_bus_message *reply = NULL;
         const char *id, *type, *address;
 
-        send_async(f->bus, pod_call(f->bus, p), &reply);
-        process_until(f->bus, &reply);
+        send_async(f->bus, pod_call(f->bus, p), TIMEOUT, &reply);
+        process_until(f->bus, TIMEOUT, &reply);
         (void) snprintf(name, sizeof(name), "%s", error_of(reply));
         if (streq(name, "none")) {
                 assert_true(sd_bus_message_read(reply, "ss", &id, &type) > 0);
@@ -356,8 +321,8 @@ static const char* delete(Fixture *f, const char *sandbox, const char *name, con
         static char error[64];
         sd_bus_message *reply = NULL;
 
-        send_async(f->bus, delete_call(f->bus, sandbox, name, id), &reply);
-        process_until(f->bus, &reply);
+        send_async(f->bus, delete_call(f->bus, sandbox, name, id), TIMEOUT, &reply);
+        process_until(f->bus, TIMEOUT, &reply);
         (void) snprintf(error, sizeof(error), "%s", error_of(reply));
         sd_bus_message_unref(reply);
         return error;
@@ -472,7 +437,7 @@ static void create_that_was_cut_off_is_taken_up(void **state) {
 
         start(f, NULL);
         tell(f, "/_fault", "{\"action\":\"RunInstances\",\"kind\":\"hold-after\"}");
-        send_async(f->bus, pod_call(f->bus, &plain), &reply);
+        send_async(f->bus, pod_call(f->bus, &plain), TIMEOUT, &reply);
         WAIT_UNTIL(is_held(f));
         stop(f, SIGKILL);
         assert_int_equal(count(f, "instances"), 1);
@@ -492,7 +457,7 @@ static void token_finds_what_the_list_does_not(void **state) {
         tell(f, "/_set", "{\"visibleMs\":1500}");
         start(f, NULL);
         tell(f, "/_fault", "{\"action\":\"RunInstances\",\"kind\":\"hold-after\"}");
-        send_async(f->bus, pod_call(f->bus, &plain), &reply);
+        send_async(f->bus, pod_call(f->bus, &plain), TIMEOUT, &reply);
         WAIT_UNTIL(is_held(f));
         stop(f, SIGKILL);
         start(f, NULL);
@@ -872,10 +837,10 @@ static void crowd_is_served_by_a_cloud_that_throttles(void **state) {
         for (unsigned i = 0; i < CROWD; i++) {
                 (void) snprintf(name, sizeof(name), "podvm-%u", i);
                 (void) snprintf(sandbox, sizeof(sandbox), "s%u", i);
-                send_async(f->bus, pod_call(f->bus, &(Pod) { .name = name, .sandbox = sandbox }), replies + i);
+                send_async(f->bus, pod_call(f->bus, &(Pod) { .name = name, .sandbox = sandbox }), TIMEOUT, replies + i);
         }
         for (unsigned i = 0; i < CROWD; i++) {
-                process_until(f->bus, replies + i);
+                process_until(f->bus, TIMEOUT, replies + i);
                 assert_string_equal(error_of(replies[i]), "none");
                 sd_bus_message_unref(replies[i]);
         }
@@ -884,10 +849,10 @@ static void crowd_is_served_by_a_cloud_that_throttles(void **state) {
         for (unsigned i = 0; i < CROWD; i++) {
                 (void) snprintf(name, sizeof(name), "podvm-%u", i);
                 (void) snprintf(sandbox, sizeof(sandbox), "s%u", i);
-                send_async(f->bus, delete_call(f->bus, sandbox, name, ""), replies + i);
+                send_async(f->bus, delete_call(f->bus, sandbox, name, ""), TIMEOUT, replies + i);
         }
         for (unsigned i = 0; i < CROWD; i++) {
-                process_until(f->bus, replies + i);
+                process_until(f->bus, TIMEOUT, replies + i);
                 assert_string_equal(error_of(replies[i]), "none");
                 sd_bus_message_unref(replies[i]);
         }
@@ -976,12 +941,12 @@ static void cancelled_at_each_call(void **state) {
                 tell(f, "/_set", "{\"startMs\":20}");
                 tell(f, "/_fault", "{\"action\":\"%s\",\"nth\":%u,\"kind\":\"%s\"}", create_calls[i].action, create_calls[i].nth, i % 2 ? "hold" : "hold-after");
                 start(f, NULL);
-                send_async(f->bus, pod_call(f->bus, &everything), &created);
+                send_async(f->bus, pod_call(f->bus, &everything), TIMEOUT, &created);
                 WAIT_UNTIL(is_held(f));
                 begin = now_usec(CLOCK_MONOTONIC);
-                send_async(f->bus, delete_call(f->bus, SANDBOX, NAME, ""), &deleted);
-                process_until(f->bus, &created);
-                process_until(f->bus, &deleted);
+                send_async(f->bus, delete_call(f->bus, SANDBOX, NAME, ""), TIMEOUT, &deleted);
+                process_until(f->bus, TIMEOUT, &created);
+                process_until(f->bus, TIMEOUT, &deleted);
                 print_message("%s %u: %" PRIu64 " ms\n", create_calls[i].action, create_calls[i].nth, (now_usec(CLOCK_MONOTONIC) - begin) / 1000);
                 assert_string_equal(error_of(created), "Cancelled");
                 assert_string_equal(error_of(deleted), "none");

@@ -161,6 +161,45 @@ static inline sd_bus_message* call_and_unref(sd_bus *bus, sd_bus_message *m, uin
         return r < 0 ? NULL : reply;
 }
 
+static inline int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        sd_bus_message **reply = userdata;
+
+        *reply = sd_bus_message_ref(m);
+        return 0;
+}
+
+/* Sends @m (taken); the answer comes into *ret by process_until(). */
+static inline void send_async(sd_bus *bus, sd_bus_message *m, uint64_t timeout_usec, sd_bus_message **ret) {
+        int r;
+
+        *ret = NULL;
+        r = sd_bus_call_async(bus, NULL, m, on_reply, ret, timeout_usec);
+        assert(r >= 0);
+        sd_bus_message_unref(m);
+        r = sd_bus_flush(bus);
+        assert(r >= 0);
+}
+
+static inline void process_until(sd_bus *bus, uint64_t timeout_usec, sd_bus_message **reply) {
+        while (!*reply) {
+                int r = sd_bus_process(bus, NULL);
+
+                if (r == 0)
+                        r = sd_bus_wait(bus, timeout_usec);
+                assert(r >= 0);
+        }
+}
+
+/* The name of an error reply, without the prefix of ours; "none" of another reply. */
+static inline const char* error_of(sd_bus_message *reply) {
+        const sd_bus_error *e = sd_bus_message_get_error(reply);
+
+        if (!e)
+                return "none";
+        (void) fprintf(stderr, "%s: %s\n", e->name, e->message);
+        return startswith(e->name, PEERPOD_ERROR_PREFIX) ?: e->name;
+}
+
 /* How many instances find() reports; the first one's fields, borrowed from *ret_reply, if wanted. */
 static inline int count_instances(sd_bus *bus, const char *node, const char **ret_sandbox, const char **ret_name, const char **ret_id,
                                   sd_bus_message **ret_reply) {

@@ -159,45 +159,13 @@ static void learn_address(const Fixture *f, const char *address) {
                     address, mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 }
 
-static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        sd_bus_message **reply = userdata;
-
-        *reply = sd_bus_message_ref(m);
-        return 0;
-}
-
-static void send_async(sd_bus *bus, sd_bus_message *m, sd_bus_message **ret) {
-        *ret = NULL;
-        assert_true(sd_bus_call_async(bus, NULL, m, on_reply, ret, TIMEOUT) >= 0);
-        sd_bus_message_unref(m);
-        assert_true(sd_bus_flush(bus) >= 0);
-}
-
-static void process_until(sd_bus *bus, sd_bus_message **reply) {
-        while (!*reply) {
-                int r = sd_bus_process(bus, NULL);
-
-                assert_true(r >= 0);
-                if (r == 0)
-                        assert_true(sd_bus_wait(bus, TIMEOUT) >= 0);
-        }
-}
-
-static const char* error_of(sd_bus_message *reply) {
-        const sd_bus_error *e = sd_bus_message_get_error(reply);
-
-        if (e)
-                print_message("%s: %s\n", e->name, e->message);
-        return e ? e->name + strlen(PEERPOD_ERROR_PREFIX) : "none";
-}
-
 static const CreateArgs args1 = { "sandbox1", NAME, "node1", "#cloud-config\n", NULL, 0, 1, 256 };
 
 static void create_running_with(Fixture *f, const CreateArgs *args, const char *address, char *ret_id) {
         const char *id, *type, *got;
         sd_bus_message *reply = NULL;
 
-        send_async(f->bus, create_call(f->bus, args), &reply);
+        send_async(f->bus, create_call(f->bus, args), TIMEOUT, &reply);
         while (!reply) {                /* the VM may be made anew meanwhile, with another hardware address */
                 learn_address(f, address);
                 while (sd_bus_process(f->bus, NULL) > 0)
@@ -360,12 +328,12 @@ static void delete_while_it_boots(void **state) {
         Fixture *f = *state;
 
         start(f, NULL);
-        send_async(f->bus, create_call(f->bus, &args1), &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
         WAIT_UNTIL(find_qemu(f, NULL) == 1);
-        send_async(f->bus, delete_call(f->bus, "sandbox1", NAME, ""), &del);
-        process_until(f->bus, &create);
+        send_async(f->bus, delete_call(f->bus, "sandbox1", NAME, ""), TIMEOUT, &del);
+        process_until(f->bus, TIMEOUT, &create);
         assert_string_equal(error_of(create), "Cancelled");
-        process_until(f->bus, &del);
+        process_until(f->bus, TIMEOUT, &del);
         assert_string_equal(error_of(del), "none");
         assert_nothing_left(f);
         sd_bus_message_unref(create);
@@ -377,8 +345,8 @@ static void no_address_in_time(void **state) {
         Fixture *f = *state;
 
         start(f, (const char*[]) { "--create-timeout", "15s", NULL });
-        send_async(f->bus, create_call(f->bus, &args1), &create);
-        process_until(f->bus, &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
+        process_until(f->bus, TIMEOUT, &create);
         assert_string_equal(error_of(create), "TimedOut");
         assert_non_null(strstr(sd_bus_message_get_error(create)->message, "network 'pptest0'"));
         assert_nothing_left(f);
@@ -391,11 +359,11 @@ static void vm_that_dies_ends_the_wait(void **state) {
         pid_t pid;
 
         start(f, NULL);
-        send_async(f->bus, create_call(f->bus, &args1), &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
         WAIT_UNTIL(has_tap() && find_qemu(f, &pid) == 1);
         (void) poll(NULL, 0, 1000);             /* until libvirt holds its monitor: before that it is a failed start */
         assert_int_equal(kill(pid, SIGKILL), 0);
-        process_until(f->bus, &create);
+        process_until(f->bus, TIMEOUT, &create);
         assert_string_equal(error_of(create), "Internal");
         assert_nothing_left(f);
         sd_bus_message_unref(create);
@@ -489,7 +457,7 @@ static void daemon_killed_in_the_middle_of_a_create(void **state) {
                 _cleanup_(freep) char *xml = NULL;
 
                 start(f, NULL);
-                send_async(f->bus, create_call(f->bus, &args1), &create);
+                send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
                 if (i < 2)
                         WAIT_UNTIL(read_domain(f, &xml));
                 else

@@ -209,36 +209,6 @@ static void unsealed_user_data_and_unknown_keys_are_refused(void **state) {
         }
 }
 
-static int on_reply(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        sd_bus_message **reply = userdata;
-
-        *reply = sd_bus_message_ref(m);
-        return 0;
-}
-
-static void send_async(sd_bus *bus, sd_bus_message *m, sd_bus_message **ret) {
-        *ret = NULL;
-        assert_true(sd_bus_call_async(bus, NULL, m, on_reply, ret, TIMEOUT) >= 0);
-        sd_bus_message_unref(m);
-        assert_true(sd_bus_flush(bus) >= 0);
-}
-
-static void process_until(sd_bus *bus, sd_bus_message **reply) {
-        while (!*reply) {
-                int r = sd_bus_process(bus, NULL);
-
-                assert_true(r >= 0);
-                if (r == 0)
-                        assert_true(sd_bus_wait(bus, TIMEOUT) >= 0);
-        }
-}
-
-static const char* error_of(sd_bus_message *reply) {
-        const sd_bus_error *e = sd_bus_message_get_error(reply);
-
-        return e ? e->name + strlen(PEERPOD_ERROR_PREFIX) : "none";
-}
-
 static void second_create_joins_the_first(void **state) {
         sd_bus_message *one, *two, *other;
         CreateArgs stranger = args1;
@@ -246,18 +216,18 @@ static void second_create_joins_the_first(void **state) {
 
         start(f, NULL);
         control(f, "create=hang-hard\n");
-        send_async(f->bus, create_call(f->bus, &args1), &one);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &one);
         WAIT_UNTIL(exists(f, "podvm-a-sandbox1.tmp"));
-        send_async(f->bus, create_call(f->bus, &args1), &two);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &two);
         stranger.sandbox_id = "sandbox2";
-        send_async(f->bus, create_call(f->bus, &stranger), &other);
-        process_until(f->bus, &other);
+        send_async(f->bus, create_call(f->bus, &stranger), TIMEOUT, &other);
+        process_until(f->bus, TIMEOUT, &other);
         assert_string_equal(error_of(other), "AlreadyExists");
         assert_null(one);
 
         control(f, NULL);
-        process_until(f->bus, &one);
-        process_until(f->bus, &two);
+        process_until(f->bus, TIMEOUT, &one);
+        process_until(f->bus, TIMEOUT, &two);
         assert_string_equal(error_of(one), "none");
         assert_string_equal(error_of(two), "none");
         sd_bus_message_unref(one);
@@ -271,18 +241,18 @@ static void delete_cancels_a_running_create(void **state) {
 
         start(f, NULL);
         control(f, "create=hang\ndelete=delay:200\n");
-        send_async(f->bus, create_call(f->bus, &args1), &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
         WAIT_UNTIL(exists(f, "podvm-a-sandbox1.tmp"));
-        send_async(f->bus, delete_call(f->bus, "sandbox1", "podvm-a-sandbox1", ""), &delete);
-        send_async(f->bus, delete_call(f->bus, "sandbox1", "podvm-a-sandbox1", ""), &again);
-        send_async(f->bus, create_call(f->bus, &args1), &late);
-        process_until(f->bus, &late);
+        send_async(f->bus, delete_call(f->bus, "sandbox1", "podvm-a-sandbox1", ""), TIMEOUT, &delete);
+        send_async(f->bus, delete_call(f->bus, "sandbox1", "podvm-a-sandbox1", ""), TIMEOUT, &again);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &late);
+        process_until(f->bus, TIMEOUT, &late);
         assert_string_equal(error_of(late), "FailedPrecondition");
-        process_until(f->bus, &create);
+        process_until(f->bus, TIMEOUT, &create);
         assert_string_equal(error_of(create), "Cancelled");
-        process_until(f->bus, &delete);
+        process_until(f->bus, TIMEOUT, &delete);
         assert_string_equal(error_of(delete), "none");
-        process_until(f->bus, &again);
+        process_until(f->bus, TIMEOUT, &again);
         assert_string_equal(error_of(again), "none");
         assert_false(exists(f, "podvm-a-sandbox1.tmp"));
         sd_bus_message_unref(create);
@@ -313,27 +283,27 @@ static void full_queue_is_said_and_deletes_are_not_held_up(void **state) {
                 char name[32];
 
                 (void) snprintf(name, sizeof(name), "podvm-%i", i);
-                send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", name, "n", "x" }), replies + i);
+                send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", name, "n", "x" }), TIMEOUT, replies + i);
                 if (i == 0)
                         WAIT_UNTIL(exists(f, "podvm-0.tmp"));
         }
-        process_until(f->bus, replies + 3);
+        process_until(f->bus, TIMEOUT, replies + 3);
         assert_string_equal(error_of(replies[3]), "Exhausted");
         assert_null(replies[1]);
 
         /* The first delete has to wait for nobody but its own create. */
-        send_async(f->bus, delete_call(f->bus, "s", "podvm-0", ""), &delete);
-        process_until(f->bus, replies + 0);
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-0", ""), TIMEOUT, &delete);
+        process_until(f->bus, TIMEOUT, replies + 0);
         assert_string_equal(error_of(replies[0]), "Cancelled");
-        process_until(f->bus, &delete);
+        process_until(f->bus, TIMEOUT, &delete);
         sd_bus_message_unref(delete);
         for (int i = 1; i < 3; i++) {
                 char name[32];
 
                 (void) snprintf(name, sizeof(name), "podvm-%i", i);
-                send_async(f->bus, delete_call(f->bus, "s", name, ""), &delete);
-                process_until(f->bus, replies + i);
-                process_until(f->bus, &delete);
+                send_async(f->bus, delete_call(f->bus, "s", name, ""), TIMEOUT, &delete);
+                process_until(f->bus, TIMEOUT, replies + i);
+                process_until(f->bus, TIMEOUT, &delete);
                 assert_string_equal(error_of(replies[i]), "Cancelled");
                 sd_bus_message_unref(delete);
         }
@@ -347,26 +317,26 @@ static void calls_that_hang_hold_up_nobody(void **state) {
 
         start(f, (const char*[]) { "--workers", "1", "--call-patience", "100ms", NULL });
         control(f, "create podvm-0=hang\ndelete podvm-1=hang-hard\n");
-        send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", "podvm-0", "n", "x" }), hanging + 0);
-        send_async(f->bus, delete_call(f->bus, "s", "podvm-1", ""), hanging + 1);
+        send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", "podvm-0", "n", "x" }), TIMEOUT, hanging + 0);
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-1", ""), TIMEOUT, hanging + 1);
 
-        send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", "podvm-2", "n", "x" }), &reply);
-        process_until(f->bus, &reply);
+        send_async(f->bus, create_call(f->bus, &(CreateArgs) { "s", "podvm-2", "n", "x" }), TIMEOUT, &reply);
+        process_until(f->bus, TIMEOUT, &reply);
         assert_string_equal(error_of(reply), "none");
         sd_bus_message_unref(reply);
-        send_async(f->bus, delete_call(f->bus, "s", "podvm-2", ""), &reply);
-        process_until(f->bus, &reply);
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-2", ""), TIMEOUT, &reply);
+        process_until(f->bus, TIMEOUT, &reply);
         assert_string_equal(error_of(reply), "none");
         sd_bus_message_unref(reply);
         assert_null(hanging[0]);
         assert_null(hanging[1]);
 
         control(f, "");
-        send_async(f->bus, delete_call(f->bus, "s", "podvm-0", ""), &reply);
-        process_until(f->bus, &reply);
+        send_async(f->bus, delete_call(f->bus, "s", "podvm-0", ""), TIMEOUT, &reply);
+        process_until(f->bus, TIMEOUT, &reply);
         sd_bus_message_unref(reply);
         for (int i = 0; i < 2; i++) {
-                process_until(f->bus, hanging + i);
+                process_until(f->bus, TIMEOUT, hanging + i);
                 sd_bus_message_unref(hanging[i]);
         }
 }
@@ -377,11 +347,11 @@ static void stop_undoes_what_is_half_made(void **state) {
 
         start(f, NULL);
         control(f, "create=hang\n");
-        send_async(f->bus, create_call(f->bus, &args1), &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
         WAIT_UNTIL(exists(f, "podvm-a-sandbox1.tmp"));
         assert_int_equal(daemon_end(&f->daemon, SIGTERM), 0);
         assert_false(exists(f, "podvm-a-sandbox1.tmp"));
-        process_until(f->bus, &create);
+        process_until(f->bus, TIMEOUT, &create);
         assert_string_equal(error_of(create), "Cancelled");
         sd_bus_message_unref(create);
 }
@@ -393,7 +363,7 @@ static void stop_does_not_wait_for_ever(void **state) {
 
         start(f, (const char*[]) { "--stop-timeout", "500ms", NULL });
         control(f, "create=hang-hard\n");
-        send_async(f->bus, create_call(f->bus, &args1), &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
         WAIT_UNTIL(exists(f, "podvm-a-sandbox1.tmp"));
         begin = now_usec(CLOCK_MONOTONIC);
         assert_int_equal(daemon_end(&f->daemon, SIGTERM), 0);
@@ -425,7 +395,7 @@ static void caller_that_goes_does_not_undo(void **state) {
 
         start(f, NULL);
         control(f, "create=hang-hard\n");
-        send_async(f->bus, create_call(f->bus, &args1), &create);
+        send_async(f->bus, create_call(f->bus, &args1), TIMEOUT, &create);
         WAIT_UNTIL(exists(f, "podvm-a-sandbox1.tmp"));
         sd_bus_flush_close_unref(f->bus);
         f->bus = daemon_connect(&f->daemon);

@@ -748,6 +748,20 @@ class Vsphere(Rig):
     def test_a_backdoor_that_is_closed_is_told(self):
         self.fails(1, "does not let programs use its backdoor")
 
+    def test_what_was_processed_is_erased(self):
+        self.succeeds(**self.peer(userdata=GOOD))
+        with open(self.path("guestinfo/guestinfo.userdata"), "rb") as f:
+            self.assertEqual(f.read(), b"---")
+
+    def test_what_was_refused_is_left(self):
+        self.fails(78, "its encoding is neither", **self.peer(userdata=GOOD, userdata_encoding=b"rot13"))
+        with open(self.path("guestinfo/guestinfo.userdata"), "rb") as f:
+            self.assertEqual(f.read(), GOOD)
+
+    def test_data_that_cannot_be_erased_is_a_warning(self):
+        self.succeeds(**self.peer("--read-only", userdata=GOOD))
+        self.assertIn("does not let the VM change it", self.log)
+
     def test_channels_are_closed(self):
         self.succeeds(**self.peer("--expect-closed", userdata=GOOD))
 

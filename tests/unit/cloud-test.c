@@ -24,6 +24,7 @@
 #include "cloud-xml.h"
 #include "instance-type.h"
 #include "userdata/decode.h"
+#include "userdata/encode.h"
 
 static PeerpodCall test_call(void) {
         return (PeerpodCall) { .size = sizeof(PeerpodCall), .cancel_fd = -1, .deadline_usec = peerpod_now_usec() + 60 * USEC_PER_SEC };

@@ -262,10 +262,6 @@ static void base64_is_rfc4648(void **state) {
         size_t size;
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
-                char *text = base64_encode(cases[i].plain, strlen(cases[i].plain));
-
-                assert_string_equal(text, cases[i].text);
-                free(text);
                 assert_int_equal(base64_decode(cases[i].text, &data, &size), 0);
                 assert_int_equal(size, strlen(cases[i].plain));
                 assert_memory_equal(data, cases[i].plain, size);

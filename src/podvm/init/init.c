@@ -2,6 +2,7 @@
 /* The first program of a production image: goes on with systemd if the kernel command line is the image's own. */
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <unistd.h>
@@ -28,11 +29,22 @@ static bool read_command_line(void) {
         return n > 0 && (size_t) n < sizeof(line) - 1;
 }
 
+/* Started by a person: the only options there are. */
+static int explain(const char *option) {
+        if (strcmp(option, "--version") == 0)
+                return puts("podvm-init " PEERPOD_VERSION) < 0;
+        if (strcmp(option, "--help") == 0)
+                return puts("Usage: podvm-init [--help | --version]\n\n"
+                            "The first program of a pod VM's initrd: goes on with systemd if the kernel command line is the image's own,\n"
+                            "and powers the machine off if not. As another process than the first it does nothing.\n\n"
+                            "See the podvm-init(8) man page.") < 0;
+        (void) fprintf(stderr, "podvm-init is the first program of a pod VM's initrd and does nothing elsewhere; try --help.\n");
+        return 2;
+}
+
 int main(int argc, char *argv[]) {
-        if (getpid() != 1) {
-                (void) fprintf(stderr, "%s is the first program of a pod VM's initrd and does nothing elsewhere.\n", argv[0]);
-                return 2;
-        }
+        if (getpid() != 1)
+                return explain(argc == 2 ? argv[1] : "");
 
         if (!read_command_line())
                 (void) fprintf(stderr, "podvm-init: Failed to read the kernel command line, powering off: %m\n");

@@ -9,6 +9,7 @@
 #define COMMAND_MESSAGE UINT32_C(30)
 #define PROTOCOL_RPCI UINT32_C(0x49435052)      /* "RPCI" */
 #define FLAG_COOKIE UINT32_C(0x80000000)
+#define ANSWER_SIZE_MAX 128U                    /* of an RPC that returns nothing */
 #define RESTARTS_MAX 3                          /* linux: drivers/gpu/drm/vmwgfx/vmwgfx_msg.c */
 
 typedef enum MessageType {
@@ -177,15 +178,12 @@ static int explain(int error, char **reterr) {
         }
 }
 
-int guestinfo_get(BackdoorFunction call, const char *key, size_t size_max, char **ret, size_t *ret_size, char **reterr) {
-        _cleanup_(freep) char *request = NULL;
+/* One RPC. Its answer is "1 VALUE", or "0 REASON", such as "No value found": -ENODATA. */
+static int rpc(BackdoorFunction call, const char *request, size_t size_max, char **ret, size_t *ret_size, char **reterr) {
         Channel c;
         char *answer;
         size_t size;
         int r;
-
-        if (asprintf(&request, "info-get %s", key) < 0)
-                return -ENOMEM;
 
         r = channel_open(&c, call);
         if (r < 0)
@@ -195,15 +193,35 @@ int guestinfo_get(BackdoorFunction call, const char *key, size_t size_max, char 
         if (r < 0)
                 return explain(r, reterr);
 
-        /* "1 VALUE", or "0 REASON", such as "No value found" */
         r = size >= 2 && answer[1] == ' ' && answer[0] == '1' ? 0 : size >= 1 && answer[0] == '0' ? -ENODATA : -EBADMSG;
         if (r < 0) {
                 erase_free(answer, size);
-                return r == -ENODATA ? error_text(reterr, r, "there is no such variable") : explain(r, reterr);
+                return r == -ENODATA ? r : explain(r, reterr);
         }
 
         memmove(answer, answer + 2, size - 2 + 1);
         *ret = answer;
         *ret_size = size - 2;
         return 0;
+}
+
+int guestinfo_get(BackdoorFunction call, const char *key, size_t size_max, char **ret, size_t *ret_size, char **reterr) {
+        _cleanup_(freep) char *request = NULL;
+        int r;
+
+        if (asprintf(&request, "info-get %s", key) < 0)
+                return -ENOMEM;
+        r = rpc(call, request, size_max, ret, ret_size, reterr);
+        return r == -ENODATA ? error_text(reterr, r, "there is no such variable") : r;
+}
+
+int guestinfo_set(BackdoorFunction call, const char *key, const char *value, char **reterr) {
+        _cleanup_(freep) char *request = NULL, *answer = NULL;
+        size_t size;
+        int r;
+
+        if (asprintf(&request, "info-set %s %s", key, value) < 0)
+                return -ENOMEM;
+        r = rpc(call, request, ANSWER_SIZE_MAX, &answer, &size, reterr);
+        return r == -ENODATA ? error_text(reterr, -EPERM, "the hypervisor does not let the VM change it") : r;
 }

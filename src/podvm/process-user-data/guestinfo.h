@@ -22,3 +22,6 @@
  * moved in the middle of it each time); -EPERM, -EOPNOTSUPP (backdoor_call()); -ENOMEM.
  */
 int guestinfo_get(BackdoorFunction call, const char *key, size_t size_max, char **ret, size_t *ret_size, char **reterr);
+
+/* guestinfo_set() - change a variable of the VM. Returns as above; -EPERM also where the VM's settings forbid it. */
+int guestinfo_set(BackdoorFunction call, const char *key, const char *value, char **reterr);

@@ -184,6 +184,14 @@ static int provision_files(const Settings *s) {
                 return exit_status(r);
         }
 
+        if (source->erase) {
+                _cleanup_(freep) char *why = NULL;
+                int k = source->erase(&where, &why);
+
+                if (k < 0)
+                        log_warning("Failed to erase the user data (%s), which every program in this VM can read: %s.", source->name, why ?: strerror(-k));
+        }
+
         if (r == PROVISION_ALREADY)
                 log_info("This user data (%s) was processed before, nothing to do.", source->name);
         else

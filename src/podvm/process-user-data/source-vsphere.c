@@ -103,8 +103,19 @@ static int vsphere_fetch(const SourceSettings *s, char **ret, size_t *ret_size, 
         return r;
 }
 
+/* The backdoor answers every program in the VM, containers' included, without asking for any privilege. "---" as cloud-init leaves it
+ * (cloudinit/sources/DataSourceVMware.py). */
+static int vsphere_erase(const SourceSettings *s, char **reterr) {
+        _cleanup_(freep) char *why = NULL;
+        int r;
+
+        r = guestinfo_set(backdoor_call, KEY, "---", &why);
+        return r < 0 ? error_text(reterr, r, KEY ": %s", why ?: strerror(-r)) : 0;
+}
+
 const Source source_vsphere = {
         .name = "vSphere guestinfo",
         .detect = vsphere_detect,
         .fetch = vsphere_fetch,
+        .erase = vsphere_erase,
 };

@@ -23,6 +23,9 @@ typedef struct Source {
          * that we do not read; or another -errno. *reterr (NULL before) says in words what a person has to know, on
          * failure only, and never quotes data. */
         int (*fetch)(const SourceSettings *s, char **ret, size_t *ret_size, char **reterr);
+
+        /* NULL, or: take away what was processed, where others in the VM could read it as well. Returns 0 or -errno with *reterr. */
+        int (*erase)(const SourceSettings *s, char **reterr);
 } Source;
 
 extern const Source source_nocloud, source_config_drive;                /* files */

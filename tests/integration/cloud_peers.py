@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peers of all clouds' modules behind one face, for tests and measurements that do the same with each.
+
+    with cloud_peers.open(name) as cloud:       # a key of CLOUDS
+        cloud.environment()         what providerd needs to find it
+        cloud.machines()            [Machine]: what the cloud has, as the cloud knows it
+        cloud.owner(sandbox, node)  the tags that a machine must have, in the cloud's own form
+        cloud.n_created()           how many machines were made so far
+        cloud.left()                a text: everything that costs money or takes a name; "" is nothing
+        cloud.hold()                machines that are made from now on do not get ready …
+        cloud.release()             … until then
+        cloud.at_once()             what is made, or deleted, is ready, or gone, at once
+        cloud.forget()              what has been noted of the past
+        cloud.busy                  (seconds, requests) that the peer has spent on requests, from their first line to the end of the answer
+
+At the end the peer says whether each request was one that the vendor's own code would have sent. Modules of peers are imported when they are used:
+the vendors' packages are big."""
+import base64
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import threading
+import time
+import urllib.request
+
+import cloud_rig
+
+Machine = collections.namedtuple("Machine", "id name tags user_data addresses")
+HERE = pathlib.Path(__file__).parent
+EVER = 10 ** 9
+
+
+def digest(text):
+    """What stands for a text in a tag that would not take it"""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Stopwatch:
+    def __init__(self):
+        self.lock, self.seconds, self.n = threading.Lock(), 0.0, 0
+
+    def wrap(self, function):
+        def timed(*args, **kwargs):
+            begin = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                with self.lock:
+                    self.seconds += time.perf_counter() - begin
+                    self.n += 1
+        return timed
+
+
+class _Http:
+    """A cloud whose peer is a handler of a cloud_rig.Server"""
+
+    def start(self, stack, server):
+        self.server, self.watch = stack.enter_context(server), _Stopwatch()
+        server._answer = self.watch.wrap(server._answer)
+
+    @property
+    def busy(self):
+        return self.watch.seconds, self.watch.n
+
+    def forget(self):
+        self.server.reset()
+
+    def owner(self, sandbox, node):
+        return {"peerpod-sandbox": sandbox, "peerpod-node": node}
+
+
+class Aws:
+    module = "aws"
+
+    def __init__(self, stack):
+        # Read by moto when it is imported.
+        os.environ.update(MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION="true", MOTO_ENABLE_AMI_VALIDATION="true", MOTO_ENABLE_KEYPAIR_VALIDATION="")
+        import aws_rig
+        self.peer, self.watch = aws_rig.Peer(), _Stopwatch()
+        self.n = 0
+        self.peer.on_run = self.made
+        self.held = False
+        self.serve, aws_rig.Handler.do_POST = aws_rig.Handler.do_POST, self.watch.wrap(aws_rig.Handler.do_POST)
+        stack.callback(self.end)
+
+    def end(self):
+        self.peer.close()
+        assert not self.peer.problems, self.peer.problems
+
+    busy = property(lambda self: (self.watch.seconds, self.watch.n))
+
+    def made(self, instance):
+        self.n += 1
+        if self.held:
+            self.peer.hidden[instance.id] = EVER
+
+    def environment(self):
+        return {**self.peer.settings(USE_PUBLIC_IP="true"), **self.peer.environment()}
+
+    def owner(self, sandbox, node):
+        return {"peerpod-sandbox": sandbox, "peerpod-node": node}
+
+    def machines(self):
+        with self.peer.lock:
+            data = {a["TagSpecifications"][0]["Tags"][0]["Value"]: a.get("UserData") for a in self.peer.arguments("RunInstances")}
+            return [self.machine(i, data) for i in self.peer.ec2.all_instances() if i._state.name != "terminated"]
+
+    def machine(self, instance, data):
+        tags = {t["key"]: t["value"] for t in instance.get_tags()}
+        text = next((d for v, d in data.items() if v in tags.values()), "")
+        addresses = {n.private_ip_address for n in instance.nics.values()} | {n.public_ip for n in instance.nics.values() if n.public_ip}
+        addresses |= {a.public_ip for a in self.peer.ec2.addresses if a.instance and a.instance.id == instance.id or a.eni and a.eni.id in {n.id for n in instance.nics.values()}}
+        return Machine(instance.id, tags.get("Name"), tags, base64.b64decode(text), addresses)
+
+    def n_created(self):
+        return self.n
+
+    def left(self):
+        return " ".join(self.peer.left())
+
+    def hold(self):
+        self.held = True
+
+    def release(self):
+        self.held = False
+        self.peer.hidden.clear()
+
+    def at_once(self):
+        pass
+
+    def forget(self):
+        """moto keeps what was terminated, too"""
+        ec2 = self.peer.ec2
+        with self.peer.lock:
+            self.peer.calls.clear()
+            self.peer.tokens.clear()
+            for reservation in [r for r in ec2.reservations.values() if all(i._state.name == "terminated" for i in r.instances)]:
+                del ec2.reservations[reservation.id]
+
+
+class Azure(_Http):
+    module = "azure"
+
+    def __init__(self, stack):
+        import azure_peer
+        self.rig, self.peer = azure_peer, azure_peer.Azure()
+        self.start(stack, cloud_rig.Server(self.peer))
+        self.peer.url = self.server.url
+
+    def environment(self):
+        r = self.rig
+        return {"AZURE_CLIENT_ID": r.CLIENT, "AZURE_CLIENT_SECRET": r.SECRET, "AZURE_TENANT_ID": r.TENANT, "AZURE_SUBSCRIPTION_ID": r.SUBSCRIPTION,
+                "AZURE_REGION": r.REGION, "AZURE_RESOURCE_GROUP": r.GROUP, "AZURE_SUBNET_ID": r.SUBNET, "AZURE_IMAGE_ID": r.IMAGE, "AZURE_NSG_ID": r.NSG,
+                "USE_PUBLIC_IP": "true", "AZURE_AUTHORITY_HOST": self.peer.url + "/", "AZURE_RESOURCE_MANAGER_ENDPOINT": self.peer.url,
+                "AZURE_POD_IDENTITY_AUTHORITY_HOST": self.peer.url}
+
+    def machines(self):
+        with self.server.lock:
+            return [self.machine(vm) for vm in self.peer.vms.values()]
+
+    def machine(self, vm):
+        (body,) = [b for b in self.peer.bodies if b["properties"]["osProfile"]["computerName"] == vm.name]
+        addresses = {c.private_ip_address for n in self.peer.nics.values() if n.virtual_machine and n.virtual_machine.id == vm.id for c in n.ip_configurations}
+        public = {p.ip_address for n in self.peer.nics.values() for c in n.ip_configurations if c.public_ip_address
+                  for p in self.peer.publics.values() if p.id == c.public_ip_address.id}
+        return Machine(vm.id, vm.name, vm.tags, base64.b64decode(body["properties"]["userData"]), addresses | public)
+
+    def n_created(self):
+        return len(self.peer.bodies)
+
+    def left(self):
+        with self.server.lock:
+            return self.peer.nothing_left()
+
+    def hold(self):
+        self.peer.polls = EVER
+
+    def release(self):
+        with self.server.lock:
+            self.peer.polls = 1
+            for o in self.peer.operations.values():
+                o["polls"] = min(o["polls"], 1)
+            for vm in self.peer.vms.values():
+                vm.looks = min(vm.looks, 1)
+
+    def at_once(self):
+        self.peer.polls = 0
+
+    def forget(self):
+        super().forget()
+        with self.server.lock:
+            self.peer.operations.clear()
+            self.peer.bodies.clear()
+
+
+class Gcp(_Http):
+    module = "gcp"
+
+    def __init__(self, stack):
+        import gcp_peer
+        self.key, public = gcp_peer.make_key(None)
+        self.rig, self.peer = gcp_peer, gcp_peer.Google(public)
+        self.start(stack, cloud_rig.Server(self.peer))
+        self.peer.url = self.server.url
+
+    def environment(self):
+        url = self.peer.url
+        return {"GCP_CREDENTIALS": self.rig.key_text(self.key, url), "GCP_PROJECT_ID": self.rig.PROJECT, "GCP_ZONE": self.rig.ZONE, "GCP_NETWORK": "global/networks/pods",
+                "PODVM_IMAGE_NAME": "podvm", "GCP_MACHINE_TYPE": "n2d-standard-2", "DISABLECVM": "true",
+                "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": url + "/compute/v1/", "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": url + "/",
+                "GCE_METADATA_HOST": url.removeprefix("http://")}
+
+    def owner(self, sandbox, node):
+        return {"peerpod-sandbox": digest(sandbox), "peerpod-node": digest(node)}
+
+    def machines(self):
+        with self.server.lock:
+            return [self.machine(i) for i, _ in self.peer.instances.values()]
+
+    @staticmethod
+    def machine(instance):
+        items = {i.key: i.value for i in instance.metadata.items}
+        addresses = {n.network_i_p for n in instance.network_interfaces} | {a.nat_i_p for n in instance.network_interfaces for a in n.access_configs}
+        return Machine(instance.name, instance.name, dict(instance.labels), base64.b64decode(items["user-data"]), addresses)
+
+    def n_created(self):
+        return len(self.peer.bodies)
+
+    def left(self):
+        return self.peer.nothing_left()
+
+    def hold(self):
+        self.peer.looks = EVER
+
+    def release(self):
+        self.peer.looks = 1
+
+    def at_once(self):
+        self.peer.looks, self.peer.waits = -1, 0
+
+    def forget(self):
+        super().forget()
+        with self.server.lock:
+            self.peer.operations.clear()
+            self.peer.requests.clear()
+            self.peer.bodies.clear()
+
+
+class _Ibm(_Http):
+    def __init__(self, stack):
+        import ibm_peer
+        self.start(stack, ibm_peer.Peer())
+        self.cloud = self.server.cloud
+
+    def machines(self):
+        with self.server.lock:
+            return [self.machine(i) for i in self.things()]
+
+    @staticmethod
+    def tags(texts):
+        return dict(t.split(":", 1) for t in texts if ":" in t)
+
+    def owner(self, sandbox, node):
+        return {"peerpod-sandbox": sandbox, "peerpod-node": digest(node)}
+
+    def n_created(self):
+        return len(self.cloud.created)
+
+    def left(self):
+        with self.server.lock:
+            return self.cloud.left()
+
+
+class IbmCloud(_Ibm):
+    module = "ibmcloud"
+
+    def environment(self):
+        return self.server.environment()
+
+    def things(self):
+        return self.cloud.instances.values()
+
+    def machine(self, i):
+        attached = next((t for crn, t in self.cloud.tags.items() if crn.endswith(i["id"])), set())
+        tags = attached & set(self.cloud.volumes[i["volume"]]["tags"])          # those that both have, instance and volume
+        return Machine(i["id"], i["name"], self.tags(tags), i["body"]["user_data"].encode(), {f"10.0.0.{i['number'] % 250 + 1}"})
+
+    def hold(self):
+        self.cloud.running_gets = EVER
+
+    def release(self):
+        with self.server.lock:
+            self.cloud.running_gets = 2
+            for i in self.things():
+                i["seen"]["running"] = 0
+
+    def at_once(self):
+        self.cloud.address_gets = self.cloud.running_gets = self.cloud.deleting_gets = 0
+
+    def forget(self):
+        super().forget()
+        self.cloud.tags.clear()
+
+
+class PowerVs(_Ibm):
+    module = "ibmcloud-powervs"
+
+    def environment(self):
+        return self.server.power_environment()
+
+    def things(self):
+        return self.cloud.servers.values()
+
+    def machine(self, s):
+        return Machine(s["id"], s["name"], self.tags(s["body"]["userTags"]), base64.b64decode(s["body"]["userData"]), {f"192.168.1.{s['number'] % 250 + 1}"})
+
+    def hold(self):
+        self.cloud.build_gets = EVER
+
+    def release(self):
+        self.cloud.build_gets = 2
+
+    def at_once(self):
+        self.cloud.build_gets = self.cloud.deleting_gets = 0
+
+
+class Alibaba:
+    module = "alibabacloud"
+
+    def __init__(self, stack):
+        p = subprocess.Popen([HERE.parent / "peers/node", HERE / "alibabacloud-peer.js"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.callback(self.end, p)
+        self.url = f"http://127.0.0.1:{int(p.stdout.readline())}"
+
+    def end(self, p):
+        try:
+            violations = self.ask("/_state")["violations"]
+        finally:
+            p.stdin.close()
+            p.wait(cloud_rig.PATIENCE)
+        assert not violations, violations
+
+    def ask(self, path, **arguments):
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, json.dumps(arguments).encode(), method="POST"), timeout=cloud_rig.PATIENCE) as r:
+            return json.load(r)
+
+    @property
+    def busy(self):
+        state = self.ask("/_state")
+        return state["busyMs"] / 1000, state["nRequests"]
+
+    def environment(self):
+        return {**{f"ALIBABACLOUD_{s}_ENDPOINT": self.url for s in ("ECS", "VPC", "STS", "METADATA")}, "ALIBABACLOUD_ACCESS_KEY_ID": "testid",
+                "ALIBABACLOUD_ACCESS_KEY_SECRET": "testsecret", "IMAGEID": "m-podvm", "VSWITCH_ID": "vsw-1", "SECURITY_GROUP_IDS": "sg-1, sg-2", "USE_PUBLIC_IP": "true"}
+
+    def owner(self, sandbox, node):
+        return {"peerpod-sandbox": sandbox, "peerpod-node": node}
+
+    def machines(self):
+        return [Machine(i["id"], i["name"], i["tags"], i["userData"].encode(), set(i["addresses"])) for i in self.ask("/_state")["instances"]]
+
+    def n_created(self):
+        return self.ask("/_state")["nMade"]
+
+    def left(self):
+        state = self.ask("/_state")
+        return " ".join(x["id"] for x in state["instances"] + state["eips"])
+
+    def hold(self):
+        self.ask("/_set", startMs=EVER)
+
+    def release(self):
+        self.ask("/_set", startMs=0)
+
+    def at_once(self):
+        self.ask("/_set", startMs=0, goneMs=0)
+
+    def forget(self):
+        self.ask("/_fault")
+
+
+CLOUDS = {c.module: c for c in (Aws, Azure, Gcp, IbmCloud, PowerVs, Alibaba)}
+
+
+@contextlib.contextmanager
+def open(name):
+    with contextlib.ExitStack() as stack:
+        yield CLOUDS[name](stack)
