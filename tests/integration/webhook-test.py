@@ -358,9 +358,7 @@ def memory_of(pid):
         return int(f.read().split()[1]) * resource.getpagesize() // MEMORY_SCALE
 
 
-class Abuse(Rig):
-    options = ("--request-time=2s", "--idle-time=3s")
-
+class Strangers(Rig):
     def ends(self, s, keep_alive=b""):
         """It is closed from the other side, though we go on."""
         s.settimeout(0.1)
@@ -379,6 +377,10 @@ class Abuse(Rig):
 
     def raw(self):
         return contextlib.closing(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE))
+
+
+class Deadlines(Strangers):
+    options = ("--request-time=2s", "--idle-time=3s")
 
     def test_who_says_nothing_is_cut_off(self):
         with self.raw() as s:
@@ -404,6 +406,8 @@ class Abuse(Rig):
             self.ask(pod(container("a")), client=c)
             self.ends(c.sock)
 
+
+class Abuse(Strangers):
     def test_what_is_no_tls_ends_its_own_connection_only(self):
         for data in b"POST /mutate-v1-pod HTTP/1.1\r\n\r\n", b"\0" * 1000, os.urandom(1000), b"\x16\x03\x01\xff\xff" + b"x" * 100:
             with self.raw() as s:
