@@ -380,7 +380,7 @@ class Strangers(Rig):
 
 
 class Deadlines(Strangers):
-    options = ("--request-time=2s", "--idle-time=3s")
+    options = ("--request-time=3s", "--idle-time=3s")
 
     def test_who_says_nothing_is_cut_off(self):
         with self.raw() as s:
@@ -409,7 +409,7 @@ class Deadlines(Strangers):
 
 class Abuse(Strangers):
     def test_what_is_no_tls_ends_its_own_connection_only(self):
-        for data in b"POST /mutate-v1-pod HTTP/1.1\r\n\r\n", b"\0" * 1000, os.urandom(1000), b"\x16\x03\x01\xff\xff" + b"x" * 100:
+        for data in b"POST /mutate-v1-pod HTTP/1.1\r\n\r\n", b"\0" * 1000, b"\xff" * 1000:
             with self.raw() as s:
                 s.sendall(data)
                 self.ends(s)

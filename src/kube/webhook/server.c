@@ -491,13 +491,10 @@ static void accept_again_in(Server *s, uint64_t usec) {
 
 /* Whoever has been silent for longest goes, now or as soon as it has been so for long enough. */
 static void make_place(Server *s) {
+        Connection *c = TAILQ_FIRST(&s->connections);
         uint64_t now = now_usec(CLOCK_MONOTONIC);
-        Connection *c;
 
-        TAILQ_FOREACH(c, &s->connections, connections)
-                if (!c->ending)
-                        break;
-        if (!c)
+        if (!c || c->ending)
                 return;
         if (now - c->used_usec >= SILENCE_USEC)
                 end_connection(c);
@@ -534,8 +531,8 @@ static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *user
         /* Takes the descriptor, on failure too. */
         if (MHD_add_connection(s->current->daemon, client, (struct sockaddr*) &sa, size) != MHD_YES)
                 log_debug("A connection was refused.");
+        run_generation(s->current);             /* which is when it begins to count */
         update_listeners(s);
-        run_generation(s->current);
         return 0;
 }
 
