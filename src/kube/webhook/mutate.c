@@ -281,25 +281,31 @@ static int read_pod_level(Pod *p, char **reterr) {
 
 /* ---- what it gets ---- */
 
-/* 1 if the pod's author has a value of their own, which stays. */
+/* What an earlier call has set; NULL: nothing. */
+static int read_ours(Pod *p, VmResource i, const char **ret, char **reterr) {
+        json_object *set;
+        int r;
+
+        r = p->old ? json_get_object(p->old, "set", &set, reterr) : 0;
+        if (r > 0)
+                r = json_get_string(set, vm_resource_to_string(i), ret, reterr);
+        return r < 0 ? r : 0;
+}
+
+/* 1 if the pod's author has a value of their own, which stays. @ret_value: the one that the pod has, NULL: none. */
 static int is_authors(Pod *p, VmResource i, const char **ret_value, char **reterr) {
         const char *ours = NULL, *value = NULL;
-        json_object *set;
         int r = 0;
 
         if (p->annotations)
                 r = json_get_string(p->annotations, annotation_table[i].key, &value, reterr);
-        if (r <= 0)
-                goto out;
-        r = p->old ? json_get_object(p->old, "set", &set, reterr) : 0;
-        if (r > 0)
-                r = json_get_string(set, vm_resource_to_string(i), &ours, reterr);
+        if (r >= 0)
+                r = read_ours(p, i, &ours, reterr);
         if (r < 0)
                 return r;
-        r = !streq_ptr(ours, value);
-out:
+
         *ret_value = value;
-        return r;
+        return value && !streq_ptr(ours, value);
 }
 
 static int annotate_resource(Pod *p, json_object *changes, json_object *set, VmResource i, Quantity total, char **reterr) {

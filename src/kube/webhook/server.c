@@ -40,7 +40,6 @@ struct Connection {
         uint64_t used_usec;                     /* CLOCK_MONOTONIC */
         Request *request;                       /* borrowed; the one under way, if any */
         sd_event_source *deadline;
-        bool checked;                           /* its cipher suite */
         bool ending;
 };
 
@@ -111,12 +110,14 @@ static void set_deadline(Connection *c, uint64_t usec) {
         }
 }
 
-static void used(Connection *c) {
+/* Something has come, or gone: the next thing has @usec from now. */
+static void connection_used(Connection *c, uint64_t usec) {
         Server *s = c->generation->server;
 
         TAILQ_REMOVE(&s->connections, c, connections);
         TAILQ_INSERT_TAIL(&s->connections, c, connections);
         c->used_usec = now_usec(CLOCK_MONOTONIC);
+        set_deadline(c, usec);
 }
 
 
@@ -163,12 +164,13 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 
 /* ---- requests ---- */
 
+/* @text is taken, on failure too; NULL when memory is short. */
 static enum MHD_Result answer(Request *q, struct MHD_Connection *mhd, unsigned status, const char *type, char *text, const char *allow) {
         struct MHD_Response *response;
         enum MHD_Result r = MHD_YES;
         Connection *c = connection_of(mhd);
 
-        response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+        response = text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE) : NULL;
         if (!response) {
                 free(text);
                 return MHD_NO;
@@ -185,9 +187,7 @@ static enum MHD_Result answer(Request *q, struct MHD_Connection *mhd, unsigned s
 }
 
 static enum MHD_Result answer_text(Request *q, struct MHD_Connection *mhd, unsigned status, const char *text, const char *allow) {
-        char *copy = strdup(text);
-
-        return copy ? answer(q, mhd, status, "text/plain; charset=utf-8", copy, allow) : MHD_NO;
+        return answer(q, mhd, status, "text/plain; charset=utf-8", strdup(text), allow);
 }
 
 static enum MHD_Result answer_health(Request *q, struct MHD_Connection *mhd, const char *url) {
@@ -298,14 +298,10 @@ static enum MHD_Result begin_request(Request *q, struct MHD_Connection *mhd, con
         return MHD_YES;
 }
 
-static bool suite_is_allowed(Server *s, Connection *c) {
-        const union MHD_ConnectionInfo *info;
+static bool suite_is_allowed(Server *s, struct MHD_Connection *mhd) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
 
-        if (c->checked || !s->allowed_suites)
-                return true;
-        info = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-        c->checked = info && tls_profile_allows(s->allowed_suites, info->tls_session);
-        return c->checked;
+        return info && tls_profile_allows(s->allowed_suites, info->tls_session);
 }
 
 /* Called once when the headers are there, for each piece of the body, and then until a response is queued. */
@@ -318,15 +314,14 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         if (!c)
                 return MHD_NO;
         if (!q) {
-                if (!suite_is_allowed(g->server, c))
+                if (!suite_is_allowed(g->server, mhd))
                         return MHD_NO;
                 q = new(Request);
                 if (!q)
                         return MHD_NO;
                 *q = (Request) { .server = g->server };
                 *context = c->request = q;
-                set_deadline(c, g->server->settings->request_usec);
-                used(c);
+                connection_used(c, g->server->settings->request_usec);
                 return begin_request(q, mhd, url, method);
         }
         if (*upload_size > 0) {
@@ -346,12 +341,11 @@ static void on_request_over(void *cls, struct MHD_Connection *mhd, void **contex
         drop_body(q);
         free(q);
         *context = NULL;
-        if (c)
-                c->request = NULL;
-        if (c && !c->ending) {
-                set_deadline(c, c->generation->server->settings->idle_usec);
-                used(c);
-        }
+        if (!c)
+                return;
+        c->request = NULL;
+        if (!c->ending)
+                connection_used(c, c->generation->server->settings->idle_usec);
 }
 
 /* ---- generations ---- */
@@ -516,9 +510,8 @@ static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *user
         struct sockaddr_storage sa = {};
         socklen_t size = sizeof(sa);
         Server *s = userdata;
-        int client;
+        int client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
 
-        client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
         if (client < 0) {
                 if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
                         return 0;
@@ -558,8 +551,6 @@ int server_listen(Server *s, int fd) {
         s->n_listeners++;
         return 0;
 }
-
-/* ---- */
 
 int server_new(sd_event *event, const WebhookSettings *settings, Server **ret) {
         _cleanup_(server_freep) Server *s = NULL;
