@@ -34,6 +34,7 @@ typedef struct Pod {
         const WebhookSettings *settings;        /* borrowed, as the pod's parts are */
         json_object *annotations, *spec, *containers, *init_containers;         /* NULL: there are none */
         json_object *old;                       /* what an earlier call has kept, or NULL */
+        json_object *names;                     /* of containers that have been read, as a set */
         json_object *record;                    /* what is kept now: { "containers": {…}, "pod": {…}, "set": {…} } */
         PodSum sum;
         PodSize requests, limits;               /* of spec.resources */
@@ -43,6 +44,7 @@ typedef struct Pod {
 
 static void pod_done(Pod *p) {
         json_object_putp(&p->old);
+        json_object_putp(&p->names);
         json_object_putp(&p->record);
         p->dropped = strv_free(p->dropped);
         mutation_done(&p->result);
@@ -201,6 +203,12 @@ static int read_container(Pod *p, json_object *container, PodSize *ret, char **r
                 return error_text(reterr, -EBADMSG, "it has no name");
         if (r < 0)
                 return r;
+        /* What is kept goes by name, so that two of one name, which the API server refuses later, would grow with each call. */
+        if (json_object_object_get_ex(p->names, name, NULL))
+                return error_text(reterr, -EINVAL, "another container has its name, too");
+        r = json_set_bool(p->names, name, true);
+        if (r < 0)
+                return r;
         r = asked_read(p->settings, container, &asked, reterr);
         if (r < 0)
                 return r;
@@ -273,25 +281,31 @@ static int read_pod_level(Pod *p, char **reterr) {
 
 /* ---- what it gets ---- */
 
-/* 1 if the pod's author has a value of their own, which stays. */
+/* What an earlier call has set; NULL: nothing. */
+static int read_ours(Pod *p, VmResource i, const char **ret, char **reterr) {
+        json_object *set;
+        int r;
+
+        r = p->old ? json_get_object(p->old, "set", &set, reterr) : 0;
+        if (r > 0)
+                r = json_get_string(set, vm_resource_to_string(i), ret, reterr);
+        return r < 0 ? r : 0;
+}
+
+/* 1 if the pod's author has a value of their own, which stays. @ret_value: the one that the pod has, NULL: none. */
 static int is_authors(Pod *p, VmResource i, const char **ret_value, char **reterr) {
         const char *ours = NULL, *value = NULL;
-        json_object *set;
         int r = 0;
 
         if (p->annotations)
                 r = json_get_string(p->annotations, annotation_table[i].key, &value, reterr);
-        if (r <= 0)
-                goto out;
-        r = p->old ? json_get_object(p->old, "set", &set, reterr) : 0;
-        if (r > 0)
-                r = json_get_string(set, vm_resource_to_string(i), &ours, reterr);
+        if (r >= 0)
+                r = read_ours(p, i, &ours, reterr);
         if (r < 0)
                 return r;
-        r = !streq_ptr(ours, value);
-out:
+
         *ret_value = value;
-        return r;
+        return value && !streq_ptr(ours, value);
 }
 
 static int annotate_resource(Pod *p, json_object *changes, json_object *set, VmResource i, Quantity total, char **reterr) {
@@ -471,7 +485,8 @@ int mutate_pod(const WebhookSettings *settings, json_object *pod, Mutation *ret,
                 return r;
         }
         p.record = json_object_new_object();
-        if (!p.record)
+        p.names = json_object_new_object();
+        if (!p.record || !p.names)
                 return -ENOMEM;
 
         r = read_old(&p, reterr);

@@ -14,6 +14,7 @@
 
 #define SOCKETS_MAX 16U
 #define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC)
+#define SILENCE_USEC USEC_PER_SEC       /* before that, nobody has to go for another one: the answer may be on its way */
 #define REVIEW_PATH "/mutate-v1-pod"
 #define BODY_SIZE_FIRST ((size_t) 16 << 10)
 
@@ -36,9 +37,9 @@ struct Connection {
         TAILQ_ENTRY(Connection) connections;    /* in the order of last use */
         Generation *generation;                 /* borrowed */
         struct MHD_Connection *mhd;             /* borrowed */
+        uint64_t used_usec;                     /* CLOCK_MONOTONIC */
         Request *request;                       /* borrowed; the one under way, if any */
         sd_event_source *deadline;
-        bool checked;                           /* its cipher suite */
         bool ending;
 };
 
@@ -109,11 +110,14 @@ static void set_deadline(Connection *c, uint64_t usec) {
         }
 }
 
-static void used(Connection *c) {
+/* Something has come, or gone: the next thing has @usec from now. */
+static void connection_used(Connection *c, uint64_t usec) {
         Server *s = c->generation->server;
 
         TAILQ_REMOVE(&s->connections, c, connections);
         TAILQ_INSERT_TAIL(&s->connections, c, connections);
+        c->used_usec = now_usec(CLOCK_MONOTONIC);
+        set_deadline(c, usec);
 }
 
 
@@ -129,11 +133,9 @@ static void connection_started(Generation *g, struct MHD_Connection *mhd, void *
                 (void) shutdown(connection_fd(mhd), SHUT_RDWR);
                 return;
         }
-        *c = (Connection) { .generation = g, .mhd = mhd };
+        *c = (Connection) { .generation = g, .mhd = mhd, .used_usec = now_usec(CLOCK_MONOTONIC) };
         TAILQ_INSERT_TAIL(&s->connections, c, connections);
         set_deadline(c, s->settings->request_usec);
-        if (s->n_connections >= SERVER_CONNECTIONS_MAX)
-                end_connection(TAILQ_FIRST(&s->connections));
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code) {
@@ -162,12 +164,13 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
 
 /* ---- requests ---- */
 
+/* @text is taken, on failure too; NULL when memory is short. */
 static enum MHD_Result answer(Request *q, struct MHD_Connection *mhd, unsigned status, const char *type, char *text, const char *allow) {
         struct MHD_Response *response;
         enum MHD_Result r = MHD_YES;
         Connection *c = connection_of(mhd);
 
-        response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+        response = text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE) : NULL;
         if (!response) {
                 free(text);
                 return MHD_NO;
@@ -184,16 +187,12 @@ static enum MHD_Result answer(Request *q, struct MHD_Connection *mhd, unsigned s
 }
 
 static enum MHD_Result answer_text(Request *q, struct MHD_Connection *mhd, unsigned status, const char *text, const char *allow) {
-        char *copy = strdup(text);
-
-        return copy ? answer(q, mhd, status, "text/plain; charset=utf-8", copy, allow) : MHD_NO;
+        return answer(q, mhd, status, "text/plain; charset=utf-8", strdup(text), allow);
 }
 
-static enum MHD_Result answer_health(Request *q, struct MHD_Connection *mhd, const char *url, const char *method) {
+static enum MHD_Result answer_health(Request *q, struct MHD_Connection *mhd, const char *url) {
         const Generation *g = q->server->current;
 
-        if (!streq(method, "GET") && !streq(method, "HEAD"))
-                return answer_text(q, mhd, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n", "GET, HEAD");
         if (streq(url, "/readyz") && g->end_usec <= now_usec(CLOCK_REALTIME))
                 return answer_text(q, mhd, MHD_HTTP_INTERNAL_SERVER_ERROR, "The certificate has ended.\n", NULL);
         return answer_text(q, mhd, MHD_HTTP_OK, "ok", NULL);
@@ -281,9 +280,17 @@ static enum MHD_Result answer_review(Request *q, struct MHD_Connection *mhd) {
         return answer(q, mhd, MHD_HTTP_OK, "application/json", text, NULL);
 }
 
+static bool is_health(const char *url) {
+        return streq(url, "/healthz") || streq(url, "/readyz");
+}
+
+/* What is answered this early ends the connection: libmicrohttpd does not read the rest. */
 static enum MHD_Result begin_request(Request *q, struct MHD_Connection *mhd, const char *url, const char *method) {
-        if (streq(url, "/healthz") || streq(url, "/readyz"))
-                return answer_health(q, mhd, url, method);
+        if (is_health(url)) {
+                if (streq(method, "GET") || streq(method, "HEAD"))
+                        return MHD_YES;
+                return answer_text(q, mhd, MHD_HTTP_METHOD_NOT_ALLOWED, "Only GET and HEAD.\n", "GET, HEAD");
+        }
         if (!streq(url, REVIEW_PATH))
                 return answer_text(q, mhd, MHD_HTTP_NOT_FOUND, "There are " REVIEW_PATH ", /healthz and /readyz here.\n", NULL);
         if (!streq(method, "POST"))
@@ -291,14 +298,10 @@ static enum MHD_Result begin_request(Request *q, struct MHD_Connection *mhd, con
         return MHD_YES;
 }
 
-static bool suite_is_allowed(Server *s, Connection *c) {
-        const union MHD_ConnectionInfo *info;
+static bool suite_is_allowed(Server *s, struct MHD_Connection *mhd) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
 
-        if (c->checked || !s->allowed_suites)
-                return true;
-        info = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-        c->checked = info && tls_profile_allows(s->allowed_suites, info->tls_session);
-        return c->checked;
+        return info && tls_profile_allows(s->allowed_suites, info->tls_session);
 }
 
 /* Called once when the headers are there, for each piece of the body, and then until a response is queued. */
@@ -311,15 +314,14 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         if (!c)
                 return MHD_NO;
         if (!q) {
-                if (!suite_is_allowed(g->server, c))
+                if (!suite_is_allowed(g->server, mhd))
                         return MHD_NO;
                 q = new(Request);
                 if (!q)
                         return MHD_NO;
                 *q = (Request) { .server = g->server };
                 *context = c->request = q;
-                set_deadline(c, g->server->settings->request_usec);
-                used(c);
+                connection_used(c, g->server->settings->request_usec);
                 return begin_request(q, mhd, url, method);
         }
         if (*upload_size > 0) {
@@ -327,7 +329,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
                 *upload_size = 0;
                 return MHD_YES;
         }
-        return answer_review(q, mhd);
+        return is_health(url) ? answer_health(q, mhd, url) : answer_review(q, mhd);
 }
 
 static void on_request_over(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code) {
@@ -339,12 +341,11 @@ static void on_request_over(void *cls, struct MHD_Connection *mhd, void **contex
         drop_body(q);
         free(q);
         *context = NULL;
-        if (c)
-                c->request = NULL;
-        if (c && !c->ending) {
-                set_deadline(c, c->generation->server->settings->idle_usec);
-                used(c);
-        }
+        if (!c)
+                return;
+        c->request = NULL;
+        if (!c->ending)
+                connection_used(c, c->generation->server->settings->idle_usec);
 }
 
 /* ---- generations ---- */
@@ -472,28 +473,50 @@ static int on_accept_again(sd_event_source *es, uint64_t usec, void *userdata) {
         return 0;
 }
 
+static void accept_again_in(Server *s, uint64_t usec) {
+        int r;
+
+        if (s->accept_again)
+                return;
+        r = sd_event_add_time_relative(s->event, &s->accept_again, CLOCK_MONOTONIC, usec, 0, on_accept_again, s);
+        if (r < 0)
+                log_error_errno(r, "Failed to set a timer: %m");
+}
+
+/* Whoever has been silent for longest goes, now or as soon as it has been so for long enough. */
+static void make_place(Server *s) {
+        Connection *c = TAILQ_FIRST(&s->connections);
+        uint64_t now = now_usec(CLOCK_MONOTONIC);
+
+        if (!c || c->ending)
+                return;
+        if (now - c->used_usec >= SILENCE_USEC)
+                end_connection(c);
+        else
+                accept_again_in(s, c->used_usec + SILENCE_USEC - now);
+}
+
 /* Accepting pauses while as many are connected as may be, and a while when descriptors are short. */
 static void update_listeners(Server *s) {
-        int enabled = s->n_connections < SERVER_CONNECTIONS_MAX && !s->accept_again ? SD_EVENT_ON : SD_EVENT_OFF;
+        bool full = s->n_connections >= SERVER_CONNECTIONS_MAX;
 
+        if (full)
+                make_place(s);
         for (size_t i = 0; i < s->n_listeners; i++)
-                (void) sd_event_source_set_enabled(s->listeners[i], enabled);
+                (void) sd_event_source_set_enabled(s->listeners[i], full || s->accept_again ? SD_EVENT_OFF : SD_EVENT_ON);
 }
 
 static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
         struct sockaddr_storage sa = {};
         socklen_t size = sizeof(sa);
         Server *s = userdata;
-        int client, r;
+        int client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
 
-        client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
         if (client < 0) {
                 if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
                         return 0;
                 log_warning_errno(errno, "Failed to accept a connection, pausing: %m");
-                r = sd_event_add_time_relative(s->event, &s->accept_again, CLOCK_MONOTONIC, ACCEPT_PAUSE_USEC, 0, on_accept_again, s);
-                if (r < 0)
-                        log_error_errno(r, "Failed to set a timer: %m");
+                accept_again_in(s, ACCEPT_PAUSE_USEC);
                 update_listeners(s);
                 return 0;
         }
@@ -501,8 +524,8 @@ static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *user
         /* Takes the descriptor, on failure too. */
         if (MHD_add_connection(s->current->daemon, client, (struct sockaddr*) &sa, size) != MHD_YES)
                 log_debug("A connection was refused.");
+        run_generation(s->current);             /* which is when it begins to count */
         update_listeners(s);
-        run_generation(s->current);
         return 0;
 }
 
@@ -528,8 +551,6 @@ int server_listen(Server *s, int fd) {
         s->n_listeners++;
         return 0;
 }
-
-/* ---- */
 
 int server_new(sd_event *event, const WebhookSettings *settings, Server **ret) {
         _cleanup_(server_freep) Server *s = NULL;
