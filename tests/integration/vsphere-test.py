@@ -294,7 +294,7 @@ def a_cancelled_clone_is_removed_when_it_has_ended():
     with running() as (vc, d):
         vc.set(task_delay={"CloneVm": 1500})
         job = d.start(d.create, "s")
-        wait_for(lambda: "CloneVM_Task" in methods(vc) and vc.state()["running"], "the clone runs")
+        wait_for(lambda: "CloneVM_Task" in methods(vc)[:-1] and vc.state()["running"], "the clone runs, and is waited for")
         d.delete("s")
         expect("Cancelled", "", job.result, 30)
         assert not vc.left() and not vc.state()["running"] and "CancelTask" in methods(vc)
@@ -426,7 +426,8 @@ def each_fault_at_each_call_leaves_nothing():
         with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
             results = [r for part in pool.map(some, range(LANES)) for r in part]
         outcomes = {outcome for _, _, outcome in results}
-        assert "runs" in outcomes and len(results) == len(faults) * len({i for _, i, _ in results}), outcomes
+        # Finding, cloning, power, waiting: eleven calls at least, more where a task is asked for again.
+        assert "runs" in outcomes and len(outcomes) > 2 and len(results) >= 11 * len(faults), (outcomes, len(results))
         assert not vc.state()["running"]
 
 
