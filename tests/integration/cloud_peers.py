@@ -403,7 +403,38 @@ class Alibaba:
         self.ask("/_fault")
 
 
-CLOUDS = {c.module: c for c in (Aws, Azure, Gcp, IbmCloud, PowerVs, Alibaba)}
+class Vsphere(_Http):
+    module = "vsphere"
+
+    def __init__(self, stack):
+        import vsphere_rig
+        self.peer = stack.enter_context(vsphere_rig.Vcenter())
+        self.start(stack, self.peer.server)
+
+    def environment(self):
+        return self.peer.settings()
+
+    def machines(self):
+        return [Machine(m["uuid"], m["name"], {k.replace(".", "-"): v for k, v in m["extra"].items()}, base64.b64decode(m["extra"]["guestinfo.userdata"]), set(m["addresses"] or []))
+                for m in self.peer.state()["machines"] if "peerpod.sandbox" in m["extra"]]
+
+    def n_created(self):
+        return self.peer.state()["cloned"]
+
+    def left(self):
+        return " ".join(m.name for m in self.machines())
+
+    def hold(self):
+        self.peer.set(addresses=[""])
+
+    def release(self):
+        self.peer.set(addresses=["10.9.8.%d"])
+
+    def at_once(self):
+        pass
+
+
+CLOUDS = {c.module: c for c in (Aws, Azure, Gcp, IbmCloud, PowerVs, Alibaba, Vsphere)}
 
 
 @contextlib.contextmanager

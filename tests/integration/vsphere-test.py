@@ -201,7 +201,7 @@ def addresses_are_those_that_others_reach():
 
 def a_guest_without_an_address_is_removed():
     """No address before the time-out, or a guest that stops: an error, and nothing is left"""
-    with running(["--create-timeout", "3s"]) as (vc, d):
+    with running(["--create-timeout", "2s"]) as (vc, d):
         vc.set(addresses=["169.254.7.7"])
         expect("TimedOut", "", d.create, "s")
         wait_for(lambda: not vc.left(), "the machine is removed")
@@ -294,7 +294,7 @@ def a_cancelled_clone_is_removed_when_it_has_ended():
     with running() as (vc, d):
         vc.set(task_delay={"CloneVm": 1500})
         job = d.start(d.create, "s")
-        wait_for(lambda: "CloneVM_Task" in methods(vc) and vc.state()["running"], "the clone runs")
+        wait_for(lambda: "CloneVM_Task" in methods(vc)[:-1] and vc.state()["running"], "the clone runs, and is waited for")
         d.delete("s")
         expect("Cancelled", "", job.result, 30)
         assert not vc.left() and not vc.state()["running"] and "CancelTask" in methods(vc)
@@ -392,7 +392,7 @@ def a_hundred_creates_at_once_against_a_throttle():
         def throttled(request):
             with vc.server.lock:
                 state["n"] += 1
-                if state["n"] % 7 == 0:
+                if state["n"] % 19 == 0:
                     return 503 if state["n"] % 2 else 429, "busy", {"Retry-After": "1"}
             return handler(request)
 
@@ -421,12 +421,13 @@ def each_fault_at_each_call_leaves_nothing():
             with cloud_rig.Daemon(PROVIDERD, MODULE, vc.settings(server)) as d:
                 d.create(f"warm{n}")
                 d.delete(f"warm{n}")
-                return cloud_rig.run_faults(d, server, lambda: vc.left(f"podvm-part{n}-"), faults[n::LANES], sandbox=f"part{n}-")
-        LANES = 8
-        with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
-            results = [r for part in pool.map(some, range(LANES)) for r in part]
+                return cloud_rig.run_faults(d, server, lambda: vc.left(f"podvm-part{n}-"), [faults[n]], sandbox=f"part{n}-")
+        # Side by side, since most of it is waiting before something is tried again.
+        with concurrent.futures.ThreadPoolExecutor(len(faults)) as pool:
+            results = [r for part in pool.map(some, range(len(faults))) for r in part]
         outcomes = {outcome for _, _, outcome in results}
-        assert "runs" in outcomes and len(results) == len(faults) * len({i for _, i, _ in results}), outcomes
+        # Finding, cloning, power, waiting: eleven calls at least, more where a task is asked for again.
+        assert "runs" in outcomes and len(outcomes) > 2 and len(results) >= 11 * len(faults), (outcomes, len(results))
         assert not vc.state()["running"]
 
 

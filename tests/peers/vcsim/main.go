@@ -48,7 +48,8 @@ type peer struct {
 	settings settings
 	failing  *failing
 	reserved map[string]bool // folder/name of a clone that has not come to its machine yet
-	n        int
+	n        int             // addresses
+	cloned   int
 	clones   map[string]*types.VirtualMachineCloneSpec // what was asked for, by name
 }
 
@@ -61,7 +62,10 @@ func (g *guests) PutObject(_ *simulator.Context, o mo.Reference) {
 	words := strings.Split(path.Base(vm.Config.Files.SnapshotDirectory), " ")
 	name := words[len(words)-1]
 	g.peer.mu.Lock()
-	delete(g.peer.reserved, vm.Parent.Value+"/"+name)
+	if key := vm.Parent.Value + "/" + name; g.peer.reserved[key] {
+		g.peer.cloned++
+		delete(g.peer.reserved, key)
+	}
 	g.peer.mu.Unlock()
 	if c := g.peer.clone(name); c != nil && c.Config != nil && vm.Name == "" {
 		vm.Config.InstanceUuid, vm.Summary.Config.InstanceUuid = c.Config.InstanceUuid, c.Config.InstanceUuid
@@ -212,6 +216,7 @@ type machine struct {
 	SEVSNP       bool              `json:"sev_snp"`
 	Linked       string            `json:"linked"`
 	Annotation   string            `json:"annotation"`
+	Addresses    []string          `json:"addresses"`
 }
 
 func (p *peer) name(r *types.ManagedObjectReference) string {
@@ -229,10 +234,12 @@ func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
 	state := struct {
 		Machines []machine `json:"machines"`
 		Running  int       `json:"running"` // tasks
+		Cloned   int       `json:"cloned"`  // machines so far
 	}{Machines: []machine{}}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	state.Cloned = p.cloned
 	for _, e := range p.model.Map().All("VirtualMachine") {
 		vm := e.(*simulator.VirtualMachine)
 		m := machine{Name: vm.Name, InstanceUUID: vm.Config.InstanceUuid, Power: string(vm.Runtime.PowerState), CPUs: vm.Config.Hardware.NumCPU,
@@ -245,6 +252,11 @@ func (p *peer) state(w http.ResponseWriter, _ *http.Request) {
 		}
 		if len(vm.Datastore) > 0 {
 			m.Datastore = p.name(&vm.Datastore[0])
+		}
+		if vm.Guest != nil {
+			for _, n := range vm.Guest.Net {
+				m.Addresses = append(m.Addresses, n.IpAddress...)
+			}
 		}
 		for _, o := range vm.Config.ExtraConfig {
 			v := o.GetOptionValue()
