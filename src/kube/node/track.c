@@ -113,15 +113,19 @@ static void set_object(Track *t, json_object *object) {
         t->object = object;
 }
 
+static void drop_request(Track *t) {
+        if (!t->request)
+                return;
+        t->request = kube_request_free(t->request);
+        t->node->n_requests--;
+}
+
 Track* track_free(Track *t) {
         if (!t)
                 return NULL;
 
         registration_free(t->registration);
-        if (t->request) {
-                kube_request_free(t->request);
-                t->node->n_requests--;
-        }
+        drop_request(t);
         set_object(t, NULL);
         sd_event_source_disable_unref(t->retry);
         node_remove_track(t->node, t);
@@ -155,11 +159,11 @@ bool track_is_done(const Track *t) {
 static bool set_text(char **field, const char *value, size_t size_max) {
         char *copy;
 
-        if (!value || streq(strempty(*field), value))
+        copy = value ? text_make_plain(value, size_max) : NULL;
+        if (!copy || streq(strempty(*field), copy)) {
+                free(copy);
                 return false;
-        copy = text_make_plain(value, size_max);
-        if (!copy)
-                return false;
+        }
         free(*field);
         *field = copy;
         return true;
@@ -260,8 +264,7 @@ static void begin_retry(Track *t, uint64_t retry_after) {
 
 /* What all answers have in common. Returns true if it is a good one. */
 static bool request_ended(Track *t, const KubeReply *reply) {
-        t->request = kube_request_free(t->request);
-        t->node->n_requests--;
+        drop_request(t);
         node_kick(t->node);
 
         return !node_api_answered(t->node, reply) && reply->error == 0;
@@ -320,12 +323,13 @@ static void vanished(Track *t) {
 }
 
 void track_object_changed(Track *t, json_object *object) {
-        if (t->request)
-                return;         /* its answer is as new */
         if (!object) {
+                drop_request(t);
                 vanished(t);
                 return;
         }
+        if (t->request)
+                return;         /* its answer is as new */
         if (track_is_done(t) || t->object)
                 return;
         if (!t->record.uid && peerpod_is_of(object, &t->record, t->node->settings->node)) {
