@@ -145,9 +145,9 @@ static int merge_list(json_object *tree, json_object *file, const char *list, co
         json_object *to = json_object_object_get(tree, list), *from = NULL;
         int r;
 
-        r = json_get_array(file, list, &from, reterr);
+        r = json_get_array(file, list, &from, NULL);
         if (r <= 0)
-                return r;
+                return r < 0 ? error_text(reterr, -EINVAL, "%s: %s is no list", origin, list) : 0;
         for (size_t i = 0; i < json_object_array_length(from); i++) {
                 json_object *entry = json_object_array_get_idx(from, i), *body = NULL;
                 const char *name = NULL;

@@ -9,12 +9,12 @@
 #include <json-c/json_object.h>
 #include <stdio.h>
 
-#include "basic/hash.h"
 #include "basic/log.h"
 #include "basic/parse.h"
 #include "basic/util.h"
 #include "kube/kube-client.h"
 #include "kube/kube-object.h"
+#include "kube/kube-seen.h"
 #include "kube/kube-session.h"
 #include "kube/kube-transfer.h"
 
@@ -31,14 +31,6 @@
 #define TEXT_MAX 512U
 #define FAULTS_TO_LIST 4U               /* so many in a row without progress: the version may be at fault */
 
-typedef struct Known {
-        UT_hash_handle hh;
-        uint32_t round;                 /* of the last list that had it */
-        char *version;
-        char *uid;                      /* within key's memory */
-        char key[];                     /* "NAMESPACE/NAME" */
-} Known;
-
 struct KubeWatch {
         KubeClient *client;
         KubeWatchSpec spec;             /* with defaults; its strings are owned */
@@ -47,8 +39,7 @@ struct KubeWatch {
         unsigned n_calls;               /* of the user's callbacks that have not returned */
         bool freed;                     /* from within one of them */
 
-        Known *known;
-        uint32_t round;
+        KubeSeen seen;
         char *version, *token;          /* resourceVersion; "continue" of the list that is under way */
         bool synced, trouble;
 
@@ -70,21 +61,11 @@ struct KubeWatch {
 
 static void begin_list(KubeWatch *w);
 static void begin_watch(KubeWatch *w);
-static void trouble(KubeWatch *w, const KubeReply *reply, bool relist);
 
 /* ---- what the user is told ---- */
 
-static void known_free(KubeWatch *w, Known *k) {
-        HASH_DEL(w->known, k);
-        free(k->version);
-        free(k);
-}
-
 static void destroy(KubeWatch *w) {
-        for (Known *k = w->known, *after; k; k = after) {
-                after = k->hh.next;
-                known_free(w, k);
-        }
+        kube_seen_done(&w->seen);
         kube_transfer_free(w->transfer);        /* not before: what the user is told may be a part of it */
         free(w->path);
         free(w->label_selector);
@@ -128,62 +109,26 @@ static bool tell_trouble(KubeWatch *w, const KubeReply *reply, uint64_t again_us
 }
 
 /* A deletion that nobody saw. Takes the entry. Returns 1, 0 when the watch is gone, -ENOMEM. */
-static int tell_vanished(KubeWatch *w, Known *k) {
+static int tell_vanished(KubeWatch *w, KubeSeenObject *k) {
         _cleanup_(json_object_putp) json_object *o = NULL;
-        const char *name = strchr(k->key, '/') + 1;
-        _cleanup_(freep) char *ns = strndup(k->key, (size_t) (name - 1 - k->key));
-        json_object *meta;
+        int r;
 
-        o = ns ? kube_object_new(NULL, NULL, *ns ? ns : NULL, name) : NULL;
-        meta = kube_object_at(o, "metadata", NULL);
-        if (!meta || json_set_string(meta, "uid", k->uid) < 0 || json_set_string(meta, "resourceVersion", k->version) < 0)
-                return -ENOMEM;
-        known_free(w, k);
+        r = kube_seen_describe(k, &o);
+        if (r < 0)
+                return r;
+        kube_seen_remove(&w->seen, k);
         return tell(w, KUBE_DELETED, o);
-}
-
-static Known* find_known(KubeWatch *w, const KubeMeta *meta) {
-        _cleanup_(freep) char *key = NULL;
-        Known *k = NULL;
-
-        if (asprintf(&key, "%s/%s", meta->ns, meta->name) < 0) {
-                key = NULL;
-                return NULL;
-        }
-        HASH_FIND_STR(w->known, key, k);
-        return k;
-}
-
-static int add_known(KubeWatch *w, const KubeMeta *meta) {
-        size_t key_size = strlen(meta->ns) + 1 + strlen(meta->name) + 1, uid_size = strlen(meta->uid) + 1;
-        Known *k;
-
-        if (HASH_COUNT(w->known) >= KUBE_WATCH_OBJECTS_MAX)
-                return -E2BIG;
-        k = calloc(1, sizeof(Known) + key_size + uid_size);
-        if (!k)
-                return -ENOMEM;
-        (void) snprintf(k->key, key_size, "%s/%s", meta->ns, meta->name);
-        k->uid = memcpy(k->key + key_size, meta->uid, uid_size);
-        k->round = w->round;
-        k->version = strdup(meta->resource_version);
-        if (k->version)
-                HASH_ADD_STR(w->known, key, k);
-        if (!k->version || !hash_added(k)) {
-                free(k->version);
-                free(k);
-                return -ENOMEM;
-        }
-        return 0;
 }
 
 /* An object as it is now. Returns 1, 0 when the watch is gone, or -errno. */
 static int take_object(KubeWatch *w, const KubeMeta *meta, json_object *o) {
-        Known *k = find_known(w, meta);
-        char *version;
+        KubeSeenObject *k;
         int r;
 
-        if (k && !streq(k->uid, meta->uid)) {
+        r = kube_seen_find(&w->seen, meta, &k);
+        if (r < 0)
+                return r;
+        if (k && !kube_seen_is(k, meta)) {
                 /* Another object of that name: the old one is gone. */
                 r = tell_vanished(w, k);
                 if (r <= 0)
@@ -191,26 +136,23 @@ static int take_object(KubeWatch *w, const KubeMeta *meta, json_object *o) {
                 k = NULL;
         }
         if (!k) {
-                r = add_known(w, meta);
+                r = kube_seen_add(&w->seen, meta);
                 return r < 0 ? r : tell(w, KUBE_ADDED, o);
         }
-        k->round = w->round;
-        if (streq(k->version, meta->resource_version))
-                return 1;
-        version = strdup(meta->resource_version);
-        if (!version)
-                return -ENOMEM;
-        free(k->version);
-        k->version = version;
-        return tell(w, KUBE_MODIFIED, o);
+        r = kube_seen_again(&w->seen, k, meta->resource_version);
+        return r < 0 ? r : r == 0 ? 1 : tell(w, KUBE_MODIFIED, o);
 }
 
 static int take_deletion(KubeWatch *w, const KubeMeta *meta, json_object *o) {
-        Known *k = find_known(w, meta);
+        KubeSeenObject *k;
+        int r;
 
-        if (!k || !streq(k->uid, meta->uid))
+        r = kube_seen_find(&w->seen, meta, &k);
+        if (r < 0)
+                return r;
+        if (!k || !kube_seen_is(k, meta))
                 return 1;
-        known_free(w, k);
+        kube_seen_remove(&w->seen, k);
         return tell(w, KUBE_DELETED, o);
 }
 
@@ -332,17 +274,12 @@ static int take_page(KubeWatch *w, json_object *list) {
 
 /* What no page of this list had is gone. */
 static int sweep(KubeWatch *w) {
-        for (Known *k = w->known, *after; k; k = after) {
-                int r;
+        KubeSeenObject *k;
+        int r = 1;
 
-                after = k->hh.next;
-                if (k->round == w->round)
-                        continue;
+        while (r > 0 && (k = kube_seen_stale(&w->seen)))
                 r = tell_vanished(w, k);
-                if (r <= 0)
-                        return r;
-        }
-        return 1;
+        return r;
 }
 
 static int end_list(KubeWatch *w, const char *version) {
@@ -409,7 +346,7 @@ static void begin_list(KubeWatch *w) {
         int r;
 
         if (!w->token) {
-                w->round++;
+                kube_seen_begin(&w->seen);
                 w->stats.n_lists++;
         }
         (void) snprintf(limit, sizeof(limit), "%" PRIu32, w->spec.page_size);
@@ -456,15 +393,17 @@ static int take_event(KubeWatch *w, const char *line, size_t size) {
         w->any_event = true;
         w->n_barren = 0;
         well(w);
-        /* Before the user is told: what he is told once is not asked for again. */
-        r = keep_version(w, meta.resource_version);
-        if (r < 0)
-                return r;
+        /* The version only afterwards: what could not be told is asked for again, and what is told already is known by its own version. */
         if (streq(type, "DELETED"))
-                return take_deletion(w, &meta, o);
-        if (streq(type, "ADDED") || streq(type, "MODIFIED"))
-                return take_object(w, &meta, o);
-        return 1;       /* a kind of event of a later version */
+                r = take_deletion(w, &meta, o);
+        else if (streq(type, "ADDED") || streq(type, "MODIFIED"))
+                r = take_object(w, &meta, o);
+        else
+                return 1;       /* a kind of event of a later version */
+        if (r <= 0)
+                return r;
+        r = keep_version(w, meta.resource_version);
+        return r < 0 ? r : 1;
 }
 
 static void end_stream(KubeWatch *w, KubeReply *reply) {
@@ -670,7 +609,7 @@ bool kube_watch_is_synced(const KubeWatch *w) {
 }
 
 size_t kube_watch_count(const KubeWatch *w) {
-        return HASH_COUNT(w->known);
+        return kube_seen_count(&w->seen);
 }
 
 const char* kube_watch_resource_version(const KubeWatch *w) {

@@ -77,6 +77,7 @@ static const Case cases[] = {
         { "a cluster that is not there", HEAD CONTEXT USER(""), -EINVAL, "there is no cluster 'k'" },
         { "a user that is not there", HEAD CONTEXT CLUSTER(""), -EINVAL, "there is no user 'u'" },
         { "an entry without a name", HEAD "contexts: [{context: {cluster: k}}]\n", -EINVAL, "contexts[0] has no name" },
+        { "a mapping instead of a list", HEAD "users: {u: {token: abc}}\n", -EINVAL, "users is no list" },
         { "another kind", "kind: Pod\napiVersion: v1\n", -EINVAL, "kind is not Config" },
         { "a list instead of a string", HEAD CONTEXT CLUSTER("") USER("token: [a]"), -EINVAL, "user 'u': token is no string" },
 
