@@ -221,6 +221,20 @@ def a_create_that_was_cut_off_is_taken_up(engine):
     nothing_left(engine)
 
 
+def one_that_upstream_made_is_removed_by_its_id(engine):
+    """cloud-api-adaptor sets no labels: name and id decide, and the id is no beginning of one and no name."""
+    theirs, ours = name(), name()
+    id = engine.json("POST", f"/containers/create?name={theirs}", {"Image": IMAGE, "Cmd": ["/init"]})["Id"]
+    with module(engine) as m:
+        our_id = m.create(ours)[0]
+        for prefix, wrong in ((theirs + "x", id), (theirs[:4], id[:12]), (theirs[:4], theirs), (ours[:4], our_id)):
+            fails("failed-precondition", "somebody else", m.remove, prefix, sandbox="", id=wrong, untagged=True)
+        m.remove(theirs[:4], sandbox="", id=id, untagged=True)
+        m.remove(theirs[:4], sandbox="", id=id, untagged=True)
+        m.remove(ours)
+    nothing_left(engine)
+
+
 def a_container_of_somebody_else_is_left_alone(engine):
     foreign, ours = name(), name()
     engine.json("POST", f"/containers/create?name={foreign}", {"Image": IMAGE, "Cmd": ["/init"]})
@@ -592,7 +606,7 @@ CASES = [
     a_privileged_one_is_made_only_if_the_settings_say_so, the_pod_s_size_is_its_limit, the_settings_are_the_limit_of_a_pod_that_asks_for_none,
     more_than_the_machine_has_is_refused_before_anything_is_made, what_it_cannot_do_is_refused_before_any_call,
     the_largest_user_data_arrives_whole, a_second_create_is_the_first_one, a_create_that_was_cut_off_is_taken_up,
-    a_container_of_somebody_else_is_left_alone, gone_is_deleted, its_volumes_go_with_it, find_tells_a_node_s_own_in_whatever_state,
+    a_container_of_somebody_else_is_left_alone, one_that_upstream_made_is_removed_by_its_id, gone_is_deleted, its_volumes_go_with_it, find_tells_a_node_s_own_in_whatever_state,
     two_hundred_are_found, a_pod_s_image_is_for_its_own_container_only, an_image_that_is_not_there_is_said_to_be_missing,
     a_missing_image_is_pulled_where_that_is_allowed, a_container_that_ends_at_once_ends_the_create,
     a_container_that_is_unhealthy_ends_the_create, a_container_that_cannot_be_started_is_removed,

@@ -97,9 +97,9 @@ class Module:
         self.done(self.d.create(self.handle, self.call(seconds, cancel)[0], spec, instance, error), error)
         return instance.id.decode(), [instance.addresses[i].value.decode() for i in range(instance.n_addresses)], instance.type.decode()
 
-    def remove(self, name, sandbox="sandbox-1", id="", seconds=60):
+    def remove(self, name, sandbox="sandbox-1", id="", seconds=60, untagged=False):
         error = self.error()
-        key = Key(ctypes.sizeof(Key), 0, name.encode(), sandbox.encode(), id.encode())
+        key = Key(ctypes.sizeof(Key), int(untagged), name.encode(), sandbox.encode(), id.encode())
         self.done(self.d.remove(self.handle, self.call(seconds)[0], key, error), error)
 
     def find(self, node="node-1", seconds=60):

@@ -285,6 +285,7 @@ def what_is_mended_is_followed_again():
         r.condition("web", "Valid")
         r.api.store.patch(r.resource(GROUP, "peerpods"), "default", "web", "application/merge-patch+json",
                           {"spec": {"instanceName": "podvm-web", "sandboxID": sandbox(1)}})
+        r.wait(lambda: any(c["type"] == "Valid" and c["status"] == "True" for c in r.get("web")["status"]["conditions"]), "the condition is taken back")
         r.delete("web")
         r.gone("web")
         assert r.instances() == []

@@ -257,7 +257,7 @@ int controller_lead(Controller *c) {
                 return log_error_errno(r, "Failed to watch PeerPods: %m");
         if (!isempty(c->spec->default_provider)) {
                 r = controller_get_provider(c, provider_name_canonical(c->spec->default_provider), &provider);
-                if (r < 0)
+                if (r < 0 && r != -ENOENT)      /* PeerPods of it tell */
                         return log_error_errno(r, "Failed to begin with provider '%s': %m", c->spec->default_provider);
         }
         return 0;

@@ -92,7 +92,7 @@ typedef struct Process {
         Endpoints *endpoints;
         ControllerSpec spec;
         Controller controller;
-        bool leads, began, stopping;
+        bool leads, has_settings, began, stopping;
 } Process;
 
 static void settings_done(Settings *s) {
@@ -138,21 +138,25 @@ static int on_signal(sd_event_source *es, const struct signalfd_siginfo *si, voi
 
 /* ---- the beginning ---- */
 
+/* Borrowed until the settings change. */
+static const char* default_provider(const Process *p) {
+        return !isempty(p->settings->provider) ? p->settings->provider : strempty(variables_get(cloud_settings_get(p->cloud), "CLOUD_PROVIDER"));
+}
+
 static void begin(Process *p) {
         if (p->began || p->stopping || !p->leads || !p->cloud || !cloud_settings_are_read(p->cloud))
                 return;
         p->began = true;
         p->controller.settings = p->cloud;
+        p->spec.default_provider = default_provider(p);
         if (controller_lead(&p->controller) < 0)
                 (void) sd_event_exit(p->event, EXIT_FAILURE);
         (void) sd_notify(/* unset_environment= */ false, "STATUS=Following PeerPods.");
 }
 
 static bool provider_is_known(const Process *p) {
-        const char *name = p->settings->provider;
+        const char *name = default_provider(p);
 
-        if (isempty(name))
-                name = strempty(variables_get(cloud_settings_get(p->cloud), "CLOUD_PROVIDER"));
         if (isempty(name) || provider_is_installed(provider_name_canonical(name), p->spec.provider.module_directory, cloud_settings_get(p->cloud)))
                 return true;
         log_error("CLOUD_PROVIDER is '%.64s', and there is no provider module of that name in '%s'.", name, p->spec.provider.module_directory);
@@ -166,12 +170,12 @@ static void on_settings(CloudSettings *c, void *userdata) {
                 controller_settings_changed(&p->controller);
                 return;
         }
-        if (!provider_is_known(p)) {
+        /* At the start only: what is changed later can be mended without a restart. */
+        if (!p->has_settings && !provider_is_known(p)) {
                 (void) sd_event_exit(p->event, EXIT_CONFIGURATION);
                 return;
         }
-        if (isempty(p->spec.default_provider))
-                p->spec.default_provider = strempty(variables_get(cloud_settings_get(c), "CLOUD_PROVIDER"));
+        p->has_settings = true;
         begin(p);
 }
 
@@ -375,7 +379,6 @@ static int set_up(Process *p, int *ret_exit) {
                 .backoff_usec = s->backoff_usec,
                 .backoff_max_usec = MAX(s->backoff_max_usec, s->backoff_usec),
                 .recheck_usec = s->recheck_usec,
-                .default_provider = s->provider,
         };
 
         r = prepare_directories(s);

@@ -34,6 +34,7 @@ typedef enum PeerPodStep {
 /* Why a PeerPod does not come to its end; a condition of its status. */
 typedef struct Trouble {
         const char *type, *reason, *text;
+        bool over;                      /* the condition's status is True */
 } Trouble;
 
 struct PeerPod {

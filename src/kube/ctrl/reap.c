@@ -98,8 +98,8 @@ static void on_told(KubeRequest *request, const KubeReply *reply, void *userdata
         pause_for(p, p->pause_usec);
 }
 
-/* Say what is the matter, where people look for it, and try again after @usec. */
-static void give_up_for(PeerPod *p, uint64_t usec, const Trouble *t) {
+/* Say what is the matter, where people look for it, and look again after @usec. */
+static void tell_and_pause(PeerPod *p, uint64_t usec, const Trouble *t) {
         int r;
 
         drop_work(p);
@@ -124,7 +124,7 @@ static void fail(PeerPod *p, uint64_t retry_after, const char *reason, const cha
         if (vasprintf(&text, format, ap) < 0)
                 text = NULL;
         va_end(ap);
-        give_up_for(p, next_pause(p, retry_after), &(Trouble) { .type = CONDITION_GONE, .reason = reason, .text = strempty(text) });
+        tell_and_pause(p, next_pause(p, retry_after), &(Trouble) { .type = CONDITION_GONE, .reason = reason, .text = strempty(text) });
 }
 
 /* ---- what there is to do ---- */
@@ -148,7 +148,7 @@ static void consider(PeerPod *p) {
                 return;
         }
         if (!p->deleting) {
-                if (peerpod_successor(p, /* alive= */ true))
+                if (peerpod_successor(p, /* alive= */ true) || status_has_flaw(p))
                         lane_enter(&c->upkeep, p);
                 return;
         }
@@ -229,7 +229,7 @@ static void on_pod(KubeRequest *request, const KubeReply *reply, void *userdata)
                             p->ns, p->name, p->pod_name);
         if (asprintf(&text, "Pod '%s' is alive and runs in this instance. The instance is deleted when the pod has ended.", p->pod_name) < 0)
                 text = NULL;
-        give_up_for(p, MIN(left, again / 2 + kube_backoff_usec(again / 2, again / 2, 0, 0)),
+        tell_and_pause(p, MIN(left, again / 2 + kube_backoff_usec(again / 2, again / 2, 0, 0)),
                     &(Trouble) { .type = CONDITION_GONE, .reason = "PodAlive", .text = strempty(text) });
 }
 
@@ -417,7 +417,7 @@ void peerpod_begin(PeerPod *p) {
 
         if (flaw) {
                 peerpod_say(p, LOG_WARNING, MSG_PEERPOD_INVALID, "PeerPod '%s/%s' makes no sense: %s.", p->ns, p->name, flaw);
-                give_up_for(p, p->controller->spec->backoff_max_usec, &(Trouble) { .type = CONDITION_VALID, .reason = "InvalidSpec", .text = flaw });
+                tell_and_pause(p, p->controller->spec->backoff_max_usec, &(Trouble) { .type = CONDITION_VALID, .reason = "InvalidSpec", .text = flaw });
                 return;
         }
         if (p->deleting && p->has_finalizer) {
@@ -427,6 +427,9 @@ void peerpod_begin(PeerPod *p) {
         successor = p->deleting ? NULL : peerpod_successor(p, /* alive= */ true);
         if (successor)
                 begin_delete_old(p, successor);
+        else if (!p->deleting && status_has_flaw(p))
+                tell_and_pause(p, p->controller->spec->backoff_max_usec, &(Trouble) {
+                        .type = CONDITION_VALID, .reason = "Mended", .text = "The object names an instance.", .over = true });
         else
                 end_step(p);
 }

@@ -23,6 +23,10 @@ void status_event(PeerPod *p, const char *type, const char *reason, const char *
         kube_event(p->controller->events, &about, type, reason, "Delete", text);
 }
 
+bool status_has_flaw(const PeerPod *p) {
+        return kube_condition_is(p->conditions, CONDITION_VALID, "False");
+}
+
 bool status_tells(const PeerPod *p, const char *type) {
         const char *rest = p->told ? startswith(p->told, type) : NULL;
 
@@ -36,7 +40,7 @@ static int make_conditions(const PeerPod *p, const Trouble *t, const char *text,
         /* Those of others stay; a copy, as ours may turn out to be late. */
         if (p->conditions && json_object_deep_copy(p->conditions, &conditions, NULL) < 0)
                 return -ENOMEM;
-        r = kube_condition_set(&conditions, t->type, "False", t->reason, text, /* generation= */ 0, now_usec(CLOCK_REALTIME));
+        r = kube_condition_set(&conditions, t->type, t->over ? "True" : "False", t->reason, text, /* generation= */ 0, now_usec(CLOCK_REALTIME));
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(conditions);
@@ -80,7 +84,8 @@ int status_tell(PeerPod *p, const Trouble *t, KubeReplyHandler handler, KubeRequ
 
         if (!streq(t->reason, "PodAlive") && !streq(t->type, CONDITION_VALID))
                 peerpod_say(p, LOG_WARNING, MSG_PEERPOD_STUCK, "The instance of PeerPod '%s/%s' is not deleted, trying again: %s", p->ns, p->name, text);
-        status_event(p, "Warning", t->reason, text);
+        if (!t->over)
+                status_event(p, "Warning", t->reason, text);
 
         r = make_conditions(p, t, text, &conditions);
         if (r == 0) {                   /* the controller before us has told it */

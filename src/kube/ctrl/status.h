@@ -17,4 +17,7 @@ void status_told(PeerPod *p, const KubeReply *reply);
 /* status_tells() - has the last trouble that was told been of this type? */
 bool status_tells(const PeerPod *p, const char *type);
 
+/* status_has_flaw() - does the object say of itself that it makes no sense? */
+bool status_has_flaw(const PeerPod *p);
+
 void status_event(PeerPod *p, const char *type, const char *reason, const char *text);
