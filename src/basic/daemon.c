@@ -12,8 +12,11 @@
 #include "basic/log.h"
 #include "basic/strv.h"
 
-
 int daemon_event_new(sd_event **ret) {
+        return daemon_event_new_with_handler(/* on_signal= */ NULL, /* userdata= */ NULL, ret);
+}
+
+int daemon_event_new_with_handler(sd_event_signal_handler_t on_signal, void *userdata, sd_event **ret) {
         _cleanup_(sd_event_unrefp) sd_event *event = NULL;
         int r;
 
@@ -25,10 +28,10 @@ int daemon_event_new(sd_event **ret) {
                 return r;
 
         /* SD_EVENT_SIGNAL_PROCMASK blocks the signal for us; a NULL handler exits the loop. */
-        r = sd_event_add_signal(event, NULL, SIGTERM|SD_EVENT_SIGNAL_PROCMASK, NULL, NULL);
+        r = sd_event_add_signal(event, NULL, SIGTERM|SD_EVENT_SIGNAL_PROCMASK, on_signal, userdata);
         if (r < 0)
                 return r;
-        r = sd_event_add_signal(event, NULL, SIGINT|SD_EVENT_SIGNAL_PROCMASK, NULL, NULL);
+        r = sd_event_add_signal(event, NULL, SIGINT|SD_EVENT_SIGNAL_PROCMASK, on_signal, userdata);
         if (r < 0)
                 return r;
         r = sd_event_set_watchdog(event, true);

@@ -15,6 +15,9 @@
  */
 int daemon_event_new(sd_event **ret);
 
+/* daemon_event_new_with_handler() - the same for who has something to end first: @on_signal gets SIGTERM and SIGINT, and ends the loop */
+int daemon_event_new_with_handler(sd_event_signal_handler_t on_signal, void *userdata, sd_event **ret);
+
 /**
  * daemon_take_socket() - take one listening stream socket that systemd passed under a name
  * @name: FileDescriptorName= of the socket unit. Without $LISTEN_FDNAMES, systemd's single descriptor is taken for it.
