@@ -22,6 +22,8 @@ check() {
 # Worker
 check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
+check peerpod-csi-controller 12
+check peerpod-csi-node 25
 check peerpod-metrics 4
 check peerpod-provider 12
 check peerpod-tunnel 23
