@@ -406,11 +406,11 @@ class Requirements(Life):
         self.publish()
         self.stage()
         self.node_publish()
-        self.guest_driver.fail("NodeStageVolume", grpc.StatusCode.INTERNAL, "device not there yet", times=3)
+        self.guest_driver.fail("NodeStageVolume", grpc.StatusCode.INTERNAL, "device not there yet", times=2)
         self.create_vm(SANDBOXES[0])
         self.start("podvm", uid=POD)
         self.until_state(self.volume_id, "nodePublishVolumeApplied")
-        self.assertEqual(self.guest_driver.names().count("NodeStageVolume"), 4)
+        self.assertEqual(self.guest_driver.names().count("NodeStageVolume"), 3)
         self.assertIn("device not there yet", self.log("podvm"))
 
     def test_c6_azures_vm_is_attached_to_and_detached_from_by_its_name(self):

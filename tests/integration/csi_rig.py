@@ -45,6 +45,16 @@ def load_messages():
 MESSAGES = load_messages()
 
 
+def reuse_authority(directory, make=kube_api.make_authority, cache=tempfile.TemporaryDirectory()):
+    """the same certificates for all tests of a program"""
+    if not os.listdir(cache.name):
+        make(cache.name)
+    shutil.copytree(cache.name, directory, dirs_exist_ok=True)
+
+
+kube_api.make_authority = reuse_authority
+
+
 def until(what, condition, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while True:

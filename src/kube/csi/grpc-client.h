@@ -17,7 +17,7 @@ typedef struct GrpcClient GrpcClient;
 typedef struct GrpcRequest GrpcRequest;
 
 #define GRPC_REQUESTS_MAX 1024U
-#define GRPC_CONNECT_USEC (10 * UINT64_C(1000000))
+#define GRPC_CONNECT_USEC (3 * UINT64_C(1000000))
 #define GRPC_DETAILS_MAX 4096U          /* grpc-status-details-bin; a longer one is dropped */
 
 typedef struct GrpcReply {
