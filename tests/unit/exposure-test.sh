@@ -23,7 +23,7 @@ check() {
 check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
 check peerpod-csi-controller 12
-check peerpod-csi-node 25
+check peerpod-csi-node 16
 check peerpod-metrics 4
 check peerpod-provider 12
 check peerpod-tunnel 23
