@@ -9,11 +9,11 @@
 #include "basic/io.h"
 #include "basic/main-func.h"
 #include "basic/parse.h"
+#include "basic/text.h"
 #include "ctl/agent.h"
 #include "ctl/container-request.h"
 #include "ctl/podvms.h"
-#include "ctl/proto-json.h"
-#include "ctl/text.h"
+#include "proto-json/proto-json.h"
 
 #define BUS_TIMEOUT_USEC (5 * USEC_PER_SEC)     /* the adaptor is asked for a path only */
 #define SHARED_DIRECTORY "/run/kata-containers/shared/containers/"      /* the agent writes no file elsewhere */
@@ -213,7 +213,7 @@ int command_agent_container(const CommandLine *line) {
         o = json_object_new_object();
         if (!o || json_set_string(o, "container_id", line->words[0]) < 0)
                 return -ENOMEM;
-        r = proto_from_json(m->input, o, /* lenient= */ false, &request, &error);
+        r = proto_from_json(m->input, o, PROTO_JSON_PLAIN, &request, &error);
         if (r < 0)
                 return error ? complain("%s", error) : r;
 
@@ -512,7 +512,7 @@ static int call_payload(const CommandLine *line, const ProtobufCMethodDescriptor
 
         r = json_parse(line->words[2], strlen(line->words[2]), &o, &error);
         if (r >= 0)
-                r = proto_from_json(m->input, o, /* lenient= */ false, &request, &error);
+                r = proto_from_json(m->input, o, PROTO_JSON_PLAIN, &request, &error);
         if (r < 0)
                 return error ? complain_usage("%s%s", *error == ' ' ? "The request is" : "", error) : r;
 

@@ -5,8 +5,8 @@
 #include <errno.h>
 
 #include "basic/parse.h"
+#include "basic/text.h"
 #include "basic/util.h"
-#include "ctl/text.h"
 
 #define HELP_COLUMN 44
 

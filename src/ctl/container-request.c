@@ -11,8 +11,8 @@
 
 #include "basic/parse.h"
 #include "basic/strv.h"
-#include "ctl/proto-json.h"
-#include "ctl/text.h"
+#include "basic/text.h"
+#include "proto-json/proto-json.h"
 #include "proto/agent.pb-c.h"
 #include "proto/proto.h"
 
@@ -396,10 +396,10 @@ int container_request_new(const char *container_id, const char *sandbox_id, cons
         if (r >= 0 && arg->image)
                 r = pull_storage(arg->image, annotations, bundle_root, request);
         if (r >= 0)
-                r = proto_from_json(&grpc__create_container_request__descriptor, request, /* lenient= */ false,
+                r = proto_from_json(&grpc__create_container_request__descriptor, request, PROTO_JSON_PLAIN,
                                     &message, reterr);
         if (r >= 0)
-                r = proto_from_json(&grpc__spec__descriptor, config, /* lenient= */ true, &spec, reterr);
+                r = proto_from_json(&grpc__spec__descriptor, config, PROTO_JSON_OCI, &spec, reterr);
         if (r < 0)
                 return r;
 
@@ -418,5 +418,5 @@ int process_new(const Arguments *arg, char *const *argv, ProtobufCMessage **ret,
         r = parse_config(DEFAULT_PROCESS, "default", &process, reterr);
         if (r >= 0)
                 r = set_process(process, arg, argv, reterr);
-        return r < 0 ? r : proto_from_json(&grpc__process__descriptor, process, /* lenient= */ true, ret, reterr);
+        return r < 0 ? r : proto_from_json(&grpc__process__descriptor, process, PROTO_JSON_OCI, ret, reterr);
 }

@@ -6,8 +6,8 @@
 
 #include "basic/io.h"
 #include "basic/main-func.h"
+#include "basic/text.h"
 #include "ctl/ctl.h"
-#include "ctl/text.h"
 
 #define FIELD_WIDTH 18   /* a longer name moves its value, no other */
 #define COLUMN_GAP 2

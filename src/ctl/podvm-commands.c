@@ -8,9 +8,9 @@
 
 #include "basic/main-func.h"
 #include "basic/parse.h"
+#include "basic/text.h"
 #include "ctl/ctl.h"
 #include "ctl/podvms.h"
-#include "ctl/text.h"
 
 #define SHORT_ID 13     /* as crictl cuts sandbox ids */
 

@@ -6,8 +6,8 @@
 
 #include "basic/parse.h"
 #include "basic/paths.h"
+#include "basic/text.h"
 #include "basic/util.h"
-#include "ctl/text.h"
 
 #define DEPTH_MAX 16
 

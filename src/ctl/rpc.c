@@ -5,9 +5,9 @@
 #include <inttypes.h>
 #include <json-c/json.h>
 
+#include "basic/text.h"
 #include "ctl/ctl.h"
-#include "ctl/proto-json.h"
-#include "ctl/text.h"
+#include "proto-json/proto-json.h"
 #include "proto/agent.pb-c.h"
 #include "proto/health.pb-c.h"
 #include "proto/hypervisor.pb-c.h"
@@ -87,7 +87,7 @@ int rpc_print(const ProtobufCMessage *m, bool json) {
         _cleanup_(json_object_putp) json_object *o = NULL;
         int r;
 
-        r = proto_to_json(m, &o);
+        r = proto_to_json(m, PROTO_JSON_PLAIN, &o);
         if (r < 0)
                 return r;
         if (json)

@@ -23,7 +23,7 @@
 #include "basic/io.h"
 #include "basic/util.h"
 #include "ctl/podvms.h"
-#include "ctl/proto-json.h"
+#include "proto-json/proto-json.h"
 #include "proto/agent.pb-c.h"
 #include "proto/health.pb-c.h"
 #include "proto/hypervisor.pb-c.h"
@@ -67,7 +67,7 @@ static void peer_note(const char *service, const char *method, const ProtobufCMe
         json_object *o;
         FILE *f;
 
-        assert(proto_to_json(m, &o) == 0);
+        assert(proto_to_json(m, PROTO_JSON_PLAIN, &o) == 0);
         (void) snprintf(path, sizeof(path), "%s/requests", peer.directory);
         f = fopen(path, "ae");
         assert(f);

@@ -23,6 +23,8 @@ check() {
 check peerpod-adaptor 4
 check peerpod-agent-proxy@ 11
 check peerpod-ctrl 12
+check peerpod-csi-controller 12
+check peerpod-csi-node 16
 check peerpod-metrics 4
 check peerpod-node 12
 check peerpod-provider 12

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Text from outside, made fit to be read by a program or to be shown on a terminal. */
-#include "ctl/text.h"
+#include "basic/text.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -71,7 +71,7 @@ int text_width(const char *s) {
 
 static const char base64_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-int base64_decode(const char *text, uint8_t **ret, size_t *ret_size) {
+int base64_decode_strict(const char *text, uint8_t **ret, size_t *ret_size) {
         _cleanup_(freep) uint8_t *data = NULL;
         size_t length = strlen(text), size = 0, padding = 0;
 

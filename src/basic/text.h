@@ -18,7 +18,7 @@ char* text_for_terminal(const char *s);
 int text_width(const char *s);
 
 /* Strict RFC 4648 section 4: padded, no line breaks, nothing after the end. */
-int base64_decode(const char *text, uint8_t **ret, size_t *ret_size);   /* -EINVAL, -ENOMEM */
+int base64_decode_strict(const char *text, uint8_t **ret, size_t *ret_size);   /* -EINVAL, -ENOMEM */
 
 /* Pairs of hex digits, blanks between pairs allowed. */
 int hex_decode(const char *text, uint8_t **ret, size_t *ret_size);      /* -EINVAL, -ENOMEM */

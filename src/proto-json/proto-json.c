@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Protobuf messages as JSON and back, by their descriptors, so that a new message needs no code here. */
-#include "ctl/proto-json.h"
+#include "proto-json/proto-json.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <strings.h>
 
 #include "basic/json.h"
+#include "basic/text.h"
 #include "basic/util.h"
-#include "ctl/text.h"
 #include "userdata/encode.h"
 
 /* A member is read and written by its offset, which is what the generated descriptors are for. */
 #define MEMBER(message, offset) ((void*) ((uint8_t*) (message) + (offset)))
 #define MEMBER_CONST(message, offset) ((const void*) ((const uint8_t*) (message) + (offset)))
+
+#define NAME_SIZE_MAX 64U                /* of a field of our .proto files */
 
 static size_t scalar_size(ProtobufCType type) {
         switch (type) {
@@ -56,7 +59,26 @@ static bool field_is_map(const ProtobufCFieldDescriptor *f) {
                 streq(entry->fields[1].name, "value");
 }
 
-static int value_to_json(const ProtobufCFieldDescriptor *f, const void *p, json_object **ret) {
+/* json-c's own integers, or the text that JavaScript needs of what is longer than its numbers. */
+static json_object* int64_to_json(int64_t i, ProtoJsonForm form) {
+        char text[24];
+
+        if (form != PROTO_JSON_CANONICAL)
+                return json_object_new_int64(i);
+        (void) snprintf(text, sizeof(text), "%" PRIi64, i);
+        return json_object_new_string(text);
+}
+
+static json_object* uint64_to_json(uint64_t u, ProtoJsonForm form) {
+        char text[24];
+
+        if (form != PROTO_JSON_CANONICAL)
+                return json_object_new_uint64(u);
+        (void) snprintf(text, sizeof(text), "%" PRIu64, u);
+        return json_object_new_string(text);
+}
+
+static int value_to_json(const ProtobufCFieldDescriptor *f, const void *p, ProtoJsonForm form, json_object **ret) {
         json_object *o = NULL;
 
         switch (f->type) {
@@ -72,11 +94,11 @@ static int value_to_json(const ProtobufCFieldDescriptor *f, const void *p, json_
         case PROTOBUF_C_TYPE_INT64:
         case PROTOBUF_C_TYPE_SINT64:
         case PROTOBUF_C_TYPE_SFIXED64:
-                o = json_object_new_int64(*(const int64_t*) p);
+                o = int64_to_json(*(const int64_t*) p, form);
                 break;
         case PROTOBUF_C_TYPE_UINT64:
         case PROTOBUF_C_TYPE_FIXED64:
-                o = json_object_new_uint64(*(const uint64_t*) p);
+                o = uint64_to_json(*(const uint64_t*) p, form);
                 break;
         case PROTOBUF_C_TYPE_FLOAT:
                 o = json_object_new_double(*(const float*) p);
@@ -111,7 +133,7 @@ static int value_to_json(const ProtobufCFieldDescriptor *f, const void *p, json_
                 break;
         }
         case PROTOBUF_C_TYPE_MESSAGE:
-                return proto_to_json(*(const ProtobufCMessage* const*) p, ret);
+                return proto_to_json(*(const ProtobufCMessage* const*) p, form, ret);
         }
 
         if (!o)
@@ -121,7 +143,7 @@ static int value_to_json(const ProtobufCFieldDescriptor *f, const void *p, json_
         return 0;
 }
 
-static int repeated_to_json(const ProtobufCFieldDescriptor *f, const ProtobufCMessage *m, json_object **ret) {
+static int repeated_to_json(const ProtobufCFieldDescriptor *f, const ProtobufCMessage *m, ProtoJsonForm form, json_object **ret) {
         _cleanup_(json_object_putp) json_object *list = NULL;
         size_t n = *(const size_t*) MEMBER_CONST(m, f->quantifier_offset);
         const uint8_t *values = *(const uint8_t* const*) MEMBER_CONST(m, f->offset);
@@ -145,7 +167,7 @@ static int repeated_to_json(const ProtobufCFieldDescriptor *f, const ProtobufCMe
                         /* A value that is a message may be absent on the wire: null. */
                         if (fields[1].type != PROTOBUF_C_TYPE_MESSAGE ||
                             *(const void* const*) MEMBER_CONST(entry, fields[1].offset)) {
-                                r = value_to_json(&fields[1], MEMBER_CONST(entry, fields[1].offset), &value);
+                                r = value_to_json(&fields[1], MEMBER_CONST(entry, fields[1].offset), form, &value);
                                 if (r < 0)
                                         return r;
                         }
@@ -154,7 +176,7 @@ static int repeated_to_json(const ProtobufCFieldDescriptor *f, const ProtobufCMe
                         if (!key || json_object_object_add(list, key, value) < 0)
                                 return -ENOMEM;
                 } else {
-                        r = value_to_json(f, p, &value);
+                        r = value_to_json(f, p, form, &value);
                         if (r < 0)
                                 return r;
 
@@ -180,7 +202,39 @@ static bool field_is_set(const ProtobufCFieldDescriptor *f, const ProtobufCMessa
         return true;
 }
 
-int proto_to_json(const ProtobufCMessage *m, json_object **ret) {
+/* Has it the value that a reader assumes for what is not there? */
+static bool field_is_default(const ProtobufCFieldDescriptor *f, const ProtobufCMessage *m) {
+        static const uint8_t zero[sizeof(uint64_t)] = {};
+        const void *p = MEMBER_CONST(m, f->offset);
+
+        if (f->label == PROTOBUF_C_LABEL_REPEATED)
+                return *(const size_t*) MEMBER_CONST(m, f->quantifier_offset) == 0;
+        if (f->label != PROTOBUF_C_LABEL_NONE || f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF || f->type == PROTOBUF_C_TYPE_MESSAGE)
+                return false;                   /* field_is_set() knows */
+        if (f->type == PROTOBUF_C_TYPE_STRING)
+                return isempty(*(const char* const*) p);
+        if (f->type == PROTOBUF_C_TYPE_BYTES)
+                return ((const ProtobufCBinaryData*) p)->len == 0;
+        return memcmp(p, zero, scalar_size(f->type)) == 0;
+}
+
+/* A name as protobuf's JSON has it (protobuf: src/google/protobuf/descriptor.cc, ToJsonName). */
+static void camel_case(const char *name, char *ret, size_t size) {
+        bool upper = false;
+        size_t n = 0;
+
+        for (; *name && n < size - 1; name++) {
+                if (*name == '_') {
+                        upper = true;
+                        continue;
+                }
+                ret[n++] = upper && *name >= 'a' && *name <= 'z' ? (char) (*name - 'a' + 'A') : *name;
+                upper = false;
+        }
+        ret[n] = '\0';
+}
+
+int proto_to_json(const ProtobufCMessage *m, ProtoJsonForm form, json_object **ret) {
         _cleanup_(json_object_putp) json_object *object = NULL;
         int r;
 
@@ -190,18 +244,22 @@ int proto_to_json(const ProtobufCMessage *m, json_object **ret) {
 
         for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
                 const ProtobufCFieldDescriptor *f = m->descriptor->fields + i;
+                char name[NAME_SIZE_MAX];
                 json_object *value;
 
+                if (form == PROTO_JSON_CANONICAL && field_is_default(f, m))
+                        continue;
                 if (f->label == PROTOBUF_C_LABEL_REPEATED)
-                        r = repeated_to_json(f, m, &value);
+                        r = repeated_to_json(f, m, form, &value);
                 else if (field_is_set(f, m))
-                        r = value_to_json(f, MEMBER_CONST(m, f->offset), &value);
+                        r = value_to_json(f, MEMBER_CONST(m, f->offset), form, &value);
                 else
                         continue;
                 if (r < 0)
                         return r;
 
-                if (json_object_object_add(object, f->name, value) < 0) {
+                camel_case(f->name, name, sizeof(name));
+                if (json_object_object_add(object, form == PROTO_JSON_CANONICAL ? name : f->name, value) < 0) {
                         json_object_put(value);
                         return -ENOMEM;
                 }
@@ -267,7 +325,7 @@ static int integer_from_json(json_object *v, bool is_signed, unsigned bits, uint
         return 0;
 }
 
-static int value_from_json(const ProtobufCFieldDescriptor *f, json_object *v, bool lenient, void *p, char **reterr) {
+static int value_from_json(const ProtobufCFieldDescriptor *f, json_object *v, ProtoJsonForm form, void *p, char **reterr) {
         uint64_t u;
         int r;
 
@@ -341,18 +399,18 @@ static int value_from_json(const ProtobufCFieldDescriptor *f, json_object *v, bo
 
                 if (!json_object_is_type(v, json_type_string))
                         return refuse_text(reterr, " not a base64 string");
-                r = base64_decode(json_object_get_string(v), &b->data, &b->len);
+                r = base64_decode_strict(json_object_get_string(v), &b->data, &b->len);
                 return r == -EINVAL ? refuse_text(reterr, " not a base64 string") : r;
         }
         case PROTOBUF_C_TYPE_MESSAGE:
-                return proto_from_json(f->descriptor, v, lenient, p, reterr);
+                return proto_from_json(f->descriptor, v, form, p, reterr);
         }
 
         return refuse_text(reterr, " of a type unknown here");
 }
 
 /* What is in the message already when a later element fails is freed with it: the count grows last. */
-static int repeated_from_json(const ProtobufCFieldDescriptor *f, json_object *v, bool lenient,
+static int repeated_from_json(const ProtobufCFieldDescriptor *f, json_object *v, ProtoJsonForm form,
                               ProtobufCMessage *m, char **reterr) {
         size_t *n = MEMBER(m, f->quantifier_offset), length;
         uint8_t *values;
@@ -371,7 +429,7 @@ static int repeated_from_json(const ProtobufCFieldDescriptor *f, json_object *v,
         *(uint8_t**) MEMBER(m, f->offset) = values;
 
         for (size_t i = 0; i < length; i++) {
-                r = value_from_json(f, json_object_array_get_idx(v, i), lenient,
+                r = value_from_json(f, json_object_array_get_idx(v, i), form,
                                     values + i * scalar_size(f->type), reterr);
                 if (r < 0)
                         return widen(reterr, "", (ssize_t) i, r);
@@ -381,7 +439,7 @@ static int repeated_from_json(const ProtobufCFieldDescriptor *f, json_object *v,
         return 0;
 }
 
-static int map_from_json(const ProtobufCFieldDescriptor *f, json_object *v, bool lenient,
+static int map_from_json(const ProtobufCFieldDescriptor *f, json_object *v, ProtoJsonForm form,
                          ProtobufCMessage *m, char **reterr) {
         const ProtobufCMessageDescriptor *d = f->descriptor;
         size_t *n = MEMBER(m, f->quantifier_offset);
@@ -412,7 +470,7 @@ static int map_from_json(const ProtobufCFieldDescriptor *f, json_object *v, bool
                         return -ENOMEM;
                 *(char**) MEMBER(entry, d->fields[0].offset) = copy;
 
-                r = value_from_json(&d->fields[1], value, lenient, MEMBER(entry, d->fields[1].offset), reterr);
+                r = value_from_json(&d->fields[1], value, form, MEMBER(entry, d->fields[1].offset), reterr);
                 if (r < 0)
                         return widen(reterr, key, -1, r);
         }
@@ -435,9 +493,18 @@ static bool field_is_fresh(const ProtobufCFieldDescriptor *f, const ProtobufCMes
         return true;
 }
 
-static const ProtobufCFieldDescriptor* field_find(const ProtobufCMessageDescriptor *d, const char *name, bool lenient) {
-        if (!lenient)
-                return protobuf_c_message_descriptor_get_field_by_name(d, name);
+static const ProtobufCFieldDescriptor* field_find(const ProtobufCMessageDescriptor *d, const char *name, ProtoJsonForm form) {
+        if (form != PROTO_JSON_OCI) {
+                const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field_by_name(d, name);
+
+                for (unsigned i = 0; !f && form == PROTO_JSON_CANONICAL && i < d->n_fields; i++) {
+                        char camel[NAME_SIZE_MAX];
+
+                        camel_case(d->fields[i].name, camel, sizeof(camel));
+                        f = streq(camel, name) ? d->fields + i : NULL;
+                }
+                return f;
+        }
 
         if (streq(name, "ociVersion"))
                 name = "Version";
@@ -453,7 +520,7 @@ static void message_freep(ProtobufCMessage **m) {
                 protobuf_c_message_free_unpacked(*m, NULL);
 }
 
-int proto_from_json(const ProtobufCMessageDescriptor *d, json_object *object, bool lenient,
+int proto_from_json(const ProtobufCMessageDescriptor *d, json_object *object, ProtoJsonForm form,
                     ProtobufCMessage **ret, char **reterr) {
         _cleanup_(message_freep) ProtobufCMessage *m = NULL;
         int r;
@@ -467,10 +534,10 @@ int proto_from_json(const ProtobufCMessageDescriptor *d, json_object *object, bo
         protobuf_c_message_init(d, m);
 
         json_object_object_foreach(object, name, value) {
-                const ProtobufCFieldDescriptor *f = field_find(d, name, lenient);
+                const ProtobufCFieldDescriptor *f = field_find(d, name, form);
 
                 if (!f) {
-                        if (lenient)
+                        if (form == PROTO_JSON_OCI)
                                 continue;
                         r = refuse_text(reterr, " %s has no such field", d->short_name);
                         return widen(reterr, name, -1, r);
@@ -481,11 +548,11 @@ int proto_from_json(const ProtobufCMessageDescriptor *d, json_object *object, bo
                 if (!field_is_fresh(f, m))
                         r = refuse_text(reterr, " set twice, or beside another of the same choice");
                 else if (field_is_map(f))
-                        r = map_from_json(f, value, lenient, m, reterr);
+                        r = map_from_json(f, value, form, m, reterr);
                 else if (f->label == PROTOBUF_C_LABEL_REPEATED)
-                        r = repeated_from_json(f, value, lenient, m, reterr);
+                        r = repeated_from_json(f, value, form, m, reterr);
                 else {
-                        r = value_from_json(f, value, lenient, MEMBER(m, f->offset), reterr);
+                        r = value_from_json(f, value, form, MEMBER(m, f->offset), reterr);
                         if (r >= 0 && (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF))
                                 *(uint32_t*) MEMBER(m, f->quantifier_offset) = f->id;
                         else if (r >= 0 && f->label == PROTOBUF_C_LABEL_OPTIONAL &&
