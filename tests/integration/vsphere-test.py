@@ -412,23 +412,26 @@ def fault(name):
     return ("status", 500, FAULT % (name.encode(), name.encode()))
 
 
+LANES = 8       # side by side, each with a vCenter of its own, since most of it is waiting before something is tried again
+
+
 def each_fault_at_each_call_leaves_nothing():
     """Whatever goes wrong at whichever call of a creation: it runs, or there is nothing, and a deletion succeeds"""
     faults = [*cloud_rig.FAULTS, fault("NotAuthenticated"), fault("NoPermission"), fault("ManagedObjectNotFound"), fault("Timedout"), fault("InvalidState")]
-    with vsphere_rig.Vcenter() as vc:
-        def some(n):
-            server = vc.front()
-            with cloud_rig.Daemon(PROVIDERD, MODULE, vc.settings(server)) as d:
-                d.create(f"warm{n}")
-                d.delete(f"warm{n}")
-                return cloud_rig.run_faults(d, server, lambda: vc.left(f"podvm-part{n}-"), [faults[n]], sandbox=f"part{n}-")
-        # Side by side, since most of it is waiting before something is tried again.
-        with concurrent.futures.ThreadPoolExecutor(len(faults)) as pool:
-            results = [r for part in pool.map(some, range(len(faults))) for r in part]
-        outcomes = {outcome for _, _, outcome in results}
-        # Finding, cloning, power, waiting: eleven calls at least, more where a task is asked for again.
-        assert "runs" in outcomes and len(outcomes) > 2 and len(results) >= 11 * len(faults), (outcomes, len(results))
-        assert not vc.state()["running"]
+
+    def some(n):
+        with running() as (vc, d):
+            d.create("warm")
+            d.delete("warm")
+            results = cloud_rig.run_faults(d, vc.server, vc.left, faults[n::LANES])
+            assert not vc.state()["running"]
+            return results
+
+    with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
+        results = [r for part in pool.map(some, range(LANES)) for r in part]
+    outcomes = {outcome for _, _, outcome in results}
+    # Finding, cloning, power, waiting: eleven calls at least, more where a task is asked for again.
+    assert "runs" in outcomes and len(outcomes) > 2 and len(results) >= 11 * len(faults), (outcomes, len(results))
 
 
 def a_cancel_at_each_call_leaves_nothing():

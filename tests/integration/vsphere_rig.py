@@ -35,23 +35,14 @@ class Vcenter:
         assert self.url.startswith("http://"), "the simulator does not start"
         self.address = urllib.parse.urlsplit(self.url).netloc
         self.local = threading.local()
-        self.tls = tls
-        self.servers = []
-        self.server = self.front()
-
-    def front(self):
-        """One more listener in front"""
-        server = cloud_rig.Server(self.forward, tls=self.tls)
-        self.servers.append(server)
-        return server
+        self.server = cloud_rig.Server(self.forward, tls=tls)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
         try:
-            for server in self.servers:
-                server.__exit__(*exc)
+            self.server.__exit__(*exc)
         finally:
             self.process.stdin.close()
             self.process.wait(cloud_rig.PATIENCE)
@@ -115,8 +106,8 @@ class Vcenter:
             with contextlib.suppress(AssertionError):
                 self.soap("Logout", ("SessionManager", "SessionManager"), "", cookie)
 
-    def settings(self, server=None, **more):
-        env = {"GOVC_URL": (server or self.server).url, "GOVC_USERNAME": USER, "GOVC_PASSWORD": PASSWORD, "GOVC_DATACENTER": "DC0", "GOVC_HOST": "DC0_H0",
+    def settings(self, **more):
+        env = {"GOVC_URL": self.server.url, "GOVC_USERNAME": USER, "GOVC_PASSWORD": PASSWORD, "GOVC_DATACENTER": "DC0", "GOVC_HOST": "DC0_H0",
                "GOVC_DATASTORE": "LocalDS_0", "GOVC_FOLDER": "peerpods"}
         env.update(more)
         return {k: v for k, v in env.items() if v is not None}
