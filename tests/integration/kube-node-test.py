@@ -461,7 +461,7 @@ class Restarts(Rig):
 
 class Away(Rig):
     def test_a_pod_vm_starts_and_ends_without_an_api_server(self):
-        self.start_all()
+        self.start_all("--register-timeout=500ms")
         self.api.down()
         self.create()
         self.start()
@@ -526,13 +526,13 @@ class Away(Rig):
     def test_many_are_told_when_it_is_back(self):
         self.start_all("--register-timeout=50ms")
         self.api.down()
-        for i in range(20):
+        for i in range(10):
             self.make_pod(f"p{i:02}")
             self.create(f"{i:064}", f"p{i:02}")
-        self.assertEqual(self.property("NPending"), 20)
+        self.assertEqual(self.property("NPending"), 10)
         self.api.up()
         until("all are told", lambda: self.property("NPending") == 0)
-        self.assertEqual(len(self.peerpods()), 20)
+        self.assertEqual(len(self.peerpods()), 10)
 
 
 class PullSecrets(Rig):
