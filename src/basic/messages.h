@@ -25,3 +25,5 @@
 #define MSG_SCRATCH_FAILED   "2fe49b939a1d4accbb8ce8c51a972844"
 #define MSG_VM_ENDED         "4e0b1d6f0a8c4c0e9c1b6d2f7a53e8b9"
 #define MSG_SERVICE_DOWN     "22ae47b39d0845d8acb4be0df53c40dd"
+#define MSG_VOLUME_MOVED     "de0f6ed9f3844ef9bdab65e7a3fca5a5"
+#define MSG_VOLUME_WAITS     "6c61fc11d1634858bada9ebb11833eb1"
