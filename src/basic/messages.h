@@ -42,3 +42,5 @@
 #define MSG_KUBE_AWAY        "0fafd47e4f90bdf2dfb204cfbfddc265"
 #define MSG_KUBE_BACK        "21624f58090a565875c882d1894e4ed8"
 #define MSG_NODE_CAPACITY    "0ff105adf6e42192550a07528e72795d"
+#define MSG_VOLUME_MOVED     "de0f6ed9f3844ef9bdab65e7a3fca5a5"
+#define MSG_VOLUME_WAITS     "6c61fc11d1634858bada9ebb11833eb1"

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "basic/log.h"
+#include "basic/messages.h"
 #include "basic/util.h"
 #include "kube/csi/csi-message.h"
 #include "kube/csi/secrets.h"
@@ -287,7 +288,7 @@ static void on_detached(Task *t, const GrpcReply *reply) {
                 task_fail(t, reply->code, "Detaching from VM '%s': %s", t->volume.vm_id, reply->text);
                 return;
         }
-        log_info("Volume '%s' is detached from VM '%s'.", t->volume.id, t->volume.vm_id);
+        (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "Volume '%s' is detached from VM '%s'.", t->volume.id, t->volume.vm_id);
         if (t->call)
                 reset(t);
         else if (forget_pod(&patch) < 0)
@@ -372,7 +373,7 @@ static void on_attached(Task *t, const GrpcReply *reply) {
                 task_fail(t, TTRPC_INTERNAL, "The driver's answer to ControllerPublishVolume cannot be kept: %s", strerror(-r));
                 return;
         }
-        log_info("Volume '%s' is attached to VM '%s'.", t->volume.id, t->volume.vm_id);
+        (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "Volume '%s' is attached to VM '%s'.", t->volume.id, t->volume.vm_id);
         task_update(t, TAKE_PTR(patch), VOLUME_ATTACHED, task_end_ok);
 }
 

@@ -183,10 +183,10 @@ static void call_answer(GrpcCall *call, unsigned http_status, TtrpcCode code, co
                 call->connection->server->n_calls--;
         call->state = CALL_ANSWERED;
         ttrpc_deadlines_remove(&call->connection->server->deadlines, &call->deadline);
-        call->connection->server->input -= call->body.capacity;
-        grpc_body_done(&call->body);
 
         r = code == TTRPC_OK ? submit_message(call, data, size) : submit_status(call, http_status, code, text, details);
+        call->connection->server->input -= call->body.capacity;
+        grpc_body_done(&call->body);            /* @data may be from there */
         if (r < 0)
                 (void) nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_INTERNAL_ERROR);
         grpc_link_kick(&call->connection->link);

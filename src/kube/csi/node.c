@@ -6,6 +6,7 @@
 
 #include "basic/io.h"
 #include "basic/log.h"
+#include "basic/messages.h"
 #include "basic/util.h"
 #include "kube/csi/csi-message.h"
 #include "kube/csi/direct-record.h"
@@ -306,7 +307,7 @@ static void on_looked(Task *t, int exists, const char *reason) {
         else if (exists)
                 task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s' is still there.", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name);
         else {
-                log_info("VM '%s' of volume '%s' is gone.", t->volume.vm_id, t->volume.id);
+                (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "VM '%s' of volume '%s' is gone.", t->volume.vm_id, t->volume.id);
                 task_update(t, NULL, t->volume.state == VOLUME_NODE_UNPUBLISH_CACHED ? VOLUME_UNPUBLISHED : VOLUME_UNSTAGED, task_end_ok);
         }
 }

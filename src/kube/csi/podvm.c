@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "basic/log.h"
+#include "basic/messages.h"
 #include "basic/util.h"
 #include "kube/csi/csi-message.h"
 #include "kube/csi/secrets.h"
@@ -80,7 +81,7 @@ static void on_published(Task *t, const GrpcReply *reply) {
         if (reply->code != TTRPC_OK)
                 task_fail(t, reply->code, "NodePublishVolume: %s", reply->text);
         else {
-                log_info("Volume '%s' is mounted on '%s'.", t->volume.id, t->volume.target_path);
+                (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "Volume '%s' is mounted on '%s'.", t->volume.id, t->volume.target_path);
                 task_update(t, NULL, VOLUME_PUBLISHED, task_end_ok);
         }
 }
@@ -124,7 +125,7 @@ static void on_unstaged(Task *t, const GrpcReply *reply) {
         if (reply->code != TTRPC_OK && reply->code != TTRPC_NOT_FOUND)
                 task_fail(t, reply->code, "NodeUnstageVolume: %s", reply->text);
         else {
-                log_info("Volume '%s' is unmounted.", t->volume.id);
+                (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "Volume '%s' is unmounted.", t->volume.id);
                 task_update(t, NULL, VOLUME_UNSTAGED, task_end_ok);
         }
 }

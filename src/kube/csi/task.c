@@ -4,8 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "basic/crash-point.h"
 #include "basic/log.h"
+#include "basic/messages.h"
 #include "kube/csi/csi-message.h"
 #include "kube/csi/wrapper.h"
 #include "kube/kube-client.h"
@@ -127,7 +127,7 @@ void task_fail(Task *t, TtrpcCode code, const char *format, ...) {
 
         /* A caller logs by itself; of what is tried again, each try would be too much. */
         if (t->for_itself)
-                log_full(NULL, t->entry->n_failures == 0 ? LOG_WARNING : LOG_DEBUG, NULL, 0, "Volume '%s', trying again: %s",
+                (void) log_full(NULL, t->entry->n_failures == 0 ? LOG_WARNING : LOG_DEBUG, MSG_VOLUME_WAITS, 0, "Volume '%s', trying again: %s",
                          t->entry->name, strempty(text));
         task_end(t, code, text, NULL, 0);
 }
@@ -205,7 +205,6 @@ static void on_state_written(KubeRequest *q, const KubeReply *reply, void *userd
                 fail_kube(t, reply->text, reply->error);
         else if (take_object(t, reply->object)) {
                 log_debug("Volume '%s' is '%s'.", t->volume.name, volume_state_to_string(t->volume.state));
-                crash_point("csi-state-written");
                 t->next(t);
         }
 }
@@ -238,7 +237,6 @@ static void on_patched(KubeRequest *q, const KubeReply *reply, void *userdata) {
         else if (reply->error < 0)
                 fail_kube(t, reply->text, reply->error);
         else if (take_object(t, reply->object)) {
-                crash_point("csi-spec-written");
                 write_state(t);
         }
 }
