@@ -11,7 +11,6 @@
 #include "kube/kube-object.h"
 #include "userdata/decode.h"
 #include "userdata/encode.h"
-#include "userdata/encode.h"
 
 #define REGISTRY_MAX 512U       /* bytes of a registry's name, with a path where docker has one */
 
