@@ -61,16 +61,15 @@ static int remember_owner(Capacity *c) {
 }
 
 static int make_owner(char **ret) {
-        sd_id128_t boot, invocation;
+        sd_id128_t invocation;
         int r;
 
-        r = sd_id128_get_boot(&boot);
-        if (r >= 0 && sd_id128_get_invocation(&invocation) < 0)         /* started by hand */
+        r = sd_id128_get_invocation(&invocation);
+        if (r < 0)                                      /* started by hand */
                 r = sd_id128_randomize(&invocation);
         if (r < 0)
                 return r;
-        return asprintf(ret, SD_ID128_FORMAT_STR "-" SD_ID128_FORMAT_STR, SD_ID128_FORMAT_VAL(boot), SD_ID128_FORMAT_VAL(invocation)) < 0 ?
-                       -ENOMEM : 0;
+        return asprintf(ret, SD_ID128_FORMAT_STR, SD_ID128_FORMAT_VAL(invocation)) < 0 ? -ENOMEM : 0;
 }
 
 /* ---- what is asked of the server ---- */
