@@ -268,9 +268,11 @@ static int read_pod_level(Pod *p, char **reterr) {
                 p->limits = asked.limits;
                 r = 1;
         } else {
-                r = read_kept(p, "pod", "requests", &p->requests, reterr);
-                if (r > 0)
-                        r = read_kept(p, "pod", "limits", &p->limits, reterr);
+                int k = read_kept(p, "pod", "limits", &p->limits, reterr);
+
+                r = k < 0 ? k : read_kept(p, "pod", "requests", &p->requests, reterr);
+                if (r == 0)
+                        r = k;
         }
         if (r > 0)
                 r = keep(p, "pod", "requests", &p->requests);
