@@ -5,8 +5,10 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +29,17 @@ PATIENCE = 60           # seconds: how long a condition may take on a machine th
 
 def sandbox(n):
     return f"{n:064x}"
+
+
+def lasting_port():
+    """A free port that no client gets for its end meanwhile: the API server goes away, and comes back there."""
+    first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(max(1024, first - 20000), first)
+        with contextlib.closing(socket.socket()) as s, contextlib.suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
@@ -102,7 +115,7 @@ class Rig:
         for module in modules:
             (self.path / "modules" / os.path.basename(module)).symlink_to(os.path.abspath(module))
         self.crd = self.install / "crds" / "peerpods.yaml"
-        self.api = KubeApi(self.path / "api", [self.crd] if definitions else [])
+        self.api = KubeApi(self.path / "api", [self.crd] if definitions else [], lasting_port())
         self.api.user("ctrl", ACCOUNT)
         self.api.grant(self.install / "rbac" / "peerpod-ctrl.yaml")
         self.create("v1", "namespaces", None, {"metadata": {"name": NAMESPACE}})
