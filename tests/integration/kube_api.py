@@ -23,6 +23,7 @@ answer), "trickle" (byte by byte); for watches also "error" (an ERROR event with
 stays, nothing comes any more), "break" (in the middle of an event). Selected by verb (get, list, watch, create, update, patch, delete), path (a regular
 expression) and user; after skips that many, times (0: for ever)."""
 import argparse
+import errno
 import http.server
 import json
 import os
@@ -410,6 +411,18 @@ class Server(http.server.ThreadingHTTPServer):
                 pass
 
 
+def listen(api, port, tls):
+    """A process that another thread has just forked has the old listener, too, until it executes its program."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return Server(api, port, tls)
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE or port == 0 or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 class KubeApi:
     def __init__(self, directory, definitions=(), port=0):
         self.directory, self.store = str(directory), Store()
@@ -435,7 +448,7 @@ class KubeApi:
     def up(self):
         """serve; again, on the same port, after down()"""
         self.stopped.clear()
-        self.server = Server(self, self.port, self.tls)
+        self.server = listen(self, self.port, self.tls)
         self.port = self.server.server_address[1]
         self.url = f"https://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
