@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kube/webhook/review.h"
 
-#include <gnutls/gnutls.h>
 #include <json-c/json.h>
 
 #include "basic/error-text.h"
@@ -9,6 +8,7 @@
 #include "basic/strv.h"
 #include "basic/util.h"
 #include "kube/webhook/mutate.h"
+#include "userdata/encode.h"
 
 #define KIND "AdmissionReview"
 #define API_VERSION "admission.k8s.io/v1"
@@ -72,18 +72,12 @@ int review_refuse(const char *uid, unsigned code, const char *message, char **re
 
 static int set_patch(json_object *response, json_object *patch) {
         const char *text = json_object_to_json_string_ext(patch, WRITE_FLAGS);
-        gnutls_datum_t data, encoded;
-        json_object *value;
+        _cleanup_(freep) char *encoded = NULL;
         int r;
 
-        if (!text)
-                return -ENOMEM;
-        data = (gnutls_datum_t) { (unsigned char*) text, strlen(text) };
-        if (gnutls_base64_encode2(&data, &encoded) < 0)
-                return -ENOMEM;
-        value = json_object_new_string_len((const char*) encoded.data, encoded.size);
-        gnutls_free(encoded.data);
-        r = json_set(response, "patch", value);
+        r = text ? base64_encode(text, strlen(text), &encoded) : -ENOMEM;
+        if (r >= 0)
+                r = json_set_string(response, "patch", encoded);
         return r < 0 ? r : json_set_string(response, "patchType", "JSONPatch");
 }
 
