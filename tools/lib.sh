@@ -280,10 +280,14 @@ product_configure() {
                         tree_run meson setup "$@" "$(build_dir "$name")" "$TREE_SRC"
 }
 
-# product_build [NAME [MESON-OPTION...]]: configures (once) and builds in the tree
+# product_build [NAME [MESON-OPTION...]]: configures (once) and builds in the tree; waits for another command that does
 product_build() {
-        local name=${1:-release}
+        local name=${1:-release} lock
         (($# == 0)) || shift
+        mkdir -p "$(build_dir_host "$name")"
+        exec {lock}>"$(build_dir_host "$name").lock"
+        flock "$lock"
         product_configure "$name" "$@"
         step "building '$name'" "$PEERPOD_CACHE/log/ninja-$CHECKOUT_ID-$name.log" tree_run ninja -C "$(build_dir "$name")"
+        exec {lock}>&-
 }
