@@ -250,6 +250,17 @@ def requests_have_a_pace(rig):
 
 
 @test
+def nobody_waits_for_a_turn_longer_than_there_is_time(rig):
+    t = rig.tool("qps=1", "burst=1")
+    began = time.monotonic()
+    replies = [t.get(what="reply", id=n) for n in [t.begin("GET", PEERPODS, timeout_usec=300000) for _ in range(30)]]
+    assert time.monotonic() - began < 15
+    assert sum(r["error"] == "ETIMEDOUT" and not r["sent"] and "too many requests" in r["text"] for r in replies) >= 28, replies
+    began = time.monotonic()
+    assert t.call("GET", PEERPODS)["error"] == "" and time.monotonic() - began < 15, "those that came to nothing have used up no turns"
+
+
+@test
 def odd_names_reach_the_server_as_they_are(rig):
     t = rig.tool()
     assert t.call("GET", PEERPODS + "/a%2Fb%3F")["error"] == "ENOENT"
