@@ -222,7 +222,8 @@ static void trouble(KubeWatch *w, const KubeReply *reply, bool relist) {
 
         if (w->n_faults > 0 && now - w->fault_usec > w->spec.quiet_usec)
                 w->n_faults = 0;
-        pause = relist && w->n_faults == 0 ? 0 : kube_backoff_usec(w->spec.pause_usec, w->spec.pause_max_usec, w->n_faults, reply->retry_after_usec);
+        /* A version that is gone is no fault of the server's. */
+        pause = reply->error == -ESTALE && w->n_faults == 0 ? 0 : kube_backoff_usec(w->spec.pause_usec, w->spec.pause_max_usec, w->n_faults, reply->retry_after_usec);
         w->n_faults++;
         w->fault_usec = now;
         w->stats.n_faults++;

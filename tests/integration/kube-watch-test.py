@@ -223,6 +223,15 @@ def a_refusal_that_follows_an_outage_is_told(rig):
 
 
 @test
+def a_server_that_asks_for_patience_is_not_asked_to_list_before(rig):
+    t = rig.tool()
+    rig.api.fault("status", verb="list", code=429, reason="TooManyRequests", retry_after=1)
+    began = time.monotonic()
+    rig.watch(t)
+    assert time.monotonic() - began >= 1
+
+
+@test
 def a_missing_resource_is_waited_for(rig):
     t = rig.tool()
     rig.watch(t, synced=False, path="/apis/confidentialcontainers.org/v1alpha1/peerpodvolumes")
