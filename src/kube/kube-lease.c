@@ -243,10 +243,11 @@ static void release_step(KubeLease *l) {
 }
 
 int kube_lease_release(KubeLease *l, void (*done)(KubeLease *l, void *userdata), void *userdata) {
-        bool held = l->held;
+        /* One that is just being taken may be ours already, as far as the server is concerned. */
+        bool ours = l->held || l->writing;
         int r;
 
-        r = sd_event_source_set_time_relative(l->timer, held ? RELEASE_USEC : 0);
+        r = sd_event_source_set_time_relative(l->timer, ours ? RELEASE_USEC : 0);
         if (r >= 0)
                 r = sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT);
         if (r < 0)
@@ -256,7 +257,7 @@ int kube_lease_release(KubeLease *l, void (*done)(KubeLease *l, void *userdata),
         l->done = done;
         l->done_userdata = userdata;
         (void) sd_event_source_set_enabled(l->deadline, SD_EVENT_OFF);
-        if (!held)
+        if (!ours)
                 l->request = kube_request_free(l->request);
         else if (!l->writing)
                 release_step(l);        /* else on_written() does */
