@@ -62,6 +62,16 @@ def a_lease_that_is_just_being_taken_is_let_go_of(rig):
 
 
 @test
+def what_keeps_a_lease_from_being_taken_is_told_once(rig):
+    rig.api.user("t", "system:serviceaccount:default:nobody")
+    a = rig.tool()
+    a.do("lease", identity="a", **LEASE)
+    rig.api.wait(lambda: rig.api.count(verb="get", path=".*/leases/l") > 3)
+    warnings = [l for l in a.output().splitlines() if l.startswith("<4>")]
+    assert len(warnings) == 1 and "'default/l'" in warnings[0] and "HTTP 403 Forbidden" in warnings[0], a.output()
+
+
+@test
 def a_dead_leader_is_followed_when_its_lease_is_over(rig):
     a, b = rig.tool(), rig.tool()
     a.do("lease", identity="a", **SHORT)
