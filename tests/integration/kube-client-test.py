@@ -217,6 +217,19 @@ def a_hanging_connection_is_given_up_within_the_time(rig):
 
 
 @test
+def requests_that_hang_do_not_keep_out_others(rig):
+    t = rig.tool()
+    fault = rig.api.fault("hang", verb="create", times=0)
+    for i in range(40):
+        t.begin("POST", PEERPODS, body={"metadata": {"name": f"p{i}"}})
+    rig.api.wait(lambda: rig.api.count(verb="create") >= 32)
+    assert t.call("GET", PEERPODS, timeout_usec=10000000)["error"] == ""
+    rig.api.wait(lambda: rig.api.count(verb="create") == 40)
+    assert fault in rig.api.faults
+    rig.api.clear()
+
+
+@test
 def an_answer_without_end_is_refused(rig):
     t = rig.tool()
     rig.api.fault("endless", verb="list")
