@@ -471,14 +471,14 @@ static int on_deliver(sd_event_source *es, void *userdata) {
 
                 w->stream_error = r;
                 end_stream(w, &reply);
-        } else if (w->full) {
-                w->full = false;
-                kube_transfer_resume(w->transfer);
-        } else if (w->ended) {
+        } else if (w->ended) {          /* it may have been held up at its end: nothing comes of it any more */
                 KubeReply reply;
 
                 kube_transfer_reply(w->transfer, &reply);
                 end_stream(w, &reply);
+        } else if (w->full) {
+                w->full = false;
+                kube_transfer_resume(w->transfer);
         }
         return 0;
 }
