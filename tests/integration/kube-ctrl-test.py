@@ -291,6 +291,18 @@ def what_is_mended_is_followed_again():
         assert r.instances() == []
 
 
+def what_makes_no_sense_once_more_is_told_once_more():
+    """An API server with upstream's resource definition lets a spec change at any time."""
+    with rig() as r:
+        r.peerpod("web", cloudProvider="fake")
+        r.start().ready()
+        r.condition("web", "Valid")
+        for instance, status in (("fake-1", "True"), ("", "False")):
+            r.api.store.patch(r.resource(GROUP, "peerpods"), "default", "web", "application/merge-patch+json", {"spec": {"instanceID": instance}})
+            r.wait(lambda status=status: any((c["type"], c["status"]) == ("Valid", status) for c in r.get("web")["status"]["conditions"]),
+                   f"the condition is {status}")
+
+
 def conditions_of_others_stay():
     with rig() as r:
         r.ours("web", 1, r.pod("web"))
