@@ -669,6 +669,13 @@ def without_a_namespace_for_the_lease_it_is_refused():
         assert p.wait() == 78 and "--leader-election-namespace" in p.log()
 
 
+def times_that_would_let_it_spin_are_refused():
+    with rig() as r:
+        for option in ("--recheck=0", "--retry=0", "--delete-timeout=0", "--delete-timeout=500ms", "--lease-duration=5500ms"):
+            p = r.start(*ELECTION, option)
+            assert p.wait() == 78 and option.partition("=")[0] in p.log(), p.log()
+
+
 # ---- much of it ----
 
 def three_thousand_peerpods():
