@@ -446,6 +446,23 @@ class Restarts(Rig):
         until("its record is gone", lambda: self.records() == [ID + ".json"])
         self.assertEqual(self.peerpod()["metadata"]["finalizers"], [FINALIZER])
 
+    def reload_bus(self, more=""):
+        self.write("dbus.conf", self.bus_config().replace("</policy>", more + "</policy>"))
+        subprocess.run(["busctl", "--system", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig"], env=self.environment,
+                       check=True, timeout=PATIENCE)
+
+    def test_an_adaptor_that_cannot_be_asked_what_became_of_one_is_asked_again(self):
+        self.start_all()
+        self.create()
+        until("it is told", lambda: self.phase() == "Creating")
+        self.end_node(signal.SIGKILL)
+        self.write(f"node/sandboxes/{ID2}.json", self.read(f"node/sandboxes/{ID}.json").replace(ID, ID2))
+        self.reload_bus('<deny send_interface="org.confidentialcontainers.PeerPod1.Manager" send_member="Explain"/>')
+        self.start_node()
+        until("that is told", lambda: "Failed to ask the adaptor" in self.read("node.log"))
+        self.reload_bus()
+        until("it is given up", lambda: self.records() == [ID + ".json"])
+
     def test_ends_that_the_watch_tells_before_the_answers_hold_up_nobody(self):
         self.start_services()
         os.makedirs(self.path("node/sandboxes"), 0o700)
