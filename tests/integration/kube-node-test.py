@@ -276,6 +276,49 @@ class Restarts(Rig):
         until("its record is gone", lambda: self.records() == [ID + ".json"])
         self.assertEqual(self.peerpod()["metadata"]["finalizers"], [FINALIZER])
 
+    def reload_bus(self, more=""):
+        self.write("dbus.conf", self.bus_config().replace("</policy>", more + "</policy>"))
+        subprocess.run(["busctl", "--system", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig"], env=self.environment,
+                       check=True, timeout=PATIENCE)
+
+    def test_an_adaptor_that_cannot_be_asked_what_became_of_one_is_asked_again(self):
+        self.start_all()
+        self.create()
+        until("it is told", lambda: self.phase() == "Creating")
+        self.end_node(signal.SIGKILL)
+        self.write(f"node/sandboxes/{ID2}.json", self.read(f"node/sandboxes/{ID}.json").replace(ID, ID2))
+        self.reload_bus('<deny send_interface="org.confidentialcontainers.PeerPod1.Manager" send_member="Explain"/>')
+        self.start_node()
+        until("that is told", lambda: "Failed to ask the adaptor" in self.read("node.log"))
+        self.reload_bus()
+        until("it is given up", lambda: self.records() == [ID + ".json"])
+
+    def test_ends_that_the_watch_tells_before_the_answers_hold_up_nobody(self):
+        self.start_services()
+        os.makedirs(self.path("node/sandboxes"), 0o700)
+        names = [f"p-resource-{i:02}" for i in range(40)]      # more than are asked for at a time
+        for i, name in enumerate(names):
+            uid = self.make("peerpods", "default", name, {"metadata": {
+                "labels": {"kata.peerpods.io/node": "node-1"}, "finalizers": [FINALIZER]}, "spec": {"sandboxID": f"{i:064x}"}})["metadata"]["uid"]
+            self.delete("peerpods", "default", name)
+            self.write(f"node/sandboxes/{i:064x}.json", json.dumps({
+                "version": 1, "state": "gone", "sandbox-id": f"{i:064x}", "pod-namespace": "default", "pod-name": "p", "name": name, "uid": uid,
+                "posted": True}))
+        self.api.fault("hang", verb="patch", path="/peerpods/", times=0)
+        self.start_node()
+        self.start_adaptor()
+        until("it watches", lambda: self.api.count(verb="watch", path=".*/peerpods") > 0)
+
+        def asked():
+            return {r["path"].split("/")[7] for r in list(self.api.requests) if r["verb"] == "patch" and "/peerpods/" in r["path"]}
+        until("as many are asked for as may be", lambda: len(asked()) == 32)
+        for name in asked():
+            self.change("peerpods", "default", name, {"metadata": {"finalizers": None}})
+        until("those are forgotten", lambda: len(self.records()) == 8)
+        self.api.clear()
+        until("the others come", lambda: not self.records())
+        self.assertEqual(self.peerpods(), [])
+
     def test_a_damaged_record_is_set_aside_and_the_peerpod_found_again(self):
         self.start_all()
         self.create()
