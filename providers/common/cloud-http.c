@@ -460,7 +460,8 @@ static bool set_method(Transfer *t, const HttpRequest *q) {
 }
 
 static bool set_tls(const CloudHttp *h, Transfer *t) {
-        if (h->ca_file && !SET(CURLOPT_CAINFO, h->ca_file))
+        /* Instead of the system's: GnuTLS would trust Debian's /etc/ssl/certs, which libcurl has as its default, as well. */
+        if (h->ca_file && !(SET(CURLOPT_CAINFO, h->ca_file) && SET(CURLOPT_CAPATH, NULL)))
                 return false;
         if (h->cert_file && !(SET(CURLOPT_SSLCERT, h->cert_file) && (!h->key_file || SET(CURLOPT_SSLKEY, h->key_file))))
                 return false;
