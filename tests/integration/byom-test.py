@@ -69,6 +69,20 @@ def a_pod_gets_a_vm():
         assert TOKEN not in d.log() and "PRIVATE" not in d.log()
 
 
+def connections_are_closed():
+    """Nothing is left of connections to VMs that have served"""
+    with pool(1) as (d, _, _):
+        def descriptors():
+            return len(os.listdir(f"/proc/{d.process.pid}/fd"))
+        d.create("first")
+        d.delete("first")
+        before = wait_for(descriptors, "descriptors")
+        for i in range(5):
+            d.create(f"s{i}")
+            d.delete(f"s{i}")
+        wait_for(lambda: descriptors() <= before + 2, "no more descriptors than after the first, but for calls that are just ending")
+
+
 def nodes_share_the_pool():
     """Two nodes that allocate at once never get the same VM, and lose no allocation of each other's"""
     with pool(6) as (d, api, vms), Daemon(PROVIDERD, MODULE, settings(api, "10.77.0.1-10.77.0.6")) as e:
@@ -452,5 +466,5 @@ def crowd():
 
 
 set_up()
-cloud_rig.main([a_pod_gets_a_vm, nodes_share_the_pool, not_before_the_reboot, an_empty_directory_is_no_boot, dead_vms_are_passed_over, silence_is_bounded, host_keys, damaged_state,
+cloud_rig.main([a_pod_gets_a_vm, connections_are_closed, nodes_share_the_pool, not_before_the_reboot, an_empty_directory_is_no_boot, dead_vms_are_passed_over, silence_is_bounded, host_keys, damaged_state,
                 others_are_left_alone, cut_off, without_kubernetes, what_vms_lack, checks, faults, cancels, crowd, cut_anywhere], ONLY)
