@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """For provider-libvirtd-test.py: a libvirtd with its storage pool and network, and QEMU without KVM. The guest is UEFI firmware with an empty disk,
 which is all that a VM's life needs; the address that a guest would have made known is put into the neighbour table by hand."""
+import contextlib
 import pathlib
+import re
 import signal
 import subprocess
+import threading
 import xml.etree.ElementTree as xml
 
 import cloud_rig
@@ -77,6 +80,26 @@ class Libvirtd:
     def let_it_speak(self):
         """As if the VM had spoken to this machine"""
         run("ip", "neigh", "replace", ADDRESS, "lladdr", cloud_rig.wait_for(self.mac, "the VM runs"), "dev", "ppd0", "nud", "stale")
+
+    @contextlib.contextmanager
+    def all_speak(self):
+        """As if each VM spoke to this machine as soon as its interface is there, whose address is the guest's with another first byte"""
+        addresses = {}
+
+        def listen(monitor):
+            for line in monitor.stdout:
+                mac = re.search(r" master ppd0 .* link/ether fe:([0-9a-f:]+) ", line)
+                if mac and mac[1] not in addresses:
+                    addresses[mac[1]] = f"192.168.199.{len(addresses) % 200 + 2}"
+                    run("ip", "neigh", "replace", addresses[mac[1]], "lladdr", "52:" + mac[1], "dev", "ppd0", "nud", "stale")
+        with subprocess.Popen(["ip", "-o", "monitor", "link"], stdout=subprocess.PIPE, text=True) as monitor:
+            thread = threading.Thread(target=listen, args=(monitor,))
+            thread.start()
+            try:
+                yield
+            finally:
+                monitor.terminate()
+                thread.join()
 
     def assert_nothing_left(self):
         assert self.domains() == [], self.domains()
