@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <json-c/json_tokener.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "adaptor/request.h"
@@ -30,35 +29,29 @@ static const uint32_t allowed[_SANDBOX_STATE_MAX] = {
         [SANDBOX_DELETING] = BIT(SANDBOX_GONE),
 };
 
-/* Keys of the time stamps; "gone" is never on disk. */
-static const char *const usec_keys[_SANDBOX_STATE_MAX] = {
-        [SANDBOX_PLANNED]  = "created-usec",
-        [SANDBOX_CREATING] = "started-usec",
-        [SANDBOX_RUNNING]  = "running-usec",
-        [SANDBOX_DELETING] = "deleting-usec",
-};
-
-/* Text fields that are copied as they are. */
-static const struct {
-        const char *key;
-        size_t offset;
-        size_t size_max;
-} text_fields[] = {
-        { "sandbox-id",    offsetof(SandboxRecord, id),            64 },
-        { "pod-name",      offsetof(SandboxRecord, pod_name),      POD_NAME_MAX },
-        { "pod-namespace", offsetof(SandboxRecord, pod_namespace), POD_NAME_MAX },
-        { "pod-uid",       offsetof(SandboxRecord, pod_uid),       POD_NAME_MAX },
-        { "netns-path",    offsetof(SandboxRecord, netns_path),    NETNS_PATH_MAX },
-        { "machine-type",  offsetof(SandboxRecord, machine_type),  REQUEST_TEXT_MAX },
-        { "image",         offsetof(SandboxRecord, image),         REQUEST_TEXT_MAX },
-        { "gpu-model",     offsetof(SandboxRecord, gpu_model),     REQUEST_TEXT_MAX },
-        { "node",          offsetof(SandboxRecord, node),          REQUEST_TEXT_MAX },
-        { "instance-name", offsetof(SandboxRecord, instance_name), REQUEST_TEXT_MAX },
-        { "instance-id",   offsetof(SandboxRecord, instance_id),   REQUEST_TEXT_MAX },
-        { "instance-type", offsetof(SandboxRecord, instance_type), REQUEST_TEXT_MAX },
-        { "last-error",    offsetof(SandboxRecord, last_error),    ERROR_TEXT_MAX },
-        { "tls-profile",   offsetof(SandboxRecord, tls_profile),   REQUEST_TEXT_MAX },
-        { "tls-server-name", offsetof(SandboxRecord, tls_server_name), REQUEST_TEXT_MAX },
+/* What is copied as it is. "gone" is never on disk. */
+static const JsonField fields[] = {
+        { "sandbox-id",    JSON_TEXT, offsetof(SandboxRecord, id),            0, 64 },
+        { "pod-name",      JSON_TEXT, offsetof(SandboxRecord, pod_name),      0, POD_NAME_MAX },
+        { "pod-namespace", JSON_TEXT, offsetof(SandboxRecord, pod_namespace), 0, POD_NAME_MAX },
+        { "pod-uid",       JSON_TEXT, offsetof(SandboxRecord, pod_uid),       0, POD_NAME_MAX },
+        { "netns-path",    JSON_TEXT, offsetof(SandboxRecord, netns_path),    0, NETNS_PATH_MAX },
+        { "machine-type",  JSON_TEXT, offsetof(SandboxRecord, machine_type),  0, REQUEST_TEXT_MAX },
+        { "image",         JSON_TEXT, offsetof(SandboxRecord, image),         0, REQUEST_TEXT_MAX },
+        { "gpu-model",     JSON_TEXT, offsetof(SandboxRecord, gpu_model),     0, REQUEST_TEXT_MAX },
+        { "node",          JSON_TEXT, offsetof(SandboxRecord, node),          0, REQUEST_TEXT_MAX },
+        { "instance-name", JSON_TEXT, offsetof(SandboxRecord, instance_name), 0, REQUEST_TEXT_MAX },
+        { "instance-id",   JSON_TEXT, offsetof(SandboxRecord, instance_id),   0, REQUEST_TEXT_MAX },
+        { "instance-type", JSON_TEXT, offsetof(SandboxRecord, instance_type), 0, REQUEST_TEXT_MAX },
+        { "last-error",    JSON_TEXT, offsetof(SandboxRecord, last_error),    0, ERROR_TEXT_MAX },
+        { "tls-profile",   JSON_TEXT, offsetof(SandboxRecord, tls_profile),   0, REQUEST_TEXT_MAX },
+        { "tls-server-name", JSON_TEXT, offsetof(SandboxRecord, tls_server_name), 0, REQUEST_TEXT_MAX },
+        { "created-usec",  JSON_USEC, offsetof(SandboxRecord, state_usec[SANDBOX_PLANNED]) },
+        { "started-usec",  JSON_USEC, offsetof(SandboxRecord, state_usec[SANDBOX_CREATING]) },
+        { "running-usec",  JSON_USEC, offsetof(SandboxRecord, state_usec[SANDBOX_RUNNING]) },
+        { "deleting-usec", JSON_USEC, offsetof(SandboxRecord, state_usec[SANDBOX_DELETING]) },
+        { "hold-until-usec", JSON_USEC, offsetof(SandboxRecord, hold_until_usec) },
+        {}
 };
 
 const char* sandbox_state_to_string(SandboxState state) {
@@ -82,47 +75,14 @@ bool sandbox_state_may_follow(SandboxState from, SandboxState to) {
         return allowed[from] & BIT(to);
 }
 
-static char** text_field(SandboxRecord *record, size_t i) {
-        return (char**) ((char*) record + text_fields[i].offset);
-}
-
 void sandbox_record_done(SandboxRecord *record) {
-        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++)
-                free(*text_field(record, i));
+        json_fields_free(fields, record);
         strv_free(record->addresses);
         strv_free(record->tls_cipher_suites);
         strv_free(record->volumes_elsewhere);
         free(record->volumes);
         free(record->pod_network);
         *record = SANDBOX_RECORD_NULL;
-}
-
-static int corrupt(char **ret_error, const char *key) {
-        if (ret_error && asprintf(ret_error, "value of '%s' is missing or impossible", key) < 0)
-                *ret_error = NULL;      /* asprintf() leaves it undefined */
-
-        return -EBADMSG;
-}
-
-static int parse_texts(json_object *o, SandboxRecord *record, char **ret_error) {
-        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++) {
-                const char *value;
-                int r;
-
-                r = json_get_string(o, text_fields[i].key, &value, ret_error);
-                if (r < 0)
-                        return r;
-                if (r == 0)
-                        continue;
-                if (!text_is_plain(value, text_fields[i].size_max))
-                        return corrupt(ret_error, text_fields[i].key);
-
-                *text_field(record, i) = strdup(value);
-                if (!*text_field(record, i))
-                        return -ENOMEM;
-        }
-
-        return sandbox_id_is_valid(record->id) ? 0 : corrupt(ret_error, "sandbox-id");
 }
 
 static int parse_state(json_object *o, SandboxRecord *record, char **ret_error) {
@@ -134,15 +94,7 @@ static int parse_state(json_object *o, SandboxRecord *record, char **ret_error) 
                 return r;
         record->state = r > 0 ? sandbox_state_from_string(name) : _SANDBOX_STATE_INVALID;
         if (record->state < 0 || record->state == SANDBOX_GONE)
-                return corrupt(ret_error, "state");
-
-        for (SandboxState i = 0; i < _SANDBOX_STATE_MAX; i++) {
-                if (!usec_keys[i])
-                        continue;
-                r = json_get_u64(o, usec_keys[i], INT64_MAX, record->state_usec + i, ret_error);
-                if (r < 0)
-                        return r;
-        }
+                return json_bad_value(ret_error, "state");
 
         return 0;
 }
@@ -160,9 +112,6 @@ static int parse_numbers(json_object *o, SandboxRecord *record, char **ret_error
         r = json_get_u64(o, "memory-mib", REQUEST_MEMORY_MIB_MAX, &record->memory_mib, ret_error);
         if (r < 0)
                 return r;
-        r = json_get_u64(o, "hold-until-usec", INT64_MAX, &record->hold_until_usec, ret_error);
-        if (r < 0)
-                return r;
 
         record->vcpus = vcpus;
         record->gpus = gpus;
@@ -176,7 +125,7 @@ static int parse_addresses(json_object *o, SandboxRecord *record, char **ret_err
         if (r < 0)
                 return r;
 
-        return addresses_are_valid(record->addresses) ? 0 : corrupt(ret_error, "addresses");
+        return addresses_are_valid(record->addresses) ? 0 : json_bad_value(ret_error, "addresses");
 }
 
 static int parse_pod_network(json_object *o, SandboxRecord *record, char **ret_error) {
@@ -194,7 +143,7 @@ static int parse_pod_network(json_object *o, SandboxRecord *record, char **ret_e
 
         /* json-c reads and prints what is no JSON, NaN for one; this is text that others will parse. */
         r = json_parse(record->pod_network, strlen(record->pod_network), &again, /* ret_error= */ NULL);
-        return r == -EBADMSG ? corrupt(ret_error, "pod-network") : r;
+        return r == -EBADMSG ? json_bad_value(ret_error, "pod-network") : r;
 }
 
 static int parse_volumes(json_object *o, SandboxRecord *record, char **ret_error) {
@@ -209,7 +158,7 @@ static int parse_volumes(json_object *o, SandboxRecord *record, char **ret_error
                 return r;
         r = volumes_check(array);
         if (r < 0)
-                return r == -EBADMSG ? corrupt(ret_error, "volumes") : r;
+                return r == -EBADMSG ? json_bad_value(ret_error, "volumes") : r;
 
         record->volumes = strdup(json_object_to_json_string_ext(array, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE) ?: "");
         return isempty(record->volumes) ? -ENOMEM : 0;
@@ -220,13 +169,13 @@ static int check_state(const SandboxRecord *record, char **ret_error) {
         if (record->state == SANDBOX_DELETING)
                 return 0;               /* may begin anywhere, even for an instance that we only found */
         if (isempty(record->pod_name) || isempty(record->pod_namespace))
-                return corrupt(ret_error, "pod-name");
+                return json_bad_value(ret_error, "pod-name");
         if (isempty(record->netns_path))
-                return corrupt(ret_error, "netns-path");
+                return json_bad_value(ret_error, "netns-path");
         if (isempty(record->instance_name))
-                return corrupt(ret_error, "instance-name");
+                return json_bad_value(ret_error, "instance-name");
         if (record->state == SANDBOX_RUNNING && strv_length(record->addresses) == 0)
-                return corrupt(ret_error, "addresses");
+                return json_bad_value(ret_error, "addresses");
 
         return 0;
 }
@@ -234,30 +183,17 @@ static int check_state(const SandboxRecord *record, char **ret_error) {
 int sandbox_record_parse(const char *text, size_t size, SandboxRecord *ret, char **ret_error) {
         _cleanup_(json_object_putp) json_object *o = NULL;
         _cleanup_(sandbox_record_done) SandboxRecord record = SANDBOX_RECORD_NULL;
-        uint64_t version = 0;
         int r;
 
-        if (size > SANDBOX_RECORD_SIZE_MAX)
-                return -EFBIG;
-
-        r = json_parse(text, size, &o, ret_error);
+        r = json_record_parse(text, size, SANDBOX_RECORD_SIZE_MAX, SANDBOX_RECORD_VERSION, &o, ret_error);
         if (r < 0)
                 return r;
 
-        r = json_get_u64(o, "version", UINT64_MAX, &version, ret_error);
+        r = json_fields_read(o, fields, &record, ret_error);
         if (r < 0)
                 return r;
-        if (r == 0 || version == 0)
-                return corrupt(ret_error, "version");
-        if (version > SANDBOX_RECORD_VERSION) {
-                if (ret_error && asprintf(ret_error, "written by a newer version, as form %" PRIu64, version) < 0)
-                        *ret_error = NULL;
-                return -EPROTONOSUPPORT;
-        }
-
-        r = parse_texts(o, &record, ret_error);
-        if (r < 0)
-                return r;
+        if (!sandbox_id_is_valid(record.id))
+                return json_bad_value(ret_error, "sandbox-id");
         r = parse_state(o, &record, ret_error);
         if (r < 0)
                 return r;
@@ -300,8 +236,6 @@ static int set_pod_network(json_object *o, const char *text) {
 
 int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
         _cleanup_(json_object_putp) json_object *o = NULL;
-        char *text;
-        const char *s;
         int r;
 
         o = json_object_new_object();
@@ -314,18 +248,9 @@ int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
         r = json_set_string(o, "state", sandbox_state_to_string(record->state));
         if (r < 0)
                 return r;
-        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++) {
-                r = json_set_string(o, text_fields[i].key, *text_field((SandboxRecord*) record, i));
-                if (r < 0)
-                        return r;
-        }
-        for (SandboxState i = 0; i < _SANDBOX_STATE_MAX; i++) {
-                if (!usec_keys[i] || record->state_usec[i] == 0)
-                        continue;
-                r = json_set_u64(o, usec_keys[i], record->state_usec[i]);
-                if (r < 0)
-                        return r;
-        }
+        r = json_fields_write(o, fields, record);
+        if (r < 0)
+                return r;
         r = json_set_u64(o, "vcpus", record->vcpus);
         if (r < 0)
                 return r;
@@ -333,10 +258,6 @@ int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
         if (r < 0)
                 return r;
         r = json_set_u64(o, "memory-mib", record->memory_mib);
-        if (r < 0)
-                return r;
-        if (record->hold_until_usec > 0)
-                r = json_set_u64(o, "hold-until-usec", record->hold_until_usec);
         if (r < 0)
                 return r;
         r = json_set_strv(o, "addresses", record->addresses);
@@ -363,14 +284,5 @@ int sandbox_record_format(const SandboxRecord *record, char **ret_text) {
                         return r;
         }
 
-        s = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
-        if (!s)
-                return -ENOMEM;
-        if (strlen(s) >= SANDBOX_RECORD_SIZE_MAX)
-                return -EFBIG;
-        if (asprintf(&text, "%s\n", s) < 0)
-                return -ENOMEM;
-
-        *ret_text = text;
-        return 0;
+        return json_record_format(o, SANDBOX_RECORD_SIZE_MAX, ret_text);
 }

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "adaptor/story.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "adaptor/request.h"
@@ -20,29 +18,33 @@ static const char *const result_names[_STEP_RESULT_MAX] = {
         [STEP_CUT_OFF]   = "cut-off",
 };
 
-static const char *const usec_keys[_SANDBOX_STATE_MAX] = {
-        [SANDBOX_PLANNED]  = "created-usec",
-        [SANDBOX_CREATING] = "started-usec",
-        [SANDBOX_RUNNING]  = "running-usec",
-        [SANDBOX_DELETING] = "deleting-usec",
-        [SANDBOX_GONE]     = "gone-usec",
+static const JsonField fields[] = {
+        { "sandbox-id",    JSON_TEXT, offsetof(Story, id),            1, 64 },
+        { "pod-name",      JSON_TEXT, offsetof(Story, pod_name),      1, POD_NAME_MAX },
+        { "pod-namespace", JSON_TEXT, offsetof(Story, pod_namespace), 1, POD_NAME_MAX },
+        { "instance-name", JSON_TEXT, offsetof(Story, instance_name), 1, REQUEST_TEXT_MAX },
+        { "instance-id",   JSON_TEXT, offsetof(Story, instance_id),   1, REQUEST_TEXT_MAX },
+        { "failed-step",   JSON_TEXT, offsetof(Story, failed_step),   1, STEP_NAME_MAX },
+        { "error-name",    JSON_TEXT, offsetof(Story, error_name),    1, STORY_TEXT_MAX },
+        { "error",         JSON_TEXT, offsetof(Story, error),         1, STORY_TEXT_MAX },
+        { "reason",        JSON_TEXT, offsetof(Story, reason),        1, STORY_TEXT_MAX },
+        { "setting",       JSON_TEXT, offsetof(Story, setting),       1, STORY_TEXT_MAX },
+        { "created-usec",  JSON_USEC, offsetof(Story, state_usec[SANDBOX_PLANNED]) },
+        { "started-usec",  JSON_USEC, offsetof(Story, state_usec[SANDBOX_CREATING]) },
+        { "running-usec",  JSON_USEC, offsetof(Story, state_usec[SANDBOX_RUNNING]) },
+        { "deleting-usec", JSON_USEC, offsetof(Story, state_usec[SANDBOX_DELETING]) },
+        { "gone-usec",     JSON_USEC, offsetof(Story, state_usec[SANDBOX_GONE]) },
+        { "failed-usec",   JSON_USEC, offsetof(Story, failed_usec) },
+        { "deadline-usec", JSON_USEC, offsetof(Story, deadline_usec) },
+        {}
 };
 
-static const struct {
-        const char *key;
-        size_t offset;
-        size_t size_max;
-} text_fields[] = {
-        { "sandbox-id",    offsetof(Story, id),            64 },
-        { "pod-name",      offsetof(Story, pod_name),      POD_NAME_MAX },
-        { "pod-namespace", offsetof(Story, pod_namespace), POD_NAME_MAX },
-        { "instance-name", offsetof(Story, instance_name), REQUEST_TEXT_MAX },
-        { "instance-id",   offsetof(Story, instance_id),   REQUEST_TEXT_MAX },
-        { "failed-step",   offsetof(Story, failed_step),   STEP_NAME_MAX },
-        { "error-name",    offsetof(Story, error_name),    STORY_TEXT_MAX },
-        { "error",         offsetof(Story, error),         STORY_TEXT_MAX },
-        { "reason",        offsetof(Story, reason),        STORY_TEXT_MAX },
-        { "setting",       offsetof(Story, setting),       STORY_TEXT_MAX },
+static const JsonField step_fields[] = {
+        { "step",       JSON_TEXT, offsetof(StoryStep, name), 1, STEP_NAME_MAX },
+        { "text",       JSON_TEXT, offsetof(StoryStep, text), 1, STORY_TEXT_MAX },
+        { "begin-usec", JSON_USEC, offsetof(StoryStep, begin_usec) },
+        { "end-usec",   JSON_USEC, offsetof(StoryStep, end_usec) },
+        {}
 };
 
 const char* step_result_to_string(StepResult result) {
@@ -59,17 +61,10 @@ static StepResult step_result_from_string(const char *s) {
         return _STEP_RESULT_INVALID;
 }
 
-static char** text_field(Story *s, size_t i) {
-        return (char**) ((char*) s + text_fields[i].offset);
-}
-
 void story_done(Story *s) {
-        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++)
-                free(*text_field(s, i));
-        FOREACH_ELEMENT(StoryStep, step, s->steps, s->n_steps) {
-                free(step->name);
-                free(step->text);
-        }
+        json_fields_free(fields, s);
+        FOREACH_ELEMENT(StoryStep, step, s->steps, s->n_steps)
+                json_fields_free(step_fields, step);
         free(s->steps);
         *s = STORY_NULL;
 }
@@ -127,27 +122,6 @@ void story_end_step(Story *s, StepResult result, const char *text) {
                 }
 }
 
-static int corrupt(char **ret_error, const char *key) {
-        if (ret_error && asprintf(ret_error, "value of '%s' is missing or impossible", key) < 0)
-                *ret_error = NULL;      /* asprintf() leaves it undefined */
-
-        return -EBADMSG;
-}
-
-static int parse_text(json_object *o, const char *key, size_t size_max, char **ret, char **ret_error) {
-        const char *value;
-        int r;
-
-        r = json_get_string(o, key, &value, ret_error);
-        if (r <= 0)
-                return r;
-        if (isempty(value) || !text_is_plain(value, size_max))
-                return corrupt(ret_error, key);
-
-        *ret = strdup(value);
-        return *ret ? 0 : -ENOMEM;
-}
-
 static int parse_state(json_object *o, SandboxState *ret, char **ret_error) {
         const char *name = NULL;
         int r;
@@ -156,7 +130,7 @@ static int parse_state(json_object *o, SandboxState *ret, char **ret_error) {
         if (r < 0)
                 return r;
         *ret = name ? sandbox_state_from_string(name) : _SANDBOX_STATE_INVALID;
-        return *ret < 0 ? corrupt(ret_error, "state") : 0;
+        return *ret < 0 ? json_bad_value(ret_error, "state") : 0;
 }
 
 static int parse_step(json_object *o, StoryStep *step, char **ret_error) {
@@ -165,33 +139,28 @@ static int parse_step(json_object *o, StoryStep *step, char **ret_error) {
         int r;
 
         if (!json_object_is_type(o, json_type_object))
-                return corrupt(ret_error, "steps");
+                return json_bad_value(ret_error, "steps");
 
         r = parse_state(o, &step->state, ret_error);
         if (r < 0)
                 return r;
-        r = parse_text(o, "step", STEP_NAME_MAX, &step->name, ret_error);
+        r = json_fields_read(o, step_fields, step, ret_error);
         if (r < 0)
                 return r;
         if (!step->name)
-                return corrupt(ret_error, "step");
+                return json_bad_value(ret_error, "step");
         r = json_get_string(o, "result", &result, ret_error);
         if (r < 0)
                 return r;
         step->result = result ? step_result_from_string(result) : _STEP_RESULT_INVALID;
         if (step->result < 0)
-                return corrupt(ret_error, "result");
-        r = json_get_u64(o, "begin-usec", INT64_MAX, &step->begin_usec, ret_error);
-        if (r < 0)
-                return r;
-        r = json_get_u64(o, "end-usec", INT64_MAX, &step->end_usec, ret_error);
-        if (r < 0)
-                return r;
+                return json_bad_value(ret_error, "result");
         r = json_get_u64(o, "tries", UINT32_MAX, &tries, ret_error);
         if (r < 0)
                 return r;
+
         step->n_tries = tries;
-        return parse_text(o, "text", STORY_TEXT_MAX, &step->text, ret_error);
+        return 0;
 }
 
 static int parse_steps(json_object *o, Story *s, char **ret_error) {
@@ -204,7 +173,7 @@ static int parse_steps(json_object *o, Story *s, char **ret_error) {
                 return r;
         n = json_object_array_length(list);
         if (n > STORY_STEPS_MAX)
-                return corrupt(ret_error, "steps");
+                return json_bad_value(ret_error, "steps");
         if (n == 0)
                 return 0;
 
@@ -225,50 +194,26 @@ static int parse_steps(json_object *o, Story *s, char **ret_error) {
 static int parse_all(json_object *o, Story *s, char **ret_error) {
         int r;
 
-        for (size_t i = 0; i < ELEMENTSOF(text_fields); i++) {
-                r = parse_text(o, text_fields[i].key, text_fields[i].size_max, text_field(s, i), ret_error);
-                if (r < 0)
-                        return r;
-        }
+        r = json_fields_read(o, fields, s, ret_error);
+        if (r < 0)
+                return r;
         if (!s->id || !sandbox_id_is_valid(s->id))
-                return corrupt(ret_error, "sandbox-id");
+                return json_bad_value(ret_error, "sandbox-id");
 
         r = parse_state(o, &s->state, ret_error);
         if (r < 0)
                 return r;
-        for (SandboxState i = 0; i < _SANDBOX_STATE_MAX; i++) {
-                r = json_get_u64(o, usec_keys[i], INT64_MAX, s->state_usec + i, ret_error);
-                if (r < 0)
-                        return r;
-        }
-        r = json_get_u64(o, "failed-usec", INT64_MAX, &s->failed_usec, ret_error);
-        if (r < 0)
-                return r;
-        r = json_get_u64(o, "deadline-usec", INT64_MAX, &s->deadline_usec, ret_error);
-        if (r < 0)
-                return r;
-
         return parse_steps(o, s, ret_error);
 }
 
 int story_parse(const char *text, size_t size, Story *ret, char **ret_error) {
         _cleanup_(json_object_putp) json_object *o = NULL;
         _cleanup_(story_done) Story s = STORY_NULL;
-        uint64_t version = 0;
         int r;
 
-        if (size > STORY_SIZE_MAX)
-                return -EFBIG;
-
-        r = json_parse(text, size, &o, ret_error);
+        r = json_record_parse(text, size, STORY_SIZE_MAX, STORY_VERSION, &o, ret_error);
         if (r < 0)
                 return r;
-        r = json_get_u64(o, "version", UINT64_MAX, &version, ret_error);
-        if (r < 0)
-                return r;
-        if (version != STORY_VERSION)
-                return version > STORY_VERSION ? -EPROTONOSUPPORT : corrupt(ret_error, "version");
-
         r = parse_all(o, &s, ret_error);
         if (r < 0)
                 return r;
@@ -276,10 +221,6 @@ int story_parse(const char *text, size_t size, Story *ret, char **ret_error) {
         *ret = s;
         s = STORY_NULL;
         return 0;
-}
-
-static int set_usec(json_object *o, const char *key, uint64_t usec) {
-        return usec == 0 ? 0 : json_set_u64(o, key, usec);
 }
 
 static int format_step(const StoryStep *step, json_object **ret) {
@@ -291,17 +232,11 @@ static int format_step(const StoryStep *step, json_object **ret) {
                 return -ENOMEM;
         r = json_set_string(o, "state", sandbox_state_to_string(step->state));
         if (r >= 0)
-                r = json_set_string(o, "step", step->name);
-        if (r >= 0)
                 r = json_set_string(o, "result", step_result_to_string(step->result));
-        if (r >= 0)
-                r = set_usec(o, "begin-usec", step->begin_usec);
-        if (r >= 0)
-                r = set_usec(o, "end-usec", step->end_usec);
         if (r >= 0)
                 r = json_set_u64(o, "tries", step->n_tries);
         if (r >= 0)
-                r = json_set_string(o, "text", step->text);
+                r = json_fields_write(o, step_fields, step);
         if (r < 0)
                 return r;
 
@@ -347,14 +282,8 @@ int story_format(const Story *s, char **ret) {
         r = json_set_u64(o, "version", STORY_VERSION);
         if (r >= 0)
                 r = json_set_string(o, "state", sandbox_state_to_string(s->state));
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(text_fields); i++)
-                r = json_set_string(o, text_fields[i].key, *text_field((Story*) s, i));
-        for (SandboxState i = 0; r >= 0 && i < _SANDBOX_STATE_MAX; i++)
-                r = set_usec(o, usec_keys[i], s->state_usec[i]);
         if (r >= 0)
-                r = set_usec(o, "failed-usec", s->failed_usec);
-        if (r >= 0)
-                r = set_usec(o, "deadline-usec", s->deadline_usec);
+                r = json_fields_write(o, fields, s);
         if (r >= 0)
                 r = format_steps(s, o);
         if (r < 0)

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "basic/json.h"
 
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "basic/parse.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 
@@ -262,4 +265,100 @@ int json_set_strv(json_object *o, const char *key, char *const *value) {
         }
 
         return json_set(o, key, TAKE_PTR(array));
+}
+
+static int read_text(json_object *o, const JsonField *f, char **field, char **ret_error) {
+        const char *value;
+        int r;
+
+        r = json_get_string(o, f->key, &value, ret_error);
+        if (r <= 0)
+                return r;
+        if (strlen(value) < f->min || !text_is_plain(value, f->max))
+                return json_bad_value(ret_error, f->key);
+
+        *field = strdup(value);
+        return *field ? 0 : -ENOMEM;
+}
+
+int json_fields_read(json_object *o, const JsonField *fields, void *target, char **ret_error) {
+        for (const JsonField *f = fields; f->key; f++) {
+                void *field = (char*) target + f->offset;
+                int r;
+
+                r = f->type == JSON_TEXT ? read_text(o, f, field, ret_error) :
+                        json_get_u64(o, f->key, INT64_MAX, field, ret_error);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+int json_fields_write(json_object *o, const JsonField *fields, const void *target) {
+        for (const JsonField *f = fields; f->key; f++) {
+                const void *field = (const char*) target + f->offset;
+                int r = 0;
+
+                if (f->type == JSON_TEXT)
+                        r = json_set_string(o, f->key, *(char *const*) field);
+                else if (*(const uint64_t*) field > 0)
+                        r = json_set_u64(o, f->key, *(const uint64_t*) field);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+void json_fields_free(const JsonField *fields, void *target) {
+        for (const JsonField *f = fields; f->key; f++)
+                if (f->type == JSON_TEXT) {
+                        char **field = (char**) ((char*) target + f->offset);
+
+                        free(TAKE_PTR(*field));
+                }
+}
+
+int json_bad_value(char **ret_error, const char *key) {
+        return refuse(ret_error, "value of '%s' is missing or impossible", key);
+}
+
+int json_record_parse(const char *text, size_t size, size_t size_max, uint64_t version_max, json_object **ret, char **ret_error) {
+        _cleanup_(json_object_putp) json_object *o = NULL;
+        uint64_t version = 0;
+        int r;
+
+        if (size > size_max)
+                return -EFBIG;
+        r = json_parse(text, size, &o, ret_error);
+        if (r < 0)
+                return r;
+        r = json_get_u64(o, "version", UINT64_MAX, &version, ret_error);
+        if (r < 0)
+                return r;
+        if (version == 0)
+                return json_bad_value(ret_error, "version");
+        if (version > version_max) {
+                (void) refuse(ret_error, "written by a newer version, as form %" PRIu64, version);
+                return -EPROTONOSUPPORT;
+        }
+
+        *ret = TAKE_PTR(o);
+        return 0;
+}
+
+int json_record_format(json_object *o, size_t size_max, char **ret) {
+        const char *s = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY|JSON_C_TO_STRING_NOSLASHESCAPE);
+        char *text;
+
+        if (!s)
+                return -ENOMEM;
+        if (strlen(s) >= size_max)
+                return -EFBIG;
+        if (asprintf(&text, "%s\n", s) < 0)
+                return -ENOMEM;
+
+        *ret = text;
+        return 0;
 }

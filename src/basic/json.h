@@ -47,3 +47,44 @@ int json_set_bool(json_object *o, const char *key, bool value);
 int json_set_strv(json_object *o, const char *key, char *const *value);
 /* Takes the reference on @value, also on failure. */
 int json_set(json_object *o, const char *key, json_object *value);
+
+typedef enum JsonFieldType {
+        JSON_TEXT,              /* char*, owned: text_is_plain() of @min to @max bytes; NULL is not written */
+        JSON_USEC,              /* uint64_t, up to INT64_MAX; 0 is not written */
+} JsonFieldType;
+
+/* A row of a table of what a struct and an object have in common; the last one has no key. */
+typedef struct JsonField {
+        const char *key;
+        JsonFieldType type;
+        size_t offset;          /* of the field in the struct */
+        size_t min, max;
+} JsonField;
+
+/**
+ * json_fields_read() - set the fields of @target whose keys are there and not null
+ * @target: its texts are NULL before; what has been read is in it on failure, too: json_fields_free()
+ *
+ * Returns 0, -EBADMSG (*ret_error, which may be NULL, names the key), -ENOMEM.
+ */
+int json_fields_read(json_object *o, const JsonField *fields, void *target, char **ret_error);
+
+/* json_fields_write() - in the order of the table. Returns 0, -ENOMEM. */
+int json_fields_write(json_object *o, const JsonField *fields, const void *target);
+
+/* json_fields_free() - free the texts, which are NULL afterwards */
+void json_fields_free(const JsonField *fields, void *target);
+
+/* json_bad_value() - "value of 'KEY' is missing or impossible"; returns -EBADMSG. @ret_error may be NULL. */
+int json_bad_value(char **ret_error, const char *key);
+
+/**
+ * json_record_parse() - json_parse() for a record on disk, whose "version" is at least 1
+ * @version_max: the newest that is known here
+ *
+ * Returns 0, -EBADMSG, -EPROTONOSUPPORT (a newer version), -EFBIG, -ENOMEM.
+ */
+int json_record_parse(const char *text, size_t size, size_t size_max, uint64_t version_max, json_object **ret, char **ret_error);
+
+/* json_record_format() - @ret is newly allocated, for people too, and ends with a newline. Returns 0, -EFBIG, -ENOMEM. */
+int json_record_format(json_object *o, size_t size_max, char **ret);

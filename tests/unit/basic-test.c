@@ -272,6 +272,117 @@ static void json_getters_check_the_type_and_name_the_key(void **state) {
         json_object_put(o);
 }
 
+typedef struct JsonTarget {
+        char *name, *note;
+        uint64_t begin_usec, end_usec;
+} JsonTarget;
+
+static const JsonField json_fields[] = {
+        { "name",       JSON_TEXT, offsetof(JsonTarget, name), 1, 4 },
+        { "note",       JSON_TEXT, offsetof(JsonTarget, note), 0, 4 },
+        { "begin-usec", JSON_USEC, offsetof(JsonTarget, begin_usec) },
+        { "end-usec",   JSON_USEC, offsetof(JsonTarget, end_usec) },
+        {}
+};
+
+static int read_json_fields(const char *text, JsonTarget *target, char **ret_error) {
+        json_object *o;
+        int r;
+
+        assert_int_equal(json_parse(text, strlen(text), &o, NULL), 0);
+        r = json_fields_read(o, json_fields, target, ret_error);
+        json_object_put(o);
+        return r;
+}
+
+static void json_fields_are_read_within_their_bounds(void **state) {
+        static const struct {
+                const char *text, *key;         /* at fault; NULL: none */
+        } cases[] = {
+                { "{}", NULL },
+                { "{\"name\":null,\"end-usec\":null,\"other\":[]}", NULL },
+                { "{\"name\":\"abcd\",\"note\":\"\",\"begin-usec\":9223372036854775807}", NULL },
+                { "{\"name\":\"\"}", "name" },
+                { "{\"name\":\"abcde\"}", "name" },
+                { "{\"name\":\"a\\nb\"}", "name" },
+                { "{\"name\":1}", "name" },
+                { "{\"name\":\"a\",\"note\":\"abcde\"}", "note" },
+                { "{\"name\":\"a\",\"begin-usec\":-1}", "begin-usec" },
+                { "{\"name\":\"a\",\"end-usec\":9223372036854775808}", "end-usec" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                JsonTarget t = {};
+                char *error = NULL;
+
+                assert_int_equal(read_json_fields(cases[i].text, &t, &error), cases[i].key ? -EBADMSG : 0);
+                assert_int_equal(error != NULL, cases[i].key != NULL);
+                if (error)
+                        assert_non_null(strstr(error, cases[i].key));
+                free(error);
+                json_fields_free(json_fields, &t);
+                assert_null(t.name);
+                assert_null(t.note);
+        }
+}
+
+static void json_fields_come_back_as_they_were_and_what_is_not_set_is_not_written(void **state) {
+        const JsonTarget a = { .name = (char*) "a", .end_usec = INT64_MAX };
+        json_object *o = json_object_new_object();
+        JsonTarget b = {};
+
+        assert_non_null(o);
+        assert_int_equal(json_fields_write(o, json_fields, &a), 0);
+        assert_int_equal(json_object_object_length(o), 2);
+        assert_int_equal(json_fields_read(o, json_fields, &b, NULL), 0);
+        assert_string_equal(b.name, "a");
+        assert_null(b.note);
+        assert_int_equal(b.begin_usec, 0);
+        assert_int_equal(b.end_usec, INT64_MAX);
+        json_fields_free(json_fields, &b);
+        json_object_put(o);
+}
+
+static void json_records_have_a_version_and_a_bounded_size(void **state) {
+        static const struct {
+                const char *text, *reason;
+                int result;
+        } cases[] = {
+                { "{\"version\":1}", NULL, 0 },
+                { "{\"version\":2}", NULL, 0 },
+                { "{\"version\":3}", "newer version, as form 3", -EPROTONOSUPPORT },
+                { "{\"version\":0}", "'version'", -EBADMSG },
+                { "{}", "'version'", -EBADMSG },
+                { "{\"version\":\"1\"}", "'version'", -EBADMSG },
+                { "{\"version\":1", "too early", -EBADMSG },
+                { "{\"version\":1}   ", NULL, -EFBIG },
+        };
+        char *text = NULL;
+        json_object *o;
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                char *error = NULL;
+
+                o = NULL;
+                assert_int_equal(json_record_parse(cases[i].text, strlen(cases[i].text), 15, 2, &o, &error), cases[i].result);
+                assert_int_equal(o != NULL, cases[i].result == 0);
+                assert_int_equal(error != NULL, cases[i].reason != NULL);
+                if (error)
+                        assert_non_null(strstr(error, cases[i].reason));
+                free(error);
+                json_object_put(o);
+        }
+
+        o = json_object_new_object();
+        assert_non_null(o);
+        assert_int_equal(json_record_format(o, 2, &text), -EFBIG);
+        assert_null(text);
+        assert_int_equal(json_record_format(o, 3, &text), 0);
+        assert_string_equal(text, "{}\n");
+        free(text);
+        json_object_put(o);
+}
+
 static int directory_setup(void **state) {
         char *path = strdup("/tmp/peerpod-basic-XXXXXX");
 
@@ -449,6 +560,9 @@ int main(void) {
                 cmocka_unit_test(json_that_is_not_exactly_one_object_is_refused),
                 cmocka_unit_test(json_strings_may_hold_utf8),
                 cmocka_unit_test(json_getters_check_the_type_and_name_the_key),
+                cmocka_unit_test(json_fields_are_read_within_their_bounds),
+                cmocka_unit_test(json_fields_come_back_as_they_were_and_what_is_not_set_is_not_written),
+                cmocka_unit_test(json_records_have_a_version_and_a_bounded_size),
                 cmocka_unit_test_setup_teardown(an_atomic_write_replaces_the_file_and_leaves_no_other, directory_setup, directory_teardown),
                 cmocka_unit_test_setup_teardown(what_a_write_that_was_cut_off_leaves_is_removed_and_nothing_else, directory_setup,
                                                 directory_teardown),

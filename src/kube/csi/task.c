@@ -195,7 +195,7 @@ static void task_read(Task *t) {
                 fail_kube(t, NULL, r);
 }
 
-static void on_state_written(KubeRequest *q, const KubeReply *reply, void *userdata) {
+static void on_written(KubeRequest *q, const KubeReply *reply, void *userdata) {
         Task *t = userdata;
 
         request_done(t);
@@ -203,61 +203,52 @@ static void on_state_written(KubeRequest *q, const KubeReply *reply, void *userd
                 read_again(t);
         else if (reply->error < 0)
                 fail_kube(t, reply->text, reply->error);
-        else if (take_object(t, reply->object)) {
-                log_debug("Volume '%s' is '%s'.", t->volume.name, volume_state_to_string(t->volume.state));
-                t->next(t);
-        }
+        else if (take_object(t, reply->object))
+                t->written(t);
+}
+
+/* Of the version that was read, so that nobody else's change is lost. */
+static void write_patch(Task *t, json_object **patch, const char *subresource, TaskStep written) {
+        _cleanup_(freep) char *path = volume_path(t, t->volume.name, subresource);
+        int r;
+
+        t->written = written;
+        r = patch_set(patch, "metadata", "resourceVersion", t->volume.resource_version);
+        if (r >= 0)
+                r = path ? kube_patch(t->wrapper->kube, path, KUBE_MERGE_PATCH, *patch, on_written, t, &t->kube) : -ENOMEM;
+        if (r < 0)
+                fail_kube(t, NULL, r);
+}
+
+static void state_written(Task *t) {
+        log_debug("Volume '%s' is '%s'.", t->volume.name, volume_state_to_string(t->volume.state));
+        t->next(t);
 }
 
 static void write_state(Task *t) {
         _cleanup_(json_object_putp) json_object *patch = NULL;
-        _cleanup_(freep) char *path = NULL;
         int r;
 
         if (t->volume.state == t->state) {
                 t->next(t);
                 return;
         }
-        path = volume_path(t, t->volume.name, "status");
         r = patch_set(&patch, "status", "state", volume_state_to_string(t->state));
-        if (r >= 0)
-                r = patch_set(&patch, "metadata", "resourceVersion", t->volume.resource_version);
-        if (r >= 0)
-                r = path ? kube_patch(t->wrapper->kube, path, KUBE_MERGE_PATCH, patch, on_state_written, t, &t->kube) : -ENOMEM;
         if (r < 0)
                 fail_kube(t, NULL, r);
-}
-
-static void on_patched(KubeRequest *q, const KubeReply *reply, void *userdata) {
-        Task *t = userdata;
-
-        request_done(t);
-        if (reply->error == -ESTALE || reply->error == -ENOENT)
-                read_again(t);
-        else if (reply->error < 0)
-                fail_kube(t, reply->text, reply->error);
-        else if (take_object(t, reply->object)) {
-                write_state(t);
-        }
+        else
+                write_patch(t, &patch, "status", state_written);
 }
 
 void task_update(Task *t, json_object *patch, VolumeState state, TaskStep next) {
         _cleanup_(json_object_putp) json_object *owned = patch;
-        _cleanup_(freep) char *path = NULL;
-        int r;
 
         t->state = state;
         t->next = next;
-        if (!owned) {
+        if (owned)
+                write_patch(t, &owned, NULL, write_state);
+        else
                 write_state(t);
-                return;
-        }
-        path = volume_path(t, t->volume.name, NULL);
-        r = patch_set(&owned, "metadata", "resourceVersion", t->volume.resource_version);
-        if (r >= 0)
-                r = path ? kube_patch(t->wrapper->kube, path, KUBE_MERGE_PATCH, owned, on_patched, t, &t->kube) : -ENOMEM;
-        if (r < 0)
-                fail_kube(t, NULL, r);
 }
 
 static void on_created(KubeRequest *q, const KubeReply *reply, void *userdata) {

@@ -37,6 +37,7 @@ struct Task {
         json_object *object;            /* what it borrows from */
 
         TaskStep start, next;           /* after each fresh read; after what is being asked */
+        TaskStep written;               /* after the patch that is under way */
         TaskAnswer answer;
         TaskObject on_object;
         KubeRequest *kube;
