@@ -2,6 +2,7 @@
 """What the crash tests share, inside the worker host: Kata's shim as a client on asyncio, the pods' network namespaces, and a look at all
 that sandboxes leave on the worker and in the cloud."""
 import asyncio
+import collections
 import glob
 import itertools
 import json
@@ -417,10 +418,10 @@ async def settle(pods, planned, running, more=lambda: []):
 # ---- kills ----
 
 
-def crash_points():
+def crash_points(programs):
     """All (program, place) that the installed programs know."""
     result = []
-    for program in [*DAEMONS, PROXY]:
+    for program in programs:
         with open(f"{LIBEXEC}/{program}", "rb") as f:
             names = set(re.findall(rb"crash-point:([a-z0-9-]+)\0", f.read()))
         result += [(program, n.decode()) for n in sorted(names)]
@@ -434,3 +435,47 @@ def crash_file(point):
 def arm(point):
     with open(crash_file(point), "w"):
         pass
+
+
+def disarm(point):
+    """True if somebody has died there."""
+    try:
+        os.unlink(crash_file(point))
+        return False
+    except FileNotFoundError:
+        return True
+
+
+ROUNDS_PER_PLACE = 40           # in which it was armed and not come by: nobody ever will
+
+
+class Plan:
+    """Where to die in a round: those places come first that have had fewest kills."""
+    arm, disarm = staticmethod(arm), staticmethod(disarm)
+
+    def __init__(self, dice, places, sizes):
+        self.random, self.places, self.sizes = dice, places, sizes
+        self.killed = collections.Counter()
+        self.missed = collections.Counter()     # rounds in which the place was armed, and nobody came by
+        self.armed = set()
+
+    def begin(self):
+        places = self.random.sample(self.places, len(self.places))
+        places.sort(key=lambda p: (self.killed[p] > 0, self.killed[p] + self.missed[p] / 4))
+        self.armed = set(places[:self.random.choice(self.sizes)])
+        for place in self.armed:
+            self.arm(place)
+
+    def end(self):
+        """Nobody dies from now on. Returns where somebody has."""
+        been = {place for place in self.armed if self.disarm(place)}
+        for place in self.armed - been:
+            self.missed[place] += 1
+            if not self.killed[place] and self.missed[place] >= ROUNDS_PER_PLACE:
+                raise AssertionError(f"{place[0]} has not come by its place '{place[1]}' in {ROUNDS_PER_PLACE} rounds")
+        self.killed.update(been)
+        self.armed = set()
+        return been
+
+    def not_yet(self):
+        return [p for p in self.places if not self.killed[p]]

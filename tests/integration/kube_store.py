@@ -229,6 +229,15 @@ class Store:
             if any(ref["uid"] == uid for ref in o["metadata"].get("ownerReferences") or []):
                 self.delete(self.resources[a, p], n, name, {})
 
+    def collect(self, plural):
+        """deletes those objects whose owners were gone before they came: it takes the garbage collector a while to see that"""
+        with self.changed:
+            alive = {o["metadata"]["uid"] for o in self.objects.values()}
+            for (a, p, n, name), o in list(self.objects.items()):
+                owners = o["metadata"].get("ownerReferences") or []
+                if p == plural and owners and not any(ref["uid"] in alive for ref in owners) and "deletionTimestamp" not in o["metadata"]:
+                    self.delete(self.resources[a, p], n, name, {})
+
     def _check(self, resource, obj):
         meta = obj["metadata"]
         name = meta.get("name", "")
