@@ -9,6 +9,7 @@
 
 #include "basic/json.h"
 #include "cloud-config.h"
+#include "cloud-form.h"
 #include "cloud-sign.h"
 
 #define ECS_VERSION "2014-05-26"

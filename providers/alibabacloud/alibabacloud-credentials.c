@@ -7,6 +7,7 @@
 #include "alibabacloud-api.h"
 #include "basic/io.h"
 #include "cloud-config.h"
+#include "cloud-form.h"
 
 #define OIDC_TOKEN_MAX 65536
 #define METADATA_TIMEOUT_USEC (5 * USEC_PER_SEC)

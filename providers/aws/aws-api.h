@@ -3,6 +3,7 @@
 #pragma once
 
 #include "aws.h"
+#include "cloud-form.h"
 #include "cloud-xml.h"
 
 typedef struct AwsQuery {

@@ -7,6 +7,7 @@
 #include "azure-api.h"
 #include "basic/io.h"
 #include "basic/parse.h"
+#include "cloud-form.h"
 
 #define ASSERTION_SIZE_MAX (64 * 1024)
 #define REPLY_SIZE_MAX (256 * 1024)

@@ -7,6 +7,7 @@
 #include "azure-api.h"
 #include "azure-id.h"
 #include "basic/parse.h"
+#include "cloud-form.h"
 
 #define SKUS_MAX 65536
 #define ZONES_MAX 16

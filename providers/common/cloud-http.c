@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One thread drives the multi handle; a caller prepares an easy handle, hands it over, and waits for an eventfd. Whoever gives up says so and
- * waits until the thread has let go of the handle, which it does at once: so all that a transfer uses may live on its caller's stack. */
 #include "cloud-http.h"
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <gnutls/gnutls.h>
-#include <limits.h>
-#include <pthread.h>
-#include <signal.h>
 #include <strings.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <syslog.h>
 
@@ -18,6 +12,7 @@
 #include "basic/util.h"
 #include "cloud-config.h"
 #include "cloud-thumbprint.h"
+#include "curl-thread.h"
 #include "retry-after.h"
 
 #define CONNECTIONS_MAX 16
@@ -38,28 +33,20 @@ typedef struct Buffer {
 } Buffer;
 
 /* One try of a request. */
-typedef struct Transfer Transfer;
-struct Transfer {
+typedef struct Transfer {
         CURL *easy;
         const HttpRequest *request;
         Buffer body, headers;
         char words[CURL_ERROR_SIZE];
-        int done_fd;
         int body_result;                /* of on_body() */
         CURLcode code;
         const Thumbprint *thumbprint;   /* borrowed from the client */
         char its_thumbprint[THUMBPRINT_TEXT_SIZE];
         bool no_memory, too_big, mistrusted;
-        bool added, abandoned, finished; /* the client's mutex */
-        Transfer *next;                 /* of the client's list */
-};
+} Transfer;
 
 struct CloudHttp {
-        CURLM *multi;
-        pthread_t thread;
-        pthread_mutex_t mutex;
-        Transfer *transfers;            /* all that a caller waits for */
-        bool stop;
+        CurlThread *thread;
         char *user_agent, *ca_file, *pinned_key, *unix_socket, *cert_file, *key_file;
         Thumbprint thumbprint;
         bool insecure;
@@ -141,74 +128,6 @@ static int on_curl_ready(void *userdata, char *address, char *local_address, int
         return CURL_PREREQFUNC_ABORT;
 }
 
-/* Called with the mutex held. */
-static void finish(CloudHttp *h, Transfer *t, CURLcode code) {
-        for (Transfer **p = &h->transfers; *p; p = &(*p)->next)
-                if (*p == t) {
-                        *p = t->next;
-                        break;
-                }
-        if (t->added)
-                (void) curl_multi_remove_handle(h->multi, t->easy);
-        t->code = code;
-        t->finished = true;
-        (void) eventfd_write(t->done_fd, 1);
-}
-
-static void take_orders(CloudHttp *h) {
-        Transfer *next;
-
-        for (Transfer *t = h->transfers; t; t = next) {
-                next = t->next;
-                if (t->abandoned)
-                        finish(h, t, CURLE_ABORTED_BY_CALLBACK);
-                else if (!t->added) {
-                        if (curl_multi_add_handle(h->multi, t->easy) == CURLM_OK)
-                                t->added = true;
-                        else
-                                finish(h, t, CURLE_OUT_OF_MEMORY);
-                }
-        }
-}
-
-static void take_results(CloudHttp *h) {
-        CURLMsg *m;
-        int n;
-
-        while ((m = curl_multi_info_read(h->multi, &n))) {
-                CURLcode code = m->data.result;
-                Transfer *t = NULL;
-
-                if (m->msg != CURLMSG_DONE)
-                        continue;
-                (void) curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &t);
-                finish(h, t, code);
-        }
-}
-
-static void* work(void *userdata) {
-        CloudHttp *h = userdata;
-        int running;
-
-        for (;;) {
-                bool stop;
-
-                (void) pthread_mutex_lock(&h->mutex);
-                take_orders(h);
-                stop = h->stop && !h->transfers;
-                (void) pthread_mutex_unlock(&h->mutex);
-                if (stop)
-                        return NULL;
-
-                (void) curl_multi_perform(h->multi, &running);
-                (void) pthread_mutex_lock(&h->mutex);
-                take_results(h);
-                (void) pthread_mutex_unlock(&h->mutex);
-                /* Woken for all that matters; libcurl's own times are kept whatever is said here. */
-                (void) curl_multi_poll(h->multi, NULL, 0, INT_MAX, NULL);
-        }
-}
-
 static int copy_setting(const char *from, char **to) {
         if (isempty(from))
                 return 0;
@@ -228,31 +147,10 @@ static void free_settings(CloudHttp *h) {
 CloudHttp* cloud_http_free(CloudHttp *h) {
         if (!h)
                 return NULL;
-        (void) pthread_mutex_lock(&h->mutex);
-        assert(!h->transfers);
-        h->stop = true;
-        (void) pthread_mutex_unlock(&h->mutex);
-        (void) curl_multi_wakeup(h->multi);
-        (void) pthread_join(h->thread, NULL);
-        (void) curl_multi_cleanup(h->multi);
-        (void) pthread_mutex_destroy(&h->mutex);
+        curl_thread_free(h->thread);
         free_settings(h);
         free(h);
-        curl_global_cleanup();
         return NULL;
-}
-
-static int start_thread(CloudHttp *h) {
-        sigset_t all, old;
-        int r;
-
-        (void) sigfillset(&all);
-        r = pthread_sigmask(SIG_SETMASK, &all, &old);
-        if (r != 0)
-                return -r;
-        r = pthread_create(&h->thread, NULL, work, h);
-        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
-        return -r;
 }
 
 static int check_file(const char *path, const char *what, PeerpodError *error) {
@@ -261,19 +159,10 @@ static int check_file(const char *path, const char *what, PeerpodError *error) {
         return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT, "%s '%s' cannot be read: %s", what, path, strerror(errno));
 }
 
-static bool set_up(CloudHttp *h, const CloudHttpConfig *config) {
-        long connections_max = config->connections_max ?: CONNECTIONS_MAX;
-
-        if (copy_setting(config->user_agent, &h->user_agent) < 0 || copy_setting(config->ca_file, &h->ca_file) < 0 ||
-            copy_setting(config->pinned_key, &h->pinned_key) < 0 || copy_setting(config->unix_socket, &h->unix_socket) < 0 ||
-            copy_setting(config->cert_file, &h->cert_file) < 0 || copy_setting(config->key_file, &h->key_file) < 0)
-                return false;
-        h->multi = curl_multi_init();
-        return h->multi &&
-                curl_multi_setopt(h->multi, CURLMOPT_PIPELINING, (long) CURLPIPE_MULTIPLEX) == CURLM_OK &&
-                curl_multi_setopt(h->multi, CURLMOPT_MAX_HOST_CONNECTIONS, connections_max) == CURLM_OK &&
-                /* Of some hosts; the default follows the number of running transfers, and so closes what the next ones need. */
-                curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, connections_max * 4) == CURLM_OK;
+static bool copy_settings(CloudHttp *h, const CloudHttpConfig *config) {
+        return copy_setting(config->user_agent, &h->user_agent) >= 0 && copy_setting(config->ca_file, &h->ca_file) >= 0 &&
+                copy_setting(config->pinned_key, &h->pinned_key) >= 0 && copy_setting(config->unix_socket, &h->unix_socket) >= 0 &&
+                copy_setting(config->cert_file, &h->cert_file) >= 0 && copy_setting(config->key_file, &h->key_file) >= 0;
 }
 
 int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError *error) {
@@ -302,21 +191,12 @@ int cloud_http_new(const CloudHttpConfig *config, CloudHttp **ret, PeerpodError 
         *h = (CloudHttp) {
                 .thumbprint = thumbprint,
                 .insecure = config->insecure,
-                .mutex = PTHREAD_MUTEX_INITIALIZER,
                 .tries_max = config->tries_max ?: TRIES_MAX,
                 .pause_usec = config->pause_usec ?: PAUSE_USEC,
                 .pause_max_usec = config->pause_max_usec ?: PAUSE_MAX_USEC,
         };
-        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
-                free(h);
-                return oom(error);
-        }
-        if (!set_up(h, config) || start_thread(h) < 0) {
-                if (h->multi)
-                        (void) curl_multi_cleanup(h->multi);
-                free_settings(h);
-                free(h);
-                curl_global_cleanup();
+        if (!copy_settings(h, config) || curl_thread_new(config->connections_max ?: CONNECTIONS_MAX, &h->thread) < 0) {
+                cloud_http_free(h);
                 return oom(error);
         }
         *ret = h;
@@ -355,79 +235,6 @@ static void drop_headers(HttpRequest *request, size_t n) {
 
 void http_request_done(HttpRequest *request) {
         drop_headers(request, 0);
-}
-
-void http_reply_done(HttpReply *reply) {
-        reply->body = erase_free(reply->body, reply->size);
-        if (reply->headers)
-                reply->headers = erase_free(reply->headers, strlen(reply->headers));
-        *reply = (HttpReply) {};
-}
-
-int http_reply_header(const HttpReply *reply, const char *name, char **ret) {
-        const char *found = NULL;
-        size_t n = strlen(name), size;
-
-        for (const char *p = strempty(reply->headers); *p;) {
-                if (strncasecmp(p, name, n) == 0 && p[n] == ':')
-                        found = p + n + 1;
-                p += strcspn(p, "\n");
-                p += *p == '\n';
-        }
-        if (!found)
-                return 0;
-        found += strspn(found, " \t");
-        size = strcspn(found, "\r\n");
-        while (size > 0 && (found[size - 1] == ' ' || found[size - 1] == '\t'))
-                size--;
-        *ret = strndup(found, size);
-        return *ret ? 1 : -ENOMEM;
-}
-
-HttpVerdict http_judge_by_status(void *userdata, const HttpReply *reply) {
-        switch (reply->status) {
-        case 401:
-                return HTTP_UNAUTHORIZED;
-        case 429:
-                return HTTP_AGAIN_UNDONE;
-        case 408:
-        case 500:
-        case 502:
-        case 503:
-        case 504:
-                return HTTP_AGAIN;
-        default:
-                return HTTP_DONE;
-        }
-}
-
-static PeerpodErrorKind kind_of_status(int status) {
-        switch (status) {
-        case 400:
-        case 422:
-                return PEERPOD_E_INVALID_ARGUMENT;
-        case 401:
-        case 403:
-                return PEERPOD_E_UNAUTHENTICATED;
-        case 404:
-        case 410:
-                return PEERPOD_E_NOT_FOUND;
-        case 409:
-        case 412:
-                return PEERPOD_E_FAILED_PRECONDITION;
-        case 429:
-                return PEERPOD_E_THROTTLED;
-        default:
-                return status >= 500 ? PEERPOD_E_UNAVAILABLE : PEERPOD_E_INTERNAL;
-        }
-}
-
-int http_error(PeerpodError *error, const char *what, const HttpReply *reply, const char *code, const char *detail) {
-        _cleanup_(freep) char *plain_detail = text_make_plain(strempty(detail), 600), *plain_code = text_make_plain(strempty(code), 100);
-
-        return peerpod_error_set(error, kind_of_status(reply->status), "%s: %s%s%s%sHTTP %i%s", what, strempty(plain_detail),
-                                 isempty(plain_detail) ? "" : " (", strempty(plain_code), isempty(plain_code) ? "" : ", ", reply->status,
-                                 isempty(plain_detail) ? "" : ")");
 }
 
 /* What is on this machine, or is this machine's own metadata service, is behind no proxy. */
@@ -478,7 +285,7 @@ static bool set_tls(const CloudHttp *h, Transfer *t) {
 }
 
 static bool set_transfer(const CloudHttp *h, Transfer *t, const char *url, struct curl_slist *headers, long timeout_msec) {
-        return SET(CURLOPT_PRIVATE, t) && SET(CURLOPT_URL, url) && SET(CURLOPT_PROTOCOLS_STR, "http,https") &&
+        return SET(CURLOPT_URL, url) && SET(CURLOPT_PROTOCOLS_STR, "http,https") &&
                 SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_NOSIGNAL, 1L) && SET(CURLOPT_QUICK_EXIT, 1L) && SET(CURLOPT_PIPEWAIT, 1L) &&
                 SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS) && SET(CURLOPT_ERRORBUFFER, t->words) &&
                 SET(CURLOPT_CONNECTTIMEOUT_MS, MIN(CONNECT_TIMEOUT_MSEC, timeout_msec)) && SET(CURLOPT_TIMEOUT_MS, timeout_msec) &&
@@ -502,32 +309,6 @@ static int list_headers(const HttpRequest *q, struct curl_slist **ret) {
                         *ret = list;
         }
         return list ? 0 : -ENOMEM;
-}
-
-/* Hands the transfer over and waits. 0: it has ended (or failed) by itself; negative: the call has, *error is set. */
-static int run_transfer(CloudHttp *h, const PeerpodCall *call, Transfer *t, PeerpodError *error) {
-        int r;
-
-        (void) pthread_mutex_lock(&h->mutex);
-        t->next = h->transfers;
-        h->transfers = t;
-        (void) pthread_mutex_unlock(&h->mutex);
-        (void) curl_multi_wakeup(h->multi);
-
-        r = peerpod_call_wait(call, t->done_fd, POLLIN, UINT64_MAX, error);
-        (void) pthread_mutex_lock(&h->mutex);
-        t->abandoned = !t->finished;
-        (void) pthread_mutex_unlock(&h->mutex);
-        if (t->abandoned) {
-                (void) curl_multi_wakeup(h->multi);
-                while (poll(&(struct pollfd) { .fd = t->done_fd, .events = POLLIN }, 1, -1) <= 0)
-                        ;
-                /* The thread says so under the mutex: pass by it before the descriptor is closed. */
-                (void) pthread_mutex_lock(&h->mutex);
-                assert(t->finished);
-                (void) pthread_mutex_unlock(&h->mutex);
-        }
-        return r < 0 ? r : 0;
 }
 
 static void log_try(const PeerpodCall *call, const Transfer *t, const char *url, unsigned try, uint64_t began_usec) {
@@ -593,7 +374,6 @@ static void transfer_done(Transfer *t) {
                 curl_easy_cleanup(t->easy);
         buffer_done(&t->body);
         buffer_done(&t->headers);
-        t->done_fd = close_fd(t->done_fd);
 }
 
 static int take_reply(Transfer *t, HttpReply *ret) {
@@ -619,7 +399,6 @@ static int try_once(CloudHttp *h, const PeerpodCall *call, const HttpRequest *q,
                 .request = q,
                 .body.max = q->reply_max ?: HTTP_BODY_MAX,
                 .headers.max = HEADERS_SIZE_MAX,
-                .done_fd = eventfd(0, EFD_CLOEXEC|EFD_NONBLOCK),
         };
         const char *url = q->signed_url ?: q->url;
         uint64_t began = now_usec(CLOCK_MONOTONIC);
@@ -628,11 +407,11 @@ static int try_once(CloudHttp *h, const PeerpodCall *call, const HttpRequest *q,
         int r;
 
         t.easy = curl_easy_init();
-        if (t.done_fd < 0 || !t.easy || list_headers(q, &headers) < 0 ||
+        if (!t.easy || list_headers(q, &headers) < 0 ||
             !set_transfer(h, &t, url, headers, (long) MIN((q->timeout_usec ?: TIMEOUT_USEC) / USEC_PER_MSEC + 1, UINT64_C(86400000))))
                 return oom(error);
 
-        r = run_transfer(h, call, &t, error);
+        r = curl_thread_perform(h->thread, call, t.easy, &t.code, error);
         (void) curl_easy_getinfo(t.easy, CURLINFO_REQUEST_SIZE, &request_size);
         this_sent = request_size > 0;
         *sent = *sent || this_sent;
@@ -746,84 +525,4 @@ int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *q, Ht
         if (ret_sent)
                 *ret_sent = sent;
         return r < 0 ? r : 0;
-}
-
-static bool is_unreserved(unsigned char c) {
-        return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
-}
-
-static char* put_escaped(char *p, const char *s) {
-        static const char digits[] = "0123456789ABCDEF";
-
-        for (; *s; s++) {
-                unsigned char c = (unsigned char) *s;
-
-                if (is_unreserved(c))
-                        *p++ = (char) c;
-                else {
-                        *p++ = '%';
-                        *p++ = digits[c >> 4];
-                        *p++ = digits[c & 15];
-                }
-        }
-        return p;
-}
-
-char* url_escape(const char *s) {
-        char *out = malloc(strlen(s) * 3 + 1);
-
-        if (out)
-                *put_escaped(out, s) = '\0';
-        return out;
-}
-
-void form_add(Form *f, const char *key, const char *value) {
-        size_t need;
-        char *bigger, *p;
-
-        if (!value || f->failed)
-                return;
-        need = f->size + 3 * (strlen(key) + strlen(value)) + 3;
-        bigger = malloc(need);
-        if (!bigger) {
-                f->failed = true;
-                return;
-        }
-        p = bigger;
-        if (f->size > 0) {
-                memcpy(p, f->text, f->size);
-                p += f->size;
-                *p++ = '&';
-        }
-        p = put_escaped(p, key);
-        *p++ = '=';
-        p = put_escaped(p, value);
-        *p = '\0';
-        erase_free(f->text, f->size);
-        f->text = bigger;
-        f->size = p - bigger;
-}
-
-void form_addf(Form *f, const char *key, const char *format, ...) {
-        char *value = NULL;
-        va_list ap;
-
-        va_start(ap, format);
-        if (vasprintf(&value, format, ap) < 0) {
-                f->failed = true;
-                value = NULL;
-        }
-        va_end(ap);
-        form_add(f, key, value);
-        if (value)
-                erase_free(value, strlen(value));
-}
-
-const char* form_text(const Form *f) {
-        return f->failed ? NULL : strempty(f->text);
-}
-
-void form_done(Form *f) {
-        f->text = erase_free(f->text, f->size);
-        *f = (Form) {};
 }

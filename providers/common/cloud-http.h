@@ -15,19 +15,11 @@
 #include <stdint.h>
 
 #include "basic/cleanup.h"
+#include "cloud-reply.h"
 #include "provider/peerpod-provider.h"
 
 typedef struct CloudHttp CloudHttp;
 typedef struct HttpRequest HttpRequest;
-typedef struct HttpReply HttpReply;
-
-/* What a reply means; see CloudApi.judge(). */
-typedef enum HttpVerdict {
-        HTTP_DONE,              /* for the caller, whatever its status */
-        HTTP_AGAIN,             /* a passing fault: try again if the request is repeatable */
-        HTTP_AGAIN_UNDONE,      /* likewise, and the server has done nothing: even if it is not repeatable (a throttle, a lock) */
-        HTTP_UNAUTHORIZED,      /* once more with fresh credentials, then HTTP_DONE; the server has done nothing */
-} HttpVerdict;
 
 /* What the requests to one cloud have in common. */
 typedef struct CloudApi {
@@ -82,13 +74,6 @@ struct HttpRequest {
         char *signed_url;               /* newly allocated, by authorize(): used instead of url for this try */
 };
 
-struct HttpReply {
-        int status;
-        char *body;                     /* with a NUL behind it, never NULL; may hold secrets: erased by http_reply_done() */
-        size_t size;
-        char *headers;                  /* as received, lines "name: value\r\n"; at most 64 KiB */
-};
-
 /**
  * cloud_http_new() - open the client; its thread begins with all signals blocked
  *
@@ -113,35 +98,3 @@ int cloud_http_perform(CloudHttp *h, const PeerpodCall *call, HttpRequest *reque
 /* http_add_header() - NULL as the value: that header is not sent, where libcurl would. Returns 0, -ENOMEM, -E2BIG, -EINVAL (line ends in it) */
 int http_add_header(HttpRequest *request, const char *name, const char *value);
 void http_request_done(HttpRequest *request);
-void http_reply_done(HttpReply *reply);
-
-/* http_reply_header() - the value of the last header of that name, newly allocated; 1, 0 without one, -ENOMEM */
-int http_reply_header(const HttpReply *reply, const char *name, char **ret);
-
-/* http_judge_by_status() - 401: unauthorized; 429: again, undone; 408, 500, 502, 503, 504: again; else done */
-HttpVerdict http_judge_by_status(void *userdata, const HttpReply *reply);
-
-/**
- * http_error() - the error of a reply whose status is no success, for clouds that say no more than that
- * @detail: what the cloud says in its own words; made plain and cut; may be NULL
- *
- * Sets *error ("WHAT: DETAIL (CODE, HTTP STATUS)") by status: 400, 422 invalid argument; 401, 403 unauthenticated; 404, 410 not found;
- * 409, 412 failed precondition; 429 throttled; others unavailable (5xx) or internal. Returns peerpod_error_to_errno() of it.
- */
-int http_error(PeerpodError *error, const char *what, const HttpReply *reply, const char *code, const char *detail);
-
-/* url_escape() - percent-encode all but A-Z a-z 0-9 - _ . ~ (RFC 3986, unreserved). Newly allocated, NULL when memory is short. */
-char* url_escape(const char *s);
-
-/* A growing "a=b&c=d", each part escaped; a NULL value adds nothing. Set to {} first, freed by form_done(). An error stays:
- * form_text() then is NULL. */
-typedef struct Form {
-        char *text;
-        size_t size;
-        bool failed;
-} Form;
-
-void form_add(Form *f, const char *key, const char *value);
-__attribute__((format(printf, 3, 4))) void form_addf(Form *f, const char *key, const char *format, ...);
-const char* form_text(const Form *f);   /* "" when nothing was added, NULL when memory was short */
-void form_done(Form *f);                /* erases */

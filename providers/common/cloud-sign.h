@@ -22,7 +22,7 @@ typedef struct SignHeader {
 /**
  * sigv4_sign() - the value of the header Authorization, AWS Signature Version 4 (AWS Signature Version 4 signing process)
  * @path:    "/" or more, as it stands in the URL
- * @query:   as in the URL, escaped by url_escape(); "" for none
+ * @query:   as in the URL, escaped by url_escape() (cloud-form.h); "" for none
  * @headers: all that are signed, host and x-amz-date among them, in any order
  */
 int sigv4_sign(const char *access_key, const char *secret_key, const char *region, const char *service, const char *method,

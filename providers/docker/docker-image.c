@@ -6,6 +6,7 @@
 #include "basic/io.h"
 #include "basic/util.h"
 #include "cloud-config.h"
+#include "cloud-form.h"
 #include "docker-api.h"
 
 #define PROGRESS_USEC (10 * USEC_PER_SEC)

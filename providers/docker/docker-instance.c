@@ -6,6 +6,7 @@
 #include "basic/io.h"
 #include "basic/util.h"
 #include "cloud-config.h"
+#include "cloud-form.h"
 #include "docker-api.h"
 
 #define UNDO_USEC (120 * USEC_PER_SEC)

@@ -8,6 +8,7 @@
 
 #include "basic/io.h"
 #include "basic/parse.h"
+#include "cloud-form.h"
 #include "cloud-sign.h"
 
 #define SCOPE "https://www.googleapis.com/auth/cloud-platform"

@@ -5,6 +5,7 @@
 
 #include <syslog.h>
 
+#include "cloud-form.h"
 #include "cloud-owner.h"
 #include "cloud-user-data.h"
 

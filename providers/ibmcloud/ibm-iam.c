@@ -8,6 +8,7 @@
 #include "basic/json.h"
 #include "basic/util.h"
 #include "cloud-config.h"
+#include "cloud-form.h"
 #include "ibm-api.h"
 
 #define TOKEN_TIMEOUT_USEC (UINT64_C(30) * 1000000)

@@ -6,6 +6,7 @@
 
 #include "basic/util.h"
 #include "cloud-config.h"
+#include "cloud-form.h"
 #include "cloud-owner.h"
 
 #define PAUSE_USEC UINT64_C(250000)

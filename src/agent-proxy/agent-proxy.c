@@ -9,12 +9,12 @@
 #include "agent-proxy/container-edit.h"
 #include "agent-proxy/counters.h"
 #include "agent-proxy/creation.h"
+#include "agent-proxy/credentials.h"
 #include "agent-proxy/proxy-config.h"
 #include "agent-proxy/proxy-status.h"
 #include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/handover.h"
-#include "basic/io.h"
 #include "basic/log.h"
 #include "basic/main-func.h"
 #include "basic/messages.h"
@@ -31,7 +31,6 @@
 #define STATUS_USEC USEC_PER_SEC
 #define SESSION_KEEP_MORE_USEC (30 * USEC_PER_SEC)      /* the other end may notice a loss so much earlier than we do */
 #define FINISH_USEC (500 * USEC_PER_MSEC)
-#define PEM_SIZE_MAX (256U << 10)
 
 typedef enum SandboxLife {
         SANDBOX_NONE,
@@ -550,76 +549,6 @@ static void on_connection(Acceptor *a, Channel *channel, const char *peer, void 
         proxy_update_acceptor(p);
 }
 
-static int read_credential(Proxy *p, int dir_fd, const char *name, size_t max, char **ret, size_t *ret_size) {
-        int r = read_full_file_at(dir_fd, name, max, ret, ret_size);
-
-        if (r < 0)
-                (void) log_full(&p->log, LOG_ERR, NULL, r, "Failed to read credential '%s': %m", name);
-        return r;
-}
-
-static int proxy_load_config(Proxy *p, int dir_fd, const char *sandbox_id) {
-        _cleanup_(freep) char *text = NULL, *error = NULL;
-        size_t size;
-        int r;
-
-        r = log_context_add(&p->log, "PEERPOD_SANDBOX_ID", sandbox_id);
-        if (r < 0)
-                return log_oom();
-
-        r = read_credential(p, dir_fd, "proxy.json", PROXY_CONFIG_SIZE_MAX, &text, &size);
-        if (r < 0)
-                return EXIT_CONFIGURATION;
-        r = proxy_config_parse(text, size, &p->config, &error);
-        if (r < 0) {
-                (void) log_full(&p->log, LOG_ERR, NULL, 0, "Bad proxy.json: %s.", error ?: strerrordesc_np(-r));
-                return r == -ENOMEM ? r : EXIT_CONFIGURATION;
-        }
-        if (!isempty(p->config.sandbox_id) && !streq(p->config.sandbox_id, sandbox_id)) {
-                (void) log_full(&p->log, LOG_ERR, NULL, 0, "proxy.json is for another sandbox.");
-                return EXIT_CONFIGURATION;
-        }
-
-        if (log_context_add(&p->log, "PEERPOD_POD_NAME", p->config.pod_name) < 0 ||
-            log_context_add(&p->log, "PEERPOD_POD_NAMESPACE", p->config.pod_namespace) < 0 ||
-            log_context_add(&p->log, "PEERPOD_INSTANCE_ID", p->config.instance_id) < 0 ||
-            log_context_add(&p->log, "PEERPOD_PROVIDER", p->config.provider) < 0)
-                return log_oom();
-        return 0;
-}
-
-static int proxy_load_tls(Proxy *p, int dir_fd, TlsContext **ret) {
-        _cleanup_(erase_free_stringp) char *key = NULL;
-        _cleanup_(freep) char *cert = NULL, *trust = NULL, *error = NULL;
-        TlsSettings settings = {};
-        int r;
-
-        if (!p->config.tls) {
-                (void) log_full(&p->log, LOG_WARNING, NULL, 0, "TLS is off: the agent protocol of this sandbox is open to the network.");
-                return 0;
-        }
-
-        if (read_credential(p, dir_fd, "client.key", PEM_SIZE_MAX, &key, NULL) < 0 ||
-            read_credential(p, dir_fd, "client.crt", PEM_SIZE_MAX, &cert, NULL) < 0 ||
-            read_credential(p, dir_fd, "server-ca.crt", PEM_SIZE_MAX, &trust, NULL) < 0)
-                return EXIT_CONFIGURATION;
-
-        settings = (TlsSettings) {
-                .key = key,
-                .cert = cert,
-                .trust = trust,
-                .min_version = p->config.tls_min_version,
-                .cipher_suites = p->config.tls_cipher_suites,
-                .alpn = SESSION_ALPN,
-        };
-        r = tls_context_new(&settings, ret, &error);
-        if (r < 0) {
-                (void) log_full(&p->log, LOG_ERR, NULL, 0, "TLS: %s.", error ?: strerrordesc_np(-r));
-                return r == -ENOMEM ? r : EXIT_CONFIGURATION;
-        }
-        return 0;
-}
-
 static int proxy_make_link(Proxy *p, TlsContext *tls) {
         LinkSettings settings = { .tls = tls, .server_name = p->config.server_name };
         int r;
@@ -748,10 +677,10 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
                 log_error_errno(errno, "Failed to open credentials directory '%s': %m", p->credentials);
                 return EXIT_CONFIGURATION;
         }
-        r = proxy_load_config(p, dir_fd, sandbox_id);
+        r = credentials_read_config(dir_fd, sandbox_id, &p->log, &p->config);
         if (r != 0)
                 return r;
-        r = proxy_load_tls(p, dir_fd, &tls);
+        r = credentials_read_tls(dir_fd, &p->config, &p->log, &tls);
         if (r != 0)
                 return r;
 

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "basic/util.h"
+#include "cloud-form.h"
 #include "cloud-http.h"
 #include "cloud-token.h"
 #include "retry-after.h"
