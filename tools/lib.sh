@@ -212,11 +212,11 @@ peers_ensure() {
         mkdir -p "$PEERPOD_CACHE/out/peers"
         exec {lock}>"$PEERPOD_CACHE/out/peers/lock"
         flock "$lock"
-        for list in requirements.txt package.json go.mod; do
+        for list in requirements.txt package.json go.mod kube-control-plane/go.mod; do
                 [[ -e $PEERPOD_CHECKOUT/tests/peers/$list ]] || continue
                 id=$(peers_id "$list")
                 [[ -e $PEERPOD_CACHE/out/peers/$id/complete ]] ||
-                        step "installing the tests' peers of tests/peers/$list" "$PEERPOD_CACHE/log/peers-${list%%.*}.log" \
+                        step "installing the tests' peers of tests/peers/$list" "$PEERPOD_CACHE/log/peers-$(tr / - <<<"${list%%.*}").log" \
                                 tree_run bash -c "$(declare -f peers_install peers_try)"$'\npeers_install "$@"' peers_ensure "$list" "$TREE_OUT/peers/$id"
         done
         exec {lock}>&-
@@ -225,6 +225,7 @@ peers_ensure() {
 # peers_id LIST: the directory of what LIST names; the same as in tests/peers/
 peers_id() {
         case $1 in
+        */go.mod) echo "${1%/*}-$(cat "$PEERPOD_CHECKOUT/tests/peers/${1%/*}"/{go.mod,go.sum,main.go} | sha256sum | cut -c1-12)" ;;
         go.mod) echo "go-$(cat "$PEERPOD_CHECKOUT"/tests/peers/go.{mod,sum} "$PEERPOD_CHECKOUT"/tests/peers/*/*.go 2>/dev/null | sha256sum | cut -c1-12)" ;;
         *) echo "${1%%.*}-$(sha256sum <"$PEERPOD_CHECKOUT/tests/peers/$1" | cut -c1-12)" ;;
         esac
@@ -251,13 +252,15 @@ peers_install() {
                 cd "$2"
                 peers_try npm install --ignore-scripts --no-audit --no-fund --cafile /run/host-ca.crt
                 ;;
-        go.mod)
+        go.mod | */go.mod)
                 export GOFLAGS=-mod=mod GOTOOLCHAIN=local GOMODCACHE=/var/cache/peerpod/out/peers/go-modules GOCACHE=/var/cache/peerpod/out/peers/go-build
-                cp -r "$src" "$2/src"
+                cp -r "$src/$(dirname "$1")" "$2/src"
                 cd "$2/src"
-                for d in */; do
-                        ls "$d"*.go >/dev/null 2>&1 || continue
-                        peers_try go build -buildvcs=false -o "$2/bin/" "./$d"
+                for d in ./ */; do
+                        # A folder with a go.mod is a set of its own.
+                        if ls "$d"*.go >/dev/null 2>&1 && [[ $d == ./ || ! -e ${d}go.mod ]]; then
+                                peers_try go build -buildvcs=false -ldflags="-s -w" -o "$2/bin/" "./$d"
+                        fi
                 done
                 rm -rf "$2/src"
                 ;;
@@ -280,10 +283,14 @@ product_configure() {
                         tree_run meson setup "$@" "$(build_dir "$name")" "$TREE_SRC"
 }
 
-# product_build [NAME [MESON-OPTION...]]: configures (once) and builds in the tree
+# product_build [NAME [MESON-OPTION...]]: configures (once) and builds in the tree; waits for another command that does
 product_build() {
-        local name=${1:-release}
+        local name=${1:-release} lock
         (($# == 0)) || shift
+        mkdir -p "$(build_dir_host "$name")"
+        exec {lock}>"$(build_dir_host "$name").lock"
+        flock "$lock"
         product_configure "$name" "$@"
         step "building '$name'" "$PEERPOD_CACHE/log/ninja-$CHECKOUT_ID-$name.log" tree_run ninja -C "$(build_dir "$name")"
+        exec {lock}>&-
 }

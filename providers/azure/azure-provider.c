@@ -74,7 +74,7 @@ const PeerpodOption azure_options[_AZURE_OPTION_MAX] = {
         [OPTION_IDENTITY_HOST] = { "managed-identity-host", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://169.254.169.254",
                 "Metadata service that gives a managed identity's tokens", .flags = PEERPOD_OPTION_REQUIRED },
         [OPTION_CA_FILE] = { "ca-file", "PEERPOD_AZURE_CA_FILE", "",
-                "PEM file of further certificate authorities" },
+                "PEM file of the certificate authorities to trust instead of the system's" },
 };
 
 /* A token must not travel in the clear, except on this machine or to the metadata service. */

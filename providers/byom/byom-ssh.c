@@ -84,9 +84,9 @@ static void link_done(Link *l) {
                 (void) pthread_join(l->guard, NULL);
         }
         if (l->ssh) {
-                /* Without a farewell: the peer may be dead. */
+                /* Without a farewell: the peer may be dead. And without ssh_disconnect(), after which nobody closes a descriptor that was not libssh's
+                 * own (libssh 0.11, src/client.c); ssh_free() does. */
                 (void) shutdown(l->fd, SHUT_RDWR);
-                ssh_disconnect(l->ssh);
                 ssh_free(l->ssh);
         }
         l->fd = close_fd(l->fd);

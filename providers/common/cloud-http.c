@@ -460,7 +460,8 @@ static bool set_method(Transfer *t, const HttpRequest *q) {
 }
 
 static bool set_tls(const CloudHttp *h, Transfer *t) {
-        if (h->ca_file && !SET(CURLOPT_CAINFO, h->ca_file))
+        /* Instead of the system's: GnuTLS would trust Debian's /etc/ssl/certs, which libcurl has as its default, as well. */
+        if (h->ca_file && !(SET(CURLOPT_CAINFO, h->ca_file) && SET(CURLOPT_CAPATH, NULL)))
                 return false;
         if (h->cert_file && !(SET(CURLOPT_SSLCERT, h->cert_file) && (!h->key_file || SET(CURLOPT_SSLKEY, h->key_file))))
                 return false;
@@ -484,8 +485,8 @@ static bool set_transfer(const CloudHttp *h, Transfer *t, const char *url, struc
                 SET(CURLOPT_WRITEFUNCTION, on_curl_body) && SET(CURLOPT_WRITEDATA, t) &&
                 SET(CURLOPT_HEADERFUNCTION, on_curl_header) && SET(CURLOPT_HEADERDATA, t) && SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) &&
                 SET(CURLOPT_HTTPHEADER, headers) &&
-                /* libcurl itself repeats what a kept connection did not answer. */
-                (t->request->repeatable || SET(CURLOPT_FRESH_CONNECT, 1L)) &&
+                /* libcurl itself repeats what a kept connection did not answer. Those that are made for one request would only pile up. */
+                (t->request->repeatable || (SET(CURLOPT_FRESH_CONNECT, 1L) && SET(CURLOPT_FORBID_REUSE, 1L))) &&
                 (!h->user_agent || SET(CURLOPT_USERAGENT, h->user_agent)) &&
                 (!h->unix_socket || SET(CURLOPT_UNIX_SOCKET_PATH, h->unix_socket)) &&
                 (!(h->unix_socket || is_local(url)) || SET(CURLOPT_PROXY, "")) &&

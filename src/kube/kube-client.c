@@ -170,12 +170,14 @@ void kube_client_stats(KubeClient *c, KubeClientStats *ret) {
         ret->n_active = c->n_requests;
 }
 
-/* Takes a token of the bucket, which is kept as one time: how far ahead of a steady pace we are. Returns when it may be used. */
-static uint64_t reserve(KubeClient *c) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC), due = MAX(c->due_usec, now);
+/* Takes a token of the bucket, which is kept as one time: how far ahead of a steady pace we are. Returns when it may be used; one that would come
+ * too late is left to others. */
+static uint64_t reserve(KubeClient *c, uint64_t deadline) {
+        uint64_t now = now_usec(CLOCK_MONOTONIC), due = MAX(c->due_usec, now), at = due - now <= c->slack_usec ? now : due - c->slack_usec;
 
-        c->due_usec = usec_add(due, c->interval_usec);
-        return due - now <= c->slack_usec ? now : due - c->slack_usec;
+        if (at < deadline)
+                c->due_usec = usec_add(due, c->interval_usec);
+        return at;
 }
 
 /* ---- one request ---- */
@@ -218,9 +220,9 @@ static int request_schedule(KubeRequest *q, uint64_t at) {
         return r < 0 ? r : sd_event_source_set_enabled(q->timer, SD_EVENT_ONESHOT);
 }
 
-/* A token for another try, not before @earliest. */
+/* A token for another try, not before @earliest. The time for it is over if that is the deadline. */
 static uint64_t request_slot(KubeRequest *q, uint64_t earliest) {
-        return q->unlimited ? earliest : MAX(earliest, reserve(q->client));
+        return q->unlimited ? earliest : MIN(MAX(earliest, reserve(q->client, q->deadline_usec)), q->deadline_usec);
 }
 
 static bool may_repeat(const KubeRequest *q, const KubeReply *reply) {
@@ -249,7 +251,8 @@ static bool request_repeat(KubeRequest *q, const KubeReply *reply) {
         at = usec_add(now_usec(CLOCK_MONOTONIC), pause);
         if (at >= q->deadline_usec)
                 return false;
-        if (request_schedule(q, request_slot(q, at)) < 0)
+        at = request_slot(q, at);
+        if (at >= q->deadline_usec || request_schedule(q, at) < 0)
                 return false;
         q->transfer = kube_transfer_free(q->transfer);
         return true;
@@ -291,7 +294,7 @@ static void request_try(KubeRequest *q) {
         int r;
 
         if (now >= q->deadline_usec) {
-                request_fail(q, -ETIMEDOUT, "not within the time for it");
+                request_fail(q, -ETIMEDOUT, q->n_tries == 0 ? "there was no turn for it in time, as too many requests are under way" : "not within the time for it");
                 return;
         }
         spec.timeout_usec = try_timeout(q, q->deadline_usec - now);

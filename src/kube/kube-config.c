@@ -3,6 +3,7 @@
  * place, and each entry still finds its files. */
 #include "kube/kube-config.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <json-c/json_object.h>
@@ -298,11 +299,14 @@ static int take_data(const Section *s, const char *key, char **ret) {
         return 0;
 }
 
+/* A host as libcurl writes it, which makes addresses whole. */
 static bool is_loopback(const char *host) {
-        return streq(host, "localhost") || streq(host, "[::1]") || startswith(host, "127.");
+        struct in_addr four;
+
+        return streq(host, "localhost") || streq(host, "[::1]") || (inet_pton(AF_INET, host, &four) == 1 && be32toh(four.s_addr) >> 24 == IN_LOOPBACKNET);
 }
 
-static int check_server(const char *server, const char **ret_why) {
+static int check_server(const char *server, bool *ret_loopback, const char **ret_why) {
         _cleanup_(curl_url_cleanupp) CURLU *url = curl_url();
         char *host = NULL, *part = NULL;
 
@@ -317,6 +321,8 @@ static int check_server(const char *server, const char **ret_why) {
                 *ret_why = "has a user, a query or a fragment";
         else if (!startswith(server, "https://") && !(startswith(server, "http://") && is_loopback(host)))
                 *ret_why = "is not https";
+        else
+                *ret_loopback = is_loopback(host);
         curl_free(host);
         curl_free(part);
         return *ret_why ? -EINVAL : 0;
@@ -332,7 +338,7 @@ static int take_server(const Section *s, KubeConfig *c) {
                 return r;
         if (!c->server)
                 return bad(s, "server", "is missing");
-        r = check_server(c->server, &why);
+        r = check_server(c->server, &c->loopback, &why);
         if (r < 0)
                 return r == -EINVAL ? bad(s, "server", "%s", why) : r;
         for (n = strlen(c->server); n > 0 && c->server[n - 1] == '/'; n--)
@@ -514,7 +520,7 @@ int kube_config_load_in_cluster(const char *directory, KubeConfig **ret, char **
         if (!c->origin || join(&c->server, "https://", bare ? "[" : "", host, bare ? "]:" : ":", port) < 0 || join(&c->token_file, directory, "/token") < 0 ||
             join(&c->ca_file, directory, "/ca.crt") < 0 || join(&namespace_file, directory, "/namespace") < 0)
                 return -ENOMEM;
-        r = check_server(c->server, &why);
+        r = check_server(c->server, &c->loopback, &why);
         if (r < 0)
                 return r == -EINVAL ? error_text(reterr, -EINVAL, "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT: '%s' %s", c->server, why) : r;
         if ((r = kube_token_read(c->token_file, &token, reterr)) < 0 || (r = read_file(c->ca_file, KUBE_CONFIG_SIZE_MAX, &ca, reterr)) < 0)

@@ -19,6 +19,7 @@
 typedef struct KubeConfig {
         char *origin;           /* where it came from, for people: a path, or "in-cluster" */
         char *server;           /* "https://host[:port][/path]", without a slash at the end */
+        bool loopback;          /* that is on this machine */
         char *tls_server_name;  /* name in the server's certificate, or NULL: the host of server */
         char *proxy_url;        /* or NULL: as the environment says (HTTPS_PROXY, NO_PROXY), never for loopback */
         char *ca_file;          /* absolute; NULL: ca_data, or the system's authorities when that is NULL, too */

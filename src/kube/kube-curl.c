@@ -8,7 +8,9 @@
 #include "basic/log.h"
 #include "basic/util.h"
 
-#define CONNECTIONS_MAX 32L             /* to the server; with HTTP/2 it is one */
+/* To the server: more than all that any of our programs have under way, so that what hangs keeps out neither watches nor leases. With HTTP/2, what may
+ * be repeated shares one; the rest has one for each request. */
+#define CONNECTIONS_MAX 256L
 
 /* One of libcurl's sockets. libcurl may close it and open another one of the same number before we hear of it, and epoll then has forgotten it: so
  * the source watches a duplicate, which is ours. */

@@ -36,6 +36,7 @@ struct KubeLease {
         bool held, known, releasing;
         unsigned n_releases;            /* tries to let go */
         bool writing;                   /* the request is a renewal */
+        int complaint;                  /* what the journal was told of last, 0: nothing */
         char *holder, *version, *acquired;      /* of the record as last seen; version NULL: not known */
         uint64_t transitions, seen_usec, valid_usec;    /* when it has last changed, and how long it is good from there */
 
@@ -57,6 +58,16 @@ static void schedule(KubeLease *l, uint64_t usec) {
 /* retry … retry × 2.2: several that wait do not come together (client-go: JitterFactor 1.2). */
 static void schedule_retry(KubeLease *l) {
         schedule(l, l->held ? l->retry_usec : l->retry_usec + kube_backoff_usec(l->retry_usec * 12 / 10, UINT64_MAX, 0, 0));
+}
+
+/* Once for each reason, as it is tried again every few seconds. That another one was faster is no reason for a complaint. */
+static void complain(KubeLease *l, int error, const char *text) {
+        bool usual = error == -ESTALE || error == -EEXIST;
+
+        log_full(NULL, usual || error == l->complaint ? LOG_DEBUG : LOG_WARNING, NULL, 0, "Cannot take or renew the lease '%s/%s', trying again: %s",
+                 l->ns, l->name, isempty(text) ? strerror(-error) : text);
+        if (!usual)
+                l->complaint = error;
 }
 
 /* ---- what the user is told; false: he has freed the lease ---- */
@@ -243,10 +254,11 @@ static void release_step(KubeLease *l) {
 }
 
 int kube_lease_release(KubeLease *l, void (*done)(KubeLease *l, void *userdata), void *userdata) {
-        bool held = l->held;
+        /* One that is just being taken may be ours already, as far as the server is concerned. */
+        bool ours = l->held || l->writing;
         int r;
 
-        r = sd_event_source_set_time_relative(l->timer, held ? RELEASE_USEC : 0);
+        r = sd_event_source_set_time_relative(l->timer, ours ? RELEASE_USEC : 0);
         if (r >= 0)
                 r = sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT);
         if (r < 0)
@@ -256,7 +268,7 @@ int kube_lease_release(KubeLease *l, void (*done)(KubeLease *l, void *userdata),
         l->done = done;
         l->done_userdata = userdata;
         (void) sd_event_source_set_enabled(l->deadline, SD_EVENT_OFF);
-        if (!held)
+        if (!ours)
                 l->request = kube_request_free(l->request);
         else if (!l->writing)
                 release_step(l);        /* else on_written() does */
@@ -269,6 +281,7 @@ static void take_hold(KubeLease *l) {
         bool was = l->held;
 
         l->held = true;
+        l->complaint = 0;
         if (sd_event_source_set_time(l->deadline, usec_add(l->sent_usec, l->renew_deadline_usec)) < 0 ||
             sd_event_source_set_enabled(l->deadline, SD_EVENT_ONESHOT) < 0)
                 log_warning("Cannot watch over the lease '%s'.", l->name);
@@ -296,7 +309,8 @@ static void on_written(KubeRequest *q, const KubeReply *reply, void *userdata) {
                 take_hold(l);
                 return;
         }
-        log_debug("Lease '%s/%s' not written: %s", l->ns, l->name, reply->text);
+        if (r < 0)
+                complain(l, r, reply->text);
         /* Another one was faster, or what became of it is not known: look. */
         l->version = (free(l->version), NULL);
         schedule_retry(l);
@@ -326,7 +340,7 @@ static void on_read(KubeRequest *q, const KubeReply *reply, void *userdata) {
         }
         r = reply->error < 0 ? reply->error : learn(l, reply->object);
         if (r < 0) {
-                log_debug("Lease '%s/%s' cannot be read: %s", l->ns, l->name, *reply->text ? reply->text : strerror(-r));
+                complain(l, r, reply->text);
                 schedule_retry(l);
                 return;
         }
@@ -336,6 +350,7 @@ static void on_read(KubeRequest *q, const KubeReply *reply, void *userdata) {
                 if (!lose(l, "another one has taken it"))
                         return;
                 if (*l->holder && now() - l->seen_usec < l->valid_usec) {
+                        l->complaint = 0;
                         schedule_retry(l);
                         return;
                 }

@@ -26,6 +26,7 @@ static int copy_config(const KubeConfig *from, KubeConfig **ret) {
         if (!c)
                 return -ENOMEM;
         c->insecure = from->insecure;
+        c->loopback = from->loopback;
         if (copy(from->origin, &c->origin) < 0 || copy(from->server, &c->server) < 0 || copy(from->tls_server_name, &c->tls_server_name) < 0 ||
             copy(from->proxy_url, &c->proxy_url) < 0 || copy(from->ca_file, &c->ca_file) < 0 || copy(from->ca_data, &c->ca_data) < 0 ||
             copy(from->token, &c->token) < 0 || copy(from->token_file, &c->token_file) < 0 || copy(from->username, &c->username) < 0 ||
@@ -54,12 +55,6 @@ static int check_readable(const char *path, const char *what, char **reterr) {
         if (path && access(path, R_OK) < 0)
                 return error_text(reterr, -errno, "the %s '%s' cannot be read: %s", what, path, strerror(errno));
         return 0;
-}
-
-static bool is_local(const char *server) {
-        const char *host = strstr(server, "://") + 3;
-
-        return startswith(host, "127.") || startswith(host, "localhost") || startswith(host, "[::1]");
 }
 
 /* "HOST:PORT" of the server's URL, in the URL's own writing. */
@@ -115,7 +110,6 @@ int kube_session_new(sd_event *event, const KubeConfig *config, const KubeClient
         if ((r = copy_config(config, &s->config)) < 0 || (r = copy(o->user_agent ?: "peerpod/" PEERPOD_VERSION, &s->user_agent)) < 0 ||
             (r = set_names(s)) < 0 || (r = kube_curl_new(event, &s->curl)) < 0)
                 return r;
-        s->local = is_local(s->config->server);
         if ((r = check_readable(s->config->ca_data ? NULL : s->config->ca_file, "certificate authority", reterr)) < 0 ||
             (r = check_readable(s->config->cert_data ? NULL : s->config->cert_file, "client certificate", reterr)) < 0 ||
             (r = check_readable(s->config->key_data ? NULL : s->config->key_file, "client key", reterr)) < 0)

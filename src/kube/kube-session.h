@@ -21,7 +21,6 @@ typedef struct KubeSession {
         char *user_agent;
         char *ca_path, *cert_path, *key_path;
         int ca_fd, cert_fd, key_fd;
-        bool local;                     /* loopback: no proxy of the environment */
 
         char *token;                    /* of the token file */
         uint64_t token_usec, token_max_age_usec;        /* CLOCK_BOOTTIME */

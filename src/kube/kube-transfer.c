@@ -185,7 +185,7 @@ static bool set_route(KubeTransfer *t) {
                 return false;
         if (s->config->proxy_url)
                 return SET(CURLOPT_PROXY, s->config->proxy_url) && SET(CURLOPT_NOPROXY, "");
-        return !s->local || SET(CURLOPT_PROXY, "");
+        return !s->config->loopback || SET(CURLOPT_PROXY, "");  /* nor one of the environment */
 }
 
 static bool set_body(KubeTransfer *t) {

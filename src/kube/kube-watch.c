@@ -41,7 +41,8 @@ struct KubeWatch {
 
         KubeSeen seen;
         char *version, *token;          /* resourceVersion; "continue" of the list that is under way */
-        bool synced, trouble;
+        bool synced;
+        int trouble;                    /* what was told of it, 0: all is well */
 
         KubeRequest *request;
         KubeTransfer *transfer;
@@ -185,7 +186,7 @@ static void stop(KubeWatch *w) {
 static void well(KubeWatch *w) {
         if (w->trouble)
                 log_info("Watching '%s' goes on.", w->path);
-        w->trouble = false;
+        w->trouble = 0;
         w->renewed = false;
 }
 
@@ -207,25 +208,34 @@ static void wait_until(KubeWatch *w, uint64_t at) {
                 log_warning("Cannot go on watching '%s'.", w->path);    /* not seen: both only fail for a loop that is over */
 }
 
-/* It did not go well: say so the first time, wait, go on from the last version, or from the start. @relist: what is known may be out of date. */
+/* A server that is not there becomes one that refuses, which somebody has to mend, and which those may go by who wait for the first list. */
+static bool is_news(const KubeWatch *w, int error) {
+        bool refused = error == -EACCES || error == -EPERM || error == -ENOENT || error == -EINVAL || error == -EPROTO;
+
+        return w->trouble == 0 || (refused && error != w->trouble);
+}
+
+/* It did not go well: say so, wait, go on from the last version, or from the start. @relist: what is known may be out of date. */
 static void trouble(KubeWatch *w, const KubeReply *reply, bool relist) {
         uint64_t now = now_usec(CLOCK_MONOTONIC), pause;
-        bool first = !w->trouble;
+        bool news = is_news(w, reply->error);
 
         if (w->n_faults > 0 && now - w->fault_usec > w->spec.quiet_usec)
                 w->n_faults = 0;
-        pause = relist && w->n_faults == 0 ? 0 : kube_backoff_usec(w->spec.pause_usec, w->spec.pause_max_usec, w->n_faults, reply->retry_after_usec);
+        /* A version that is gone is no fault of the server's. */
+        pause = reply->error == -ESTALE && w->n_faults == 0 ? 0 : kube_backoff_usec(w->spec.pause_usec, w->spec.pause_max_usec, w->n_faults, reply->retry_after_usec);
         w->n_faults++;
         w->fault_usec = now;
         w->stats.n_faults++;
-        w->trouble = true;
+        if (news)
+                w->trouble = reply->error;
         if (relist)
                 w->synced = false;
-        log_full(NULL, first ? LOG_WARNING : LOG_DEBUG, NULL, 0, "Watching '%s' does not go on, retrying in %s: %s", w->path, FORMAT_USEC(pause), reply->text);
+        log_full(NULL, news ? LOG_WARNING : LOG_DEBUG, NULL, 0, "Watching '%s' does not go on, retrying in %s: %s", w->path, FORMAT_USEC(pause), reply->text);
         wait_until(w, usec_add(now, pause));
 
         /* Only afterwards is all stopped: the reply may be of what ends here. */
-        if (!first || tell_trouble(w, reply, pause))
+        if (!news || tell_trouble(w, reply, pause))
                 stop(w);
 }
 
@@ -461,14 +471,14 @@ static int on_deliver(sd_event_source *es, void *userdata) {
 
                 w->stream_error = r;
                 end_stream(w, &reply);
-        } else if (w->full) {
-                w->full = false;
-                kube_transfer_resume(w->transfer);
-        } else if (w->ended) {
+        } else if (w->ended) {          /* it may have been held up at its end: nothing comes of it any more */
                 KubeReply reply;
 
                 kube_transfer_reply(w->transfer, &reply);
                 end_stream(w, &reply);
+        } else if (w->full) {
+                w->full = false;
+                kube_transfer_resume(w->transfer);
         }
         return 0;
 }

@@ -38,8 +38,8 @@ typedef struct KubeWatchSpec {
         /* All that is there has been told: after the first list, and again after each other one. May free the watch. NULL: not wanted. */
         void (*on_synced)(KubeWatch *w, void *userdata);
 
-        /* It does not go on right now: why, and when the next try is (µs from now). The first time only, until it went well again. For status
-         * lines and metrics; it is logged already. May free the watch. NULL: not wanted. */
+        /* It does not go on right now: why, and when the next try is (µs from now). The first time, and again when the server refuses for another
+         * reason than was told, until it went well again. It is logged already. May free the watch. NULL: not wanted. */
         void (*on_trouble)(KubeWatch *w, const KubeReply *reply, uint64_t again_usec, void *userdata);
 
         uint32_t page_size;             /* objects of one answer; 0: 100 */

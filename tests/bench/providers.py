@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What peerpod-providerd costs with a cloud's module, against that cloud's peer on this machine (tests/integration/cloud_peers.py): its start,
-its memory and descriptors, idle and after 250 and 1,000 instances that were made and deleted, and how much longer a create and a delete take
-than the peer itself spends on their requests. The peer is always ready at once; pauses, in which the module waits on purpose until it looks
-again, are told apart. A baseline of the same run: the daemon with the tests' module whose instances are files.
+"""What peerpod-providerd costs with a module, against that module's peer on this machine (tests/integration/cloud_peers.py): its start, its
+memory and descriptors, idle and after instances that were made and deleted, 1,000 and a quarter of them, and how much longer a create and a
+delete take than the peer itself spends on their requests. The peer is ready as soon as it can be; pauses, in which the module
+waits on purpose until it looks again, are told apart. A baseline of the same run: the daemon with the tests' module whose instances are files.
 
 Usage: providers.py PROVIDERD FAKE.so MODULE.so   (run by tests/peers/python; PEERPOD_BENCH_ROUNDS=1000)"""
 import collections

@@ -39,7 +39,7 @@ class Chain:
         self.running = {}
         stack.callback(self.end)
 
-        common_rig.start_bus(functools.partial(self.spawn, "dbus"), self.directory)
+        common_rig.start_bus(functools.partial(self.spawn, "dbus"), self.directory, common_rig.bus_configuration(self.directory))
         self.spawn("fakes", FAKES, self.directory)
         self.wait_for_socket("tunnel.sock")
         # As systemd does: the socket is there before the service, and stays when the service dies.

@@ -39,11 +39,11 @@ class Result:
 last_log = ""
 
 
-def calls(*args, **environment):
+def calls(*args, program=(CALL,), **environment):
     global last_log
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     env.update(environment)
-    r = subprocess.run([CALL, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100)
+    r = subprocess.run([*program, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=100)
     last_log = r.stderr
     assert r.returncode == 0, f"status {r.returncode}: {r.stdout}{r.stderr}"
     return [Result(line) for line in r.stdout.splitlines()]
@@ -275,6 +275,19 @@ def tls():
         assert call("pin=abc", "http://127.0.0.1:1/").kind == INVALID
 
 
+def a_ca_file_is_instead_of_the_system_s():
+    """With a CA file, the authorities of the system are not trusted"""
+    with tempfile.TemporaryDirectory() as d:
+        cert, key = cloud_rig.make_certificate(d)
+        other, _ = cloud_rig.make_certificate(d, name="other")
+        with Server(hello, tls=(cert, key)) as s:
+            def as_the_system_s(*args):
+                script = 'mount -t tmpfs tmpfs /etc/ssl/certs && cp "$1" /etc/ssl/certs/authority.pem && cp "$1" /etc/ssl/certs/ca-certificates.crt && shift && exec "$@"'
+                return calls("-c", script, "sh", cert, CALL, *args, program=["unshare", "--mount", "sh"])[0]
+            assert as_the_system_s(s.url).status == 200
+            assert as_the_system_s("ca=" + other, s.url).kind == FAILED_PRECONDITION
+
+
 def pin(cert):
     der = subprocess.run(f"openssl x509 -in {cert} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary", shell=True, check=True,
                          stdout=subprocess.PIPE).stdout
@@ -324,5 +337,5 @@ def http2():
 
 
 CASES = [get_is_answered, body_is_sent, redirects_are_not_followed, reset_is_repeated_where_allowed, nothing_listens, statuses, retry_after_beyond_the_deadline,
-         bounded, slow, cancel, taken_piece_by_piece, crowd, once_only_is_once, tokens, token_failures, tls, old_tls_is_refused, unix_socket, proxies, http2]
+         bounded, slow, cancel, taken_piece_by_piece, crowd, once_only_is_once, tokens, token_failures, tls, a_ca_file_is_instead_of_the_system_s, old_tls_is_refused, unix_socket, proxies, http2]
 cloud_rig.main(CASES, sys.argv[2] if len(sys.argv) > 2 else None)

@@ -15,7 +15,10 @@
                                     PAUSE, and how many requests there were
 
 At the end the peer says whether each request was one that the vendor's own code would have sent. Modules of peers are imported when they are used:
-the vendors' packages are big."""
+the vendors' packages are big.
+
+docker, byom and libvirt have the real thing as their peer, in namespaces that this process then has for itself, and of the face what a measurement
+needs: environment, left, at_once, forget and spent. Their life as sandboxes is in tests/e2e."""
 import base64
 import collections
 import contextlib
@@ -23,7 +26,10 @@ import hashlib
 import json
 import os
 import pathlib
+import select
+import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.request
@@ -44,26 +50,66 @@ def digest(text):
 
 class _Stopwatch:
     def __init__(self):
-        self.lock, self.busy, self.paused, self.n, self.end = threading.Lock(), 0.0, 0.0, 0, time.perf_counter()
+        self.lock, self.busy, self.paused, self.n, self.last, self.pause = threading.Lock(), 0.0, 0.0, 0, time.perf_counter(), PAUSE
+
+    def begin(self):
+        now = time.perf_counter()
+        with self.lock:
+            gap = now - self.last
+            self.paused += gap if gap > self.pause else 0
+        return now
+
+    def end(self, begin):
+        with self.lock:
+            self.last = time.perf_counter()
+            self.busy += self.last - begin
+            self.n += 1
 
     def wrap(self, function):
         def timed(*args, **kwargs):
-            begin = time.perf_counter()
-            with self.lock:
-                gap = begin - self.end
-                self.paused += gap if gap > PAUSE else 0
+            begin = self.begin()
             try:
                 return function(*args, **kwargs)
             finally:
-                with self.lock:
-                    self.end = time.perf_counter()
-                    self.busy += self.end - begin
-                    self.n += 1
+                self.end(begin)
         return timed
 
     def read(self):
         with self.lock:
             return Spent(self.busy, self.paused, self.n)
+
+
+class _Relay:
+    """Passes the bytes of connections on to a server that can't be looked into; what it is busy with is from what a client says until it answers"""
+
+    def __init__(self, stack, watch, address, server):
+        self.watch, self.family, self.server = watch, socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX, server
+        self.listener = stack.enter_context(socket.socket(self.family))
+        self.listener.bind(address)
+        self.listener.listen(512)
+        stack.callback(self.listener.shutdown, socket.SHUT_RDWR)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.carry, args=(self.listener.accept()[0],), daemon=True).start()
+
+    def carry(self, client):
+        asked = None
+        with client, socket.socket(self.family) as server, contextlib.suppress(OSError):
+            server.connect(self.server)
+            while True:
+                for s in select.select([client, server], [], [])[0]:
+                    data = s.recv(65536)
+                    if asked is None and s is client and data:
+                        asked = self.watch.begin()
+                    elif asked is not None and (s is server or not data):
+                        self.watch.end(asked)
+                        asked = None
+                    if not data:
+                        return
+                    (server if s is client else client).sendall(data)
 
 
 class _Http:
@@ -410,6 +456,7 @@ class Vsphere(_Http):
         import vsphere_rig
         self.peer = stack.enter_context(vsphere_rig.Vcenter())
         self.start(stack, self.peer.server)
+        self.watch.pause = 0.025        # the module looks at a task again after 30 ms
 
     def environment(self):
         return self.peer.settings()
@@ -434,7 +481,91 @@ class Vsphere(_Http):
         pass
 
 
-CLOUDS = {c.module: c for c in (Aws, Azure, Gcp, IbmCloud, PowerVs, Alibaba, Vsphere)}
+class _Host:
+    """A program of this machine, behind a _Relay. What it makes is ready as soon as it can be."""
+
+    def __init__(self, stack):
+        os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
+        for command in ["mount", "--make-rprivate", "/"], ["ip", "link", "set", "lo", "up"]:
+            subprocess.run(command, check=True)
+        self.directory, self.watch = stack.enter_context(tempfile.TemporaryDirectory(prefix="peer-", dir="/tmp")), _Stopwatch()
+        self.relay = f"{self.directory}/relay"
+
+    def at_once(self):
+        pass
+
+    def forget(self):
+        pass
+
+    def spent(self):
+        return self.watch.read()
+
+
+class Docker(_Host):
+    module = "docker"
+
+    def __init__(self, stack):
+        super().__init__(stack)
+        import docker_rig
+        self.engine = docker_rig.Engine(self.directory + "/engine")
+        stack.callback(self.engine.clean)
+        stack.callback(self.engine.stop)
+        self.engine.import_image("podvm:1", docker_rig.small_image(), 'CMD ["/init"]')
+        _Relay(stack, self.watch, self.relay, self.engine.socket)
+
+    def environment(self):
+        return {"DOCKER_HOST": f"unix://{self.relay}", "DOCKER_PODVM_IMAGE": "podvm:1"}
+
+    def left(self):
+        return " ".join(self.engine.names() + self.engine.volumes())
+
+
+class Byom(_Host):
+    module = "byom"
+    N = 8       # VMs of the pool, at 10.77.1.*; the relays to them are at 10.77.0.*
+
+    def __init__(self, stack):
+        super().__init__(stack)
+        import byom_rig
+        self.rig = byom_rig
+        byom_rig.set_up()
+        self.api = stack.enter_context(byom_rig.Api())
+        self.api._answer = self.watch.wrap(self.api._answer)
+        for i in range(1, self.N + 1):
+            stack.callback(byom_rig.Vm(f"10.77.1.{i}").close)
+            byom_rig.run("ip", "addr", "add", f"10.77.0.{i}/32", "dev", "lo")
+            _Relay(stack, self.watch, (f"10.77.0.{i}", 22), (f"10.77.1.{i}", 22))
+
+    def environment(self):
+        return self.rig.settings(self.api, f"10.77.0.1-10.77.0.{self.N}")
+
+    def left(self):
+        return self.api.left()
+
+    def forget(self):
+        self.api.reset()
+
+
+class Libvirt(_Host):
+    module = "libvirt"
+
+    def __init__(self, stack):
+        super().__init__(stack)
+        import libvirtd_rig
+        self.peer = libvirtd_rig.Libvirtd(self.directory)
+        stack.callback(self.peer.stop)
+        stack.callback(self.peer.virsh, "net-destroy", "peerpods")
+        stack.enter_context(self.peer.all_speak())
+        _Relay(stack, self.watch, self.relay, self.peer.socket)
+
+    def environment(self):
+        return self.peer.settings(LIBVIRT_URI=f"qemu+unix:///system?socket={self.relay}")
+
+    def left(self):
+        return " ".join(self.peer.domains() + [v for v in self.peer.volumes() if v != "podvm-base.qcow2"])
+
+
+CLOUDS = {c.module: c for c in (Aws, Azure, Gcp, IbmCloud, PowerVs, Alibaba, Vsphere, Docker, Byom, Libvirt)}
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
 import kube_api
-from common_rig import PATIENCE, connects, start_bus, until
+from common_rig import PATIENCE, bus_configuration, connects, start_bus, until
 
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 GROUP = "confidentialcontainers.org/v1alpha1"
@@ -305,7 +305,7 @@ class Rig(unittest.TestCase):
     # ---- VMs ----
 
     def start_adaptor(self):
-        start_bus(functools.partial(self.spawn, "bus"), self.dir)
+        start_bus(functools.partial(self.spawn, "bus"), self.dir, bus_configuration(self.dir))
         os.mkdir(self.path("provider"))
         p = self.programs
         self.spawn("fakes", p["fakes"], self.dir)

@@ -217,6 +217,19 @@ def a_hanging_connection_is_given_up_within_the_time(rig):
 
 
 @test
+def requests_that_hang_do_not_keep_out_others(rig):
+    t = rig.tool()
+    fault = rig.api.fault("hang", verb="create", times=0)
+    for i in range(40):
+        t.begin("POST", PEERPODS, body={"metadata": {"name": f"p{i}"}})
+    rig.api.wait(lambda: rig.api.count(verb="create") >= 32)
+    assert t.call("GET", PEERPODS, timeout_usec=10000000)["error"] == ""
+    rig.api.wait(lambda: rig.api.count(verb="create") == 40)
+    assert fault in rig.api.faults
+    rig.api.clear()
+
+
+@test
 def an_answer_without_end_is_refused(rig):
     t = rig.tool()
     rig.api.fault("endless", verb="list")
@@ -247,6 +260,17 @@ def requests_have_a_pace(rig):
     for n in [t.begin("GET", PEERPODS, unlimited=True) for _ in range(50)]:
         t.get(what="reply", id=n)
     assert rig.api.count(verb="list") == 62
+
+
+@test
+def nobody_waits_for_a_turn_longer_than_there_is_time(rig):
+    t = rig.tool("qps=1", "burst=1")
+    began = time.monotonic()
+    replies = [t.get(what="reply", id=n) for n in [t.begin("GET", PEERPODS, timeout_usec=300000) for _ in range(30)]]
+    assert time.monotonic() - began < 15
+    assert sum(r["error"] == "ETIMEDOUT" and not r["sent"] and "too many requests" in r["text"] for r in replies) >= 28, replies
+    began = time.monotonic()
+    assert t.call("GET", PEERPODS)["error"] == "" and time.monotonic() - began < 15, "those that came to nothing have used up no turns"
 
 
 @test

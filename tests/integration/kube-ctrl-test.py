@@ -291,6 +291,18 @@ def what_is_mended_is_followed_again():
         assert r.instances() == []
 
 
+def what_makes_no_sense_once_more_is_told_once_more():
+    """An API server with upstream's resource definition lets a spec change at any time."""
+    with rig() as r:
+        r.peerpod("web", cloudProvider="fake")
+        r.start().ready()
+        r.condition("web", "Valid")
+        for instance, status in (("fake-1", "True"), ("", "False")):
+            r.api.store.patch(r.resource(GROUP, "peerpods"), "default", "web", "application/merge-patch+json", {"spec": {"instanceID": instance}})
+            r.wait(lambda status=status: any((c["type"], c["status"]) == ("Valid", status) for c in r.get("web")["status"]["conditions"]),
+                   f"the condition is {status}")
+
+
 def conditions_of_others_stay():
     with rig() as r:
         r.ours("web", 1, r.pod("web"))
@@ -655,6 +667,13 @@ def without_a_namespace_for_the_lease_it_is_refused():
     with rig() as r:
         p = r.start("--leader-elect")
         assert p.wait() == 78 and "--leader-election-namespace" in p.log()
+
+
+def times_that_would_let_it_spin_are_refused():
+    with rig() as r:
+        for option in ("--recheck=0", "--retry=0", "--delete-timeout=0", "--delete-timeout=500ms", "--lease-duration=5500ms"):
+            p = r.start(*ELECTION, option)
+            assert p.wait() == 78 and option.partition("=")[0] in p.log(), p.log()
 
 
 # ---- much of it ----

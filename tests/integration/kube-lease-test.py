@@ -49,6 +49,29 @@ def a_lease_is_let_go_of_even_while_it_is_renewed(rig):
 
 
 @test
+def a_lease_that_is_just_being_taken_is_let_go_of(rig):
+    for verb in "create", "update":
+        a = rig.tool()
+        fault = rig.api.fault("slow", verb=verb, seconds=0.3)
+        a.do("lease", identity="a", **LEASE)
+        rig.api.wait(lambda: fault in rig.api.spent)
+        a.do("release")
+        a.get(what="released")
+        assert lease(rig)["spec"]["holderIdentity"] == "", verb
+        assert [m["what"] for m in a.drain()[0] if m["what"] == "acquired"] == []
+
+
+@test
+def what_keeps_a_lease_from_being_taken_is_told_once(rig):
+    rig.api.user("t", "system:serviceaccount:default:nobody")
+    a = rig.tool()
+    a.do("lease", identity="a", **LEASE)
+    rig.api.wait(lambda: rig.api.count(verb="get", path=".*/leases/l") > 3)
+    warnings = [l for l in a.output().splitlines() if l.startswith("<4>")]
+    assert len(warnings) == 1 and "'default/l'" in warnings[0] and "HTTP 403 Forbidden" in warnings[0], a.output()
+
+
+@test
 def a_dead_leader_is_followed_when_its_lease_is_over(rig):
     a, b = rig.tool(), rig.tool()
     a.do("lease", identity="a", **SHORT)

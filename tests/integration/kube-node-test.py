@@ -1,33 +1,24 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""peerpod-node between the real adaptor and provider service on a private bus, with doubles of systemd and tunneld (adaptor-fakes.c), and a scripted
-API server (kube_api.py) that lets it do what install/rbac/peerpod-node.yaml says, and no more.
+"""peerpod-node in its rig (kube_node_rig.py), with a scripted API server (kube_api.py) that lets it do what install/rbac/peerpod-node.yaml says, and
+no more.
 
 Usage: kube-node-test.py NODE ADAPTOR PROVIDERD MODULE-DIRECTORY FAKES PEERPODCTL INSTALL-DIRECTORY INTERFACE-XML"""
 import base64
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 import xml.etree.ElementTree
 
-from common_rig import PATIENCE, connects, start_bus, until
+from common_rig import PATIENCE, connects, until
 from kube_api import KubeApi
+from kube_node_rig import BUS_NAME, BUS_PATH, FAKES, FINALIZER, ID, ID2, INSTALL, INTERFACE, NODE, OWNER, PEERPODCTL, RESOURCE, WorkerRig
 
-PROGRAMS = [os.path.abspath(a) for a in sys.argv[1:9]]
-NODE, ADAPTOR, PROVIDERD, MODULES, FAKES, PEERPODCTL, INSTALL, INTERFACE = PROGRAMS
-
-BUS_NAME = "org.confidentialcontainers.PeerPodNode1"
-BUS_PATH = "/org/confidentialcontainers/PeerPodNode1"
-RESOURCE, OWNER = "kata.peerpods.io/vm", "kata.peerpods.io/caa-owner"
-FINALIZER = "peer.pod/finalizer"
-ID, ID2 = "a" * 64, "b" * 64
 SECRET = "c2VjcmV0Om9mLXRoZS1yZWdpc3RyeQ=="
 
 
@@ -35,18 +26,9 @@ def docker_config(auths):
     return base64.b64encode(json.dumps({"auths": auths}).encode()).decode()
 
 
-class Rig(unittest.TestCase):
+class Rig(WorkerRig):
     def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="pp-", dir="/tmp")
-        self.processes = []
-        self.node = self.adaptor = None
-        self.addCleanup(shutil.rmtree, self.dir)
-        self.addCleanup(self.end_all)
-        os.mkdir(self.path("provider"))
-        self.environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS="unix:path=" + self.path("bus"), PEERPOD_LOG_LEVEL="debug")
-        self.environment.pop("KUBECONFIG", None)
-        start_bus(self.spawn, self.dir, self.bus_config())
-
+        super().setUp()
         self.api = KubeApi(self.path("api"), [os.path.join(INSTALL, "crds", "peerpods.yaml")])
         self.addCleanup(self.api.close)
         self.api.user("node", "system:serviceaccount:confidential-containers-system:peerpod-node")
@@ -56,11 +38,6 @@ class Rig(unittest.TestCase):
         self.make("serviceaccounts", "default", "default", {})
         self.make("nodes", None, "node-1", {"metadata": {"annotations": {"a": "b"}}, "status": {"capacity": {"cpu": "2"}}})
         self.make_pod("web")
-
-    def bus_config(self):
-        return None
-
-    # ---- objects ----
 
     def resource(self, plural):
         version = "confidentialcontainers.org/v1alpha1" if plural == "peerpods" else "v1"
@@ -98,127 +75,11 @@ class Rig(unittest.TestCase):
         node = self.get("nodes", None, "node-1")
         return node["status"]["capacity"].get(RESOURCE), node["metadata"].get("annotations", {}).get(OWNER)
 
-    # ---- processes ----
-
-    def path(self, name):
-        return os.path.join(self.dir, name)
-
-    def write(self, name, text):
-        with open(self.path(name) + ".new", "w", encoding="ascii") as f:
-            f.write(text)
-        os.rename(self.path(name) + ".new", self.path(name))
-
-    def read(self, name):
-        try:
-            with open(self.path(name), encoding="utf-8", errors="replace") as f:
-                return f.read()
-        except FileNotFoundError:
-            return ""
-
-    def spawn(self, *argv, log=None):
-        stderr = open(self.path(log), "ab") if log else None    # pylint: disable=consider-using-with
-        p = subprocess.Popen(argv, env=self.environment, stderr=stderr)
-        if stderr:
-            stderr.close()
-        self.processes.append(p)
-        return p
-
-    def end(self, p, sig=signal.SIGTERM):
-        p.send_signal(sig)
-        status = p.wait(PATIENCE)
-        self.processes.remove(p)
-        self.assertIn(status, (0, -sig), self.read("node.log") + self.read("adaptor.log"))
-
-    def end_all(self):
-        if self._outcome.result.errors or self._outcome.result.failures:
-            print(self.read("node.log")[-6000:], self.read("adaptor.log")[-2000:], file=sys.stderr)
-        for p in reversed(list(self.processes)):
-            self.end(p)
-
-    def on_bus(self, name):
-        return subprocess.run(["busctl", "--system", "status", name], env=self.environment, capture_output=True, check=False).returncode == 0
-
-    def property(self, name):
-        p = subprocess.run(["busctl", "--system", "--json=short", "get-property", BUS_NAME, BUS_PATH, BUS_NAME, name], env=self.environment,
-                           capture_output=True, check=False)
-        return json.loads(p.stdout)["data"] if p.returncode == 0 else None
-
-    def start_node(self, *options, ready=True):
-        self.node = self.spawn(NODE, "--kubeconfig=" + self.kubeconfig, "--state-dir=" + self.path("node"), "--node-name=node-1", *options,
-                               log="node.log")
-        if ready:
-            until("peerpod-node is on the bus", lambda: self.property("Node") == "node-1")
-
-    def end_node(self, sig=signal.SIGTERM):
-        self.end(self.node, sig)
-        until("it has left the bus", lambda: not self.on_bus(BUS_NAME))
-
-    def start_services(self):
-        self.spawn(FAKES, self.dir)
-        self.spawn(PROVIDERD, "--provider", "fake", "--module-directory", MODULES, "--state-directory", self.path("provider"),
-                   "--socket", self.path("provider.sock"), "--peer-user", "root", log="provider.log")
-        for name in "provider.sock", "tunnel.sock":
-            until("its service listens on " + name, lambda name=name: connects(self.path(name)))
-
-    def start_adaptor(self):
-        self.adaptor = self.spawn(
-            ADAPTOR, "--socket=" + self.path("hypervisor.sock"), "--state-dir=" + self.path("state"), "--runtime-dir=" + self.path("run"),
-            "--pods-dir=" + self.path("pods"), "--tunnel-socket=" + self.path("tunnel.sock"),
-            "--provider-socket=" + self.path("provider.sock"), "--node-name=node-1", "--start-timeout=60s", log="adaptor.log")
-        until("the adaptor is on the bus", lambda: connects(self.path("hypervisor.sock")) and self.on_bus("org.confidentialcontainers.PeerPod1"))
-        # What it is told of the provider and of peerpod-node comes a moment later.
-        until("it knows its provider", lambda: self.adaptor_property("Provider") == "fake")
-
-    def adaptor_property(self, name):
-        p = subprocess.run(["busctl", "--system", "--json=short", "get-property", "org.confidentialcontainers.PeerPod1",
-                            "/org/confidentialcontainers/PeerPod1", "org.confidentialcontainers.PeerPod1.Manager", name], env=self.environment,
-                           capture_output=True, check=False)
-        return json.loads(p.stdout)["data"] if p.returncode == 0 else None
-
-    def end_adaptor(self, sig=signal.SIGTERM):
-        self.end(self.adaptor, sig)
-
-    def restart_adaptor(self, sig=signal.SIGTERM):
-        self.end_adaptor(sig)
-        self.start_adaptor()
-
-    def restart_node(self, *options, sig=signal.SIGKILL):
-        self.end_node(sig)
-        self.start_node(*options)
-
     def start_all(self, *options):
         self.start_services()
         self.start_node(*options)
         self.start_adaptor()
         until("the node has seen it", lambda: self.api.count(verb="watch", path=".*/peerpods") > 0 or not self.api.server)
-
-    # ---- the shim ----
-
-    def hypervisor(self, *argv, fails=False):
-        p = subprocess.run([PEERPODCTL, "hypervisor", *argv, "--socket", self.path("hypervisor.sock")], env=self.environment,
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
-        self.assertEqual(p.returncode != 0, fails, p.stdout)
-        return p.stdout.decode()
-
-    def create(self, sandbox=ID, pod="web", **arguments):
-        return self.hypervisor("create-vm", sandbox, "--netns", "/run/netns/cni-test", "--pod-name", pod, "--pod-namespace", "default", **arguments)
-
-    def start(self, sandbox=ID):
-        self.hypervisor("start-vm", sandbox)
-
-    def stop(self, sandbox=ID):
-        self.hypervisor("stop-vm", sandbox)
-
-    def calls(self):
-        return self.read("provider/calls")
-
-    def auth(self, sandbox=ID):
-        """auth.json as the pod VM gets it, or None"""
-        found = re.search(r"  - path: /run/peerpod/auth\.json\n    content: \|\n *(.*)\n", self.read(f"run/{sandbox}/user-data"))
-        return json.loads(found.group(1)) if found else None
-
-    def records(self):
-        return sorted(f for f in os.listdir(self.path("node/sandboxes")) if f.endswith(".json"))
 
 
 class Life(Rig):
@@ -415,6 +276,49 @@ class Restarts(Rig):
         until("it is given up", lambda: f"nobody here knows what became of sandbox '{ID2}'" in self.read("node.log"))
         until("its record is gone", lambda: self.records() == [ID + ".json"])
         self.assertEqual(self.peerpod()["metadata"]["finalizers"], [FINALIZER])
+
+    def reload_bus(self, more=""):
+        self.write("dbus.conf", self.bus_config().replace("</policy>", more + "</policy>"))
+        subprocess.run(["busctl", "--system", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig"], env=self.environment,
+                       check=True, timeout=PATIENCE)
+
+    def test_an_adaptor_that_cannot_be_asked_what_became_of_one_is_asked_again(self):
+        self.start_all()
+        self.create()
+        until("it is told", lambda: self.phase() == "Creating")
+        self.end_node(signal.SIGKILL)
+        self.write(f"node/sandboxes/{ID2}.json", self.read(f"node/sandboxes/{ID}.json").replace(ID, ID2))
+        self.reload_bus('<deny send_interface="org.confidentialcontainers.PeerPod1.Manager" send_member="Explain"/>')
+        self.start_node()
+        until("that is told", lambda: "Failed to ask the adaptor" in self.read("node.log"))
+        self.reload_bus()
+        until("it is given up", lambda: self.records() == [ID + ".json"])
+
+    def test_ends_that_the_watch_tells_before_the_answers_hold_up_nobody(self):
+        self.start_services()
+        os.makedirs(self.path("node/sandboxes"), 0o700)
+        names = [f"p-resource-{i:02}" for i in range(40)]      # more than are asked for at a time
+        for i, name in enumerate(names):
+            uid = self.make("peerpods", "default", name, {"metadata": {
+                "labels": {"kata.peerpods.io/node": "node-1"}, "finalizers": [FINALIZER]}, "spec": {"sandboxID": f"{i:064x}"}})["metadata"]["uid"]
+            self.delete("peerpods", "default", name)
+            self.write(f"node/sandboxes/{i:064x}.json", json.dumps({
+                "version": 1, "state": "gone", "sandbox-id": f"{i:064x}", "pod-namespace": "default", "pod-name": "p", "name": name, "uid": uid,
+                "posted": True}))
+        self.api.fault("hang", verb="patch", path="/peerpods/", times=0)
+        self.start_node()
+        self.start_adaptor()
+        until("it watches", lambda: self.api.count(verb="watch", path=".*/peerpods") > 0)
+
+        def asked():
+            return {r["path"].split("/")[7] for r in list(self.api.requests) if r["verb"] == "patch" and "/peerpods/" in r["path"]}
+        until("as many are asked for as may be", lambda: len(asked()) == 32)
+        for name in asked():
+            self.change("peerpods", "default", name, {"metadata": {"finalizers": None}})
+        until("those are forgotten", lambda: len(self.records()) == 8)
+        self.api.clear()
+        until("the others come", lambda: not self.records())
+        self.assertEqual(self.peerpods(), [])
 
     def test_a_damaged_record_is_set_aside_and_the_peerpod_found_again(self):
         self.start_all()

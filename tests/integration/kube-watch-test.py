@@ -209,6 +209,29 @@ def an_outage_is_survived(rig):
 
 
 @test
+def a_refusal_that_follows_an_outage_is_told(rig):
+    t = rig.tool()
+    rig.api.fault("status", verb="list", code=503, times=3)
+    rig.api.fault("status", verb="list", code=403, reason="Forbidden", message="you may not")
+    rig.api.fault("status", verb="list", code=503, times=2)
+    rig.api.fault("status", verb="list", code=403, reason="Forbidden", message="you may not", times=2)
+    rig.watch(t)
+    troubles = [m["error"] for m in t.drain()[0] if m["what"] == "trouble"]
+    assert troubles == ["EREMOTEIO", "EPERM"], troubles
+    warnings = [l for l in t.output().splitlines() if l.startswith("<4>")]
+    assert len(warnings) == 2 and "you may not" in warnings[1], warnings
+
+
+@test
+def a_server_that_asks_for_patience_is_not_asked_to_list_before(rig):
+    t = rig.tool()
+    rig.api.fault("status", verb="list", code=429, reason="TooManyRequests", retry_after=1)
+    began = time.monotonic()
+    rig.watch(t)
+    assert time.monotonic() - began >= 1
+
+
+@test
 def a_missing_resource_is_waited_for(rig):
     t = rig.tool()
     rig.watch(t, synced=False, path="/apis/confidentialcontainers.org/v1alpha1/peerpodvolumes")

@@ -21,7 +21,7 @@ import unittest
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from common_rig import PATIENCE, connects, start_bus, until
+from common_rig import PATIENCE, bus_configuration, connects, start_bus, until
 
 PROGRAMS = [os.path.abspath(a) for a in sys.argv[1:7]]
 METRICS, ADAPTOR, PROVIDERD, MODULES, FAKES, PEERPODCTL = PROGRAMS
@@ -44,7 +44,7 @@ class Rig(unittest.TestCase):
         # What the bus would do to have the adaptor started.
         self.write("services/adaptor.service", f"[D-BUS Service]\nName={NAME}\nExec=/usr/bin/touch {self.path('activated')}\n")
         self.environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS="unix:path=" + self.path("bus"))
-        start_bus(self.spawn, self.dir, more=f"<servicedir>{self.dir}/services</servicedir>")
+        start_bus(self.spawn, self.dir, bus_configuration(self.dir, f"<servicedir>{self.dir}/services</servicedir>"))
         self.metrics = None
 
     def path(self, name):

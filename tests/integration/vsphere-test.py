@@ -300,6 +300,17 @@ def a_cancelled_clone_is_removed_when_it_has_ended():
         assert not vc.left() and not vc.state()["running"] and "CancelTask" in methods(vc)
 
 
+def calls_that_are_made_once_leave_no_connection():
+    """A call that is not to be made twice has a connection for itself, which ends with it"""
+    with running() as (vc, d):
+        for i in range(10):
+            d.create(f"s{i}")
+            d.delete(f"s{i}")
+        once = sum(m in ("CloneVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task") for m in methods(vc))
+        assert once >= 20, methods(vc)
+        wait_for(lambda: len(vc.server.connections) <= 4, "those that are left are for what may be repeated")
+
+
 def linked_clones_share_the_templates_disk():
     """Of the template's snapshot; without one it is an error"""
     with running(GOVC_LINKED_CLONE="true", GOVC_TEMPLATE="images/podvm-deep") as (vc, d):
@@ -449,7 +460,8 @@ def a_cancel_at_each_call_leaves_nothing():
 CALLS = [an_instance_is_made_found_and_removed, what_is_known_is_not_looked_up_again, a_create_cut_off_is_completed_by_the_next_daemon, another_owners_machine_is_left_alone,
          a_machine_is_as_big_as_the_pod_wants, user_data_are_packed_when_they_are_big, machines_go_where_the_settings_say, templates_have_names_and_paths, folders_are_made_once,
          addresses_are_those_that_others_reach, a_guest_without_an_address_is_removed, an_ended_session_is_renewed, tasks_and_calls_that_fail_say_why_and_leave_nothing,
-         what_others_have_removed_is_gone, all_pages_are_read, a_cancelled_clone_is_removed_when_it_has_ended, linked_clones_share_the_templates_disk,
+         what_others_have_removed_is_gone, all_pages_are_read, a_cancelled_clone_is_removed_when_it_has_ended, calls_that_are_made_once_leave_no_connection,
+         linked_clones_share_the_templates_disk,
          confidential_machines_are_asked_for, only_a_vcenter_that_is_trusted_gets_the_password, settings_that_can_never_work_end_the_start, the_check_names_what_is_wrong]
 FAULTS = [a_hundred_creates_at_once_against_a_throttle, each_fault_at_each_call_leaves_nothing, a_cancel_at_each_call_leaves_nothing]
 

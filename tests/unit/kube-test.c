@@ -69,6 +69,8 @@ static const Case cases[] = {
         { "a token with a line end", HEAD CONTEXT CLUSTER("") USER("token: \"a\\r\\nHost: x\""), -EINVAL, "user 'u': token holds" },
         { "a token with a blank", HEAD CONTEXT CLUSTER("") USER("token: a b"), -EINVAL, "user 'u': token holds" },
         { "plain HTTP elsewhere", HEAD CONTEXT "clusters: [{name: k, cluster: {server: 'http://api.example'}}]\n" USER("token: abc"), -EINVAL, "server is not https" },
+        { "plain HTTP to a name that begins like loopback", HEAD CONTEXT "clusters: [{name: k, cluster: {server: 'http://127.0.0.1.example'}}]\n" USER("token: abc"), -EINVAL,
+          "server is not https" },
         { "another protocol", HEAD CONTEXT "clusters: [{name: k, cluster: {server: 'ftp://api.example'}}]\n" USER(""), -EINVAL, "server is not https" },
         { "a password in the URL", HEAD CONTEXT "clusters: [{name: k, cluster: {server: 'https://u:p@api.example'}}]\n" USER(""), -EINVAL, "server has a user" },
         { "no server", HEAD CONTEXT "clusters: [{name: k, cluster: {}}]\n" USER(""), -EINVAL, "cluster 'k': server is missing" },
@@ -118,6 +120,29 @@ static void kubeconfig_parses_as_specified(void **state) {
         }
         kube_config_free(config);
         free(why);
+}
+
+/* Loopback is reached by no proxy. */
+static void only_loopback_is_taken_for_it(void **state) {
+        static const struct {
+                const char *server;
+                bool loopback;
+        } servers[] = {
+                { "https://127.0.0.1:6443",   true  }, { "https://localhost",             true  }, { "https://[::1]:1",      true  },
+                { "https://127.8.9.10",       true  }, { "https://localhost.example",     false }, { "https://127.example",  false },
+                { "https://127.0.0.1.example", false }, { "https://10.0.0.1",             false }, { "https://[fd00::1]:1",  false },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(servers); i++) {
+                KubeConfig *c = NULL;
+                char text[256];
+
+                (void) snprintf(text, sizeof(text), HEAD "contexts: [{name: c, context: {cluster: k}}]\nclusters: [{name: k, cluster: {server: '%s'}}]\n", servers[i].server);
+                assert_int_equal(kube_config_parse(text, strlen(text), "/x", "/", &c, NULL), 0);
+                if (c->loopback != servers[i].loopback)
+                        fail_msg("'%s'", servers[i].server);
+                kube_config_free(c);
+        }
 }
 
 /* ---- where configuration is looked for ---- */
@@ -441,6 +466,7 @@ static void a_client_names_the_file_that_it_cannot_read(void **state) {
 
 int main(void) {
         static const struct CMUnitTest others[] = {
+                cmocka_unit_test(only_loopback_is_taken_for_it),
                 cmocka_unit_test_setup_teardown(several_files_are_merged_and_the_first_one_wins, place_setup, place_teardown),
                 cmocka_unit_test_setup_teardown(places_are_tried_in_their_order, place_setup, place_teardown),
                 cmocka_unit_test_setup_teardown(a_pod_finds_its_server, place_setup, place_teardown),

@@ -307,7 +307,6 @@ void controller_count(const Controller *c, ControllerCounts *ret) {
 
         *ret = (ControllerCounts) { .n = HASH_COUNT(c->peerpods) };
         for (const PeerPod *p = c->peerpods; p; p = p->hh.next) {
-                ret->n_troubled += p->told != NULL;
                 if (!p->deleting)
                         continue;
                 ret->n_deleting++;

@@ -81,7 +81,7 @@ void lane_enter(Lane *lane, PeerPod *p);
 void lane_leave(PeerPod *p);
 
 typedef struct ControllerCounts {
-        size_t n, n_deleting, n_held, n_troubled;
+        size_t n, n_deleting, n_held;
         uint64_t oldest_delete_usec;    /* how long it is under way */
 } ControllerCounts;
 

@@ -230,7 +230,7 @@ static int begin_election(Process *p, int *ret_exit) {
 
         r = kube_lease_new(p->client, &spec, p, &p->lease);
         if (r == -EINVAL) {
-                log_error("--lease-duration must be more than --lease-renew-deadline, and that more than --lease-retry-period.");
+                log_error("--lease-duration must be whole seconds and more than --lease-renew-deadline, and that more than --lease-retry-period.");
                 *ret_exit = EXIT_CONFIGURATION;
                 return 1;
         }
@@ -340,6 +340,26 @@ static bool is_ready(void *userdata) {
         return !p->leads || (p->controller.watch && kube_watch_is_synced(p->controller.watch));
 }
 
+/* Without a pause the API server or a cloud would be asked as fast as it answers. */
+static int check_times(const Settings *s, int *ret_exit) {
+        const struct {
+                const char *option;
+                uint64_t usec, min_usec;
+        } times[] = {
+                { "--retry",          s->backoff_usec,        USEC_PER_MSEC },
+                { "--recheck",        s->recheck_usec,        USEC_PER_MSEC },
+                { "--delete-timeout", s->delete_timeout_usec, USEC_PER_SEC  },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(times); i++)
+                if (times[i].usec < times[i].min_usec) {
+                        log_error("Value of %s is less than %s.", times[i].option, FORMAT_USEC(times[i].min_usec));
+                        *ret_exit = EXIT_CONFIGURATION;
+                        return 1;
+                }
+        return 0;
+}
+
 static int prepare_directories(const Settings *s) {
         const char *directories[] = { s->state_directory, s->runtime_directory };
 
@@ -434,7 +454,9 @@ static int run(int argc, char *argv[]) {
         r = options_load(&program, argc, argv, &settings, /* ret_rest= */ NULL, &status);
         if (r != 0)
                 return r < 0 ? r : status;
-        r = set_up(&process, &status);
+        r = check_times(&settings, &status);
+        if (r == 0)
+                r = set_up(&process, &status);
         if (r != 0)
                 return r < 0 ? r : status;
 

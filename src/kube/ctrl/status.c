@@ -103,7 +103,7 @@ int status_tell(PeerPod *p, const Trouble *t, KubeReplyHandler handler, KubeRequ
                 return r;
 
         free(p->told);
-        p->told = TAKE_PTR(told);
+        p->told = t->over ? NULL : TAKE_PTR(told);      /* so that it is told again when it comes back */
         return 1;
 }
 

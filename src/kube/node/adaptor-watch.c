@@ -19,7 +19,7 @@
 #define PROPERTIES_INTERFACE "org.freedesktop.DBus.Properties"
 
 #define ANSWER_TIMEOUT_USEC (30 * USEC_PER_SEC)
-#define AGAIN_USEC (5 * USEC_PER_SEC)
+#define AGAIN_USEC (2 * USEC_PER_SEC)
 
 struct AdaptorWatch {
         Node *node;                     /* borrowed */
@@ -144,6 +144,32 @@ static int call(AdaptorWatch *w, sd_bus_slot **slot, const char *interface, cons
         return r < 0 ? r : sd_bus_call_async(w->node->bus, slot, m, handler, w, ANSWER_TIMEOUT_USEC);
 }
 
+/* ---- once more, later ---- */
+
+static void begin_list(AdaptorWatch *w);
+
+static bool is_absence(const sd_bus_error *error) {
+        return sd_bus_error_has_name(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER) || sd_bus_error_has_name(error, SD_BUS_ERROR_SERVICE_UNKNOWN);
+}
+
+static int on_again(sd_event_source *es, uint64_t usec, void *userdata) {
+        AdaptorWatch *w = userdata;
+
+        w->again = sd_event_source_disable_unref(w->again);
+        begin_list(w);
+        return 0;
+}
+
+static void list_again(AdaptorWatch *w, const char *reason) {
+        int r;
+
+        log_warning("Failed to ask the adaptor for its sandboxes, trying again: %s", reason);
+        w->again = sd_event_source_disable_unref(w->again);
+        r = sd_event_add_time_relative(w->node->event, &w->again, CLOCK_MONOTONIC, AGAIN_USEC, 0, on_again, w);
+        if (r < 0)
+                log_error_errno(r, "Failed to set a timer, waiting for the next start of the adaptor: %m");
+}
+
 /* ---- sandboxes that the adaptor has no more ---- */
 
 static void explain_next(AdaptorWatch *w);
@@ -176,9 +202,8 @@ static int on_explained(sd_bus_message *reply, void *userdata, sd_bus_error *ret
                         track_gone(t);
                 else if (!error || sd_bus_error_has_name(error, PEERPOD_ERROR_NOT_FOUND))
                         track_abandon(t);
-                else                    /* asked again when the adaptor is back */
-                        log_track(t, LOG_WARNING, NULL, "Failed to ask what became of sandbox '%s': %s", t->record.id,
-                                  error->message ?: error->name);
+                else if (!is_absence(error))    /* else its name's new owner tells */
+                        list_again(w, error->message ?: error->name);
         }
         explain_next(w);
         return 0;
@@ -255,30 +280,6 @@ static int read_objects(AdaptorWatch *w, sd_bus_message *m) {
                 TAILQ_FOREACH(t, &w->node->tracks, tracks)
                         t->absent = false;
         return r;
-}
-
-static void begin_list(AdaptorWatch *w);
-
-static int on_again(sd_event_source *es, uint64_t usec, void *userdata) {
-        AdaptorWatch *w = userdata;
-
-        w->again = sd_event_source_disable_unref(w->again);
-        begin_list(w);
-        return 0;
-}
-
-static void list_again(AdaptorWatch *w, const char *reason) {
-        int r;
-
-        log_warning("Failed to list the adaptor's sandboxes, trying again: %s", reason);
-        w->again = sd_event_source_disable_unref(w->again);
-        r = sd_event_add_time_relative(w->node->event, &w->again, CLOCK_MONOTONIC, AGAIN_USEC, 0, on_again, w);
-        if (r < 0)
-                log_error_errno(r, "Failed to set a timer, waiting for the next start of the adaptor: %m");
-}
-
-static bool is_absence(const sd_bus_error *error) {
-        return sd_bus_error_has_name(error, SD_BUS_ERROR_NAME_HAS_NO_OWNER) || sd_bus_error_has_name(error, SD_BUS_ERROR_SERVICE_UNKNOWN);
 }
 
 static int on_list(sd_bus_message *reply, void *userdata, sd_bus_error *reterror) {

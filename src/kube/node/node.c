@@ -107,7 +107,7 @@ static int on_kick(sd_event_source *es, void *userdata) {
 void node_kick(Node *n) {
         int r;
 
-        if (n->kick)
+        if (n->kick || sd_event_get_state(n->event) == SD_EVENT_FINISHED)
                 return;
         r = sd_event_add_defer(n->event, &n->kick, on_kick, n);
         if (r >= 0)

@@ -118,6 +118,7 @@ static void drop_request(Track *t) {
                 return;
         t->request = kube_request_free(t->request);
         t->node->n_requests--;
+        node_kick(t->node);             /* its place is free */
 }
 
 Track* track_free(Track *t) {
@@ -265,7 +266,6 @@ static void begin_retry(Track *t, uint64_t retry_after) {
 /* What all answers have in common. Returns true if it is a good one. */
 static bool request_ended(Track *t, const KubeReply *reply) {
         drop_request(t);
-        node_kick(t->node);
 
         return !node_api_answered(t->node, reply) && reply->error == 0;
 }
