@@ -6,6 +6,7 @@ hypervisor socket becomes a machine at the cloud, and its end leaves nothing the
 Usage: cloud-chain-test.py PROVIDERD ADAPTOR FAKES PEERPODCTL MODULE.so [PART OF A CASE'S NAME]   (run by tests/peers/python)"""
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -20,31 +21,25 @@ import yaml
 sys.dont_write_bytecode = True
 import cloud_peers
 import cloud_rig
+import common_rig
 from cloud_rig import PATIENCE, wait_for
 
 PROVIDERD, ADAPTOR, FAKES, PEERPODCTL, MODULE = sys.argv[1:6]
 NAME, ROOT = "org.confidentialcontainers.PeerPod1", "/org/confidentialcontainers/PeerPod1"
 SANDBOX, NODE = "0123456789abcdef" * 4, "node-1"
-DBUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path={}/bus</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
-"""
 
 
 class Chain:
     def __init__(self, cloud, stack):
         self.cloud, self.stack = cloud, stack
         self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pp-", dir="/tmp"))
-        pathlib.Path(self.path("dbus.conf")).write_text(DBUS_CONFIG.format(self.directory))
         self.environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR") or k.endswith("SAN_OPTIONS")}
         self.environment["DBUS_SYSTEM_BUS_ADDRESS"] = "unix:path=" + self.path("bus")
         self.log = stack.enter_context(open(self.path("log"), "w+b"))
         self.running = {}
         stack.callback(self.end)
 
-        self.spawn("dbus", "dbus-daemon", "--config-file", self.path("dbus.conf"), "--nofork", "--nopidfile")
-        self.wait_for_socket("bus")
+        common_rig.start_bus(functools.partial(self.spawn, "dbus"), self.directory, common_rig.bus_configuration(self.directory))
         self.spawn("fakes", FAKES, self.directory)
         self.wait_for_socket("tunnel.sock")
         # As systemd does: the socket is there before the service, and stays when the service dies.
@@ -67,10 +62,7 @@ class Chain:
                                               stderr=self.log, **more)
 
     def wait_for_socket(self, name):
-        def connects():
-            with socket.socket(socket.AF_UNIX) as s:
-                return s.connect_ex(self.path(name)) == 0
-        wait_for(connects, f"somebody listens on '{name}'")
+        wait_for(lambda: common_rig.connects(self.path(name)), f"somebody listens on '{name}'")
 
     def start_provider(self):
         module = pathlib.Path(MODULE).resolve()

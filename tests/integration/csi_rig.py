@@ -2,15 +2,14 @@
 """A CSI driver, peerpod-csi in front of it, and what both need: the driver and all clients are gRPC's C core, messages are read and written by
 Google's protobuf, the API server is kube_api.py, and the VMs are those of the real adaptor on a private bus (adaptor-fakes.c, provider-fake.c)."""
 import concurrent.futures
+import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
 import grpc
@@ -18,18 +17,12 @@ import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 
 import kube_api
+from common_rig import PATIENCE, bus_configuration, connects, start_bus, until
 
-PATIENCE = 60           # seconds; for a machine that is busy
 SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 GROUP = "confidentialcontainers.org/v1alpha1"
 NAMESPACE = "kube-system"
 NODE = "worker-1"
-
-DBUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path=%(dir)s/bus</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
-"""
 
 
 def load_messages():
@@ -53,26 +46,6 @@ def reuse_authority(directory, make=kube_api.make_authority, cache=tempfile.Temp
 
 
 kube_api.make_authority = reuse_authority
-
-
-def until(what, condition, seconds=PATIENCE):
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError("waited in vain until " + what)
-        time.sleep(0.01)
-
-
-def connects(path):
-    with socket.socket(socket.AF_UNIX) as s:
-        try:
-            s.connect(path)
-            return True
-        except OSError:
-            return False
 
 
 class Driver(grpc.GenericRpcHandler):
@@ -332,10 +305,7 @@ class Rig(unittest.TestCase):
     # ---- VMs ----
 
     def start_adaptor(self):
-        with open(self.path("dbus.conf"), "w", encoding="ascii") as f:
-            f.write(DBUS_CONFIG % {"dir": self.dir})
-        self.spawn("bus", "dbus-daemon", "--config-file=" + self.path("dbus.conf"), "--nofork", "--nopidfile")
-        until("there is a bus", lambda: connects(self.path("bus")))
+        start_bus(functools.partial(self.spawn, "bus"), self.dir, bus_configuration(self.dir))
         os.mkdir(self.path("provider"))
         p = self.programs
         self.spawn("fakes", p["fakes"], self.dir)

@@ -18,9 +18,10 @@ import unittest
 
 import yaml
 
+from common_rig import PATIENCE, until
 from kube_cluster import Cluster
 from kube_ctrl_rig import LEASE, Process, lasting_port
-from kube_node_rig import FINALIZER, ID, INSTALL, OWNER, PATIENCE, PROVIDERD, RESOURCE, WorkerRig, until
+from kube_node_rig import FINALIZER, ID, INSTALL, OWNER, PROVIDERD, RESOURCE, WorkerRig
 
 CTRL, WEBHOOK, FAKE, GO_PEER = [os.path.abspath(a) for a in sys.argv[9:13]]
 NAMESPACE, WEBHOOK_NAMESPACE = "confidential-containers-system", "peer-pods-webhook-system"

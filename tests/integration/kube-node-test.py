@@ -15,8 +15,9 @@ import time
 import unittest
 import xml.etree.ElementTree
 
+from common_rig import PATIENCE, connects, until
 from kube_api import KubeApi
-from kube_node_rig import BUS_NAME, BUS_PATH, FAKES, FINALIZER, ID, ID2, INSTALL, INTERFACE, NODE, OWNER, PATIENCE, PEERPODCTL, RESOURCE, WorkerRig, connects, until
+from kube_node_rig import BUS_NAME, BUS_PATH, FAKES, FINALIZER, ID, ID2, INSTALL, INTERFACE, NODE, OWNER, PEERPODCTL, RESOURCE, WorkerRig
 
 SECRET = "c2VjcmV0Om9mLXRoZS1yZWdpc3RyeQ=="
 

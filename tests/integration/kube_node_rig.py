@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """peerpod-node between the real adaptor and provider service on a private bus, with doubles of systemd and tunneld (adaptor-fakes.c):
 SCRIPT NODE ADAPTOR PROVIDERD MODULE-DIRECTORY FAKES PEERPODCTL INSTALL-DIRECTORY INTERFACE-XML …"""
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
+
+from common_rig import PATIENCE, bus_configuration, connects, start_bus, until
 
 NODE, ADAPTOR, PROVIDERD, MODULES, FAKES, PEERPODCTL, INSTALL, INTERFACE = [os.path.abspath(a) for a in sys.argv[1:9]]
 
@@ -21,33 +20,6 @@ BUS_PATH = "/org/confidentialcontainers/PeerPodNode1"
 RESOURCE, OWNER = "kata.peerpods.io/vm", "kata.peerpods.io/caa-owner"
 FINALIZER = "peer.pod/finalizer"
 ID, ID2 = "a" * 64, "b" * 64
-PATIENCE = 120          # seconds; for a machine that is busy
-
-DBUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path=%(dir)s/bus</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
-"""
-
-
-def until(what, condition):
-    end = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError("waited in vain until " + what)
-        time.sleep(0.02)
-
-
-def connects(path):
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
-        try:
-            s.connect(path)
-            return True
-        except OSError:
-            return False
 
 
 class WorkerRig(unittest.TestCase):
@@ -61,14 +33,12 @@ class WorkerRig(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.dir)
         self.addCleanup(self.end_all)
         os.mkdir(self.path("provider"))
-        self.write("dbus.conf", self.bus_config())
         self.environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS="unix:path=" + self.path("bus"), PEERPOD_LOG_LEVEL="debug")
         self.environment.pop("KUBECONFIG", None)
-        self.spawn("dbus-daemon", "--config-file=" + self.path("dbus.conf"), "--nofork", "--nopidfile")
-        until("there is a bus", lambda: connects(self.path("bus")))
+        start_bus(self.spawn, self.dir, self.bus_config())
 
     def bus_config(self):
-        return DBUS_CONFIG % {"dir": self.dir}
+        return bus_configuration(self.dir)
 
     # ---- processes ----
 

@@ -21,39 +21,14 @@ import unittest
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from common_rig import PATIENCE, bus_configuration, connects, start_bus, until
+
 PROGRAMS = [os.path.abspath(a) for a in sys.argv[1:7]]
 METRICS, ADAPTOR, PROVIDERD, MODULES, FAKES, PEERPODCTL = PROGRAMS
 
 NAME = "org.confidentialcontainers.PeerPod1"
 IDS = [c * 64 for c in "abcdef"]
-PATIENCE = 120          # seconds; for a machine that is busy
 OPENMETRICS = "application/openmetrics-text"
-
-DBUS_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path=%(dir)s/bus</listen><auth>EXTERNAL</auth><servicedir>%(dir)s/services</servicedir>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
-"""
-
-
-def until(what, condition):
-    end = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError("waited in vain until " + what)
-        time.sleep(0.05)
-
-
-def connects(path):
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as s:
-        try:
-            s.connect(path)
-            return True
-        except OSError:
-            return False
 
 
 class Rig(unittest.TestCase):
@@ -66,12 +41,10 @@ class Rig(unittest.TestCase):
         self.addCleanup(self.end_all)
         os.mkdir(self.path("services"))
         os.mkdir(self.path("provider"))
-        self.write("dbus.conf", DBUS_CONFIG % {"dir": self.dir})
         # What the bus would do to have the adaptor started.
         self.write("services/adaptor.service", f"[D-BUS Service]\nName={NAME}\nExec=/usr/bin/touch {self.path('activated')}\n")
         self.environment = dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS="unix:path=" + self.path("bus"))
-        self.spawn("dbus-daemon", "--config-file=" + self.path("dbus.conf"), "--nofork", "--nopidfile")
-        until("there is a bus", lambda: connects(self.path("bus")))
+        start_bus(self.spawn, self.dir, bus_configuration(self.dir, f"<servicedir>{self.dir}/services</servicedir>"))
         self.metrics = None
 
     def path(self, name):

@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
@@ -69,14 +68,6 @@ def ip(*arguments):
 
 def prefix(address):
     return [address + "/128", "nodad"] if ":" in address else [address + "/32"]
-
-
-def until(what, condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError("waited in vain until " + what)
-        time.sleep(0.02)
 
 
 def wait_for_opens(path, n):

@@ -26,23 +26,13 @@ import unittest
 import jsonpatch
 import kubernetes_validate
 
+from common_rig import PATIENCE, until
+
 WEBHOOK, GO_PEER = [os.path.abspath(a) for a in sys.argv[1:3]]
-PATIENCE = 120          # seconds; for a machine that is busy
 HYPERVISOR = "io.katacontainers.config.hypervisor."
 with open(WEBHOOK, "rb") as program:       # AddressSanitizer keeps what was freed, and more beside what was not
     MEMORY_SCALE = 4 if b"__asan_init" in program.read() else 1
 VM = {"limits": {"kata.peerpods.io/vm": "1"}, "requests": {"kata.peerpods.io/vm": "1"}}
-
-
-def until(what, condition):
-    end = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end:
-            raise AssertionError("waited in vain until " + what)
-        time.sleep(0.02)
 
 
 def openssl(*argv):
