@@ -19,6 +19,7 @@ import unittest
 import yaml
 
 from common_rig import PATIENCE, until
+from kube_api import make_authority
 from kube_cluster import Cluster
 from kube_ctrl_rig import LEASE, Process, lasting_port
 from kube_node_rig import FINALIZER, ID, INSTALL, OWNER, PROVIDERD, RESOURCE, WorkerRig
@@ -160,6 +161,14 @@ class Worker(Case, WorkerRig):
         self.start_adaptor()
         until("the node watches", lambda: cluster.watched("peerpods") > before)
 
+    def lose_a_node_with_a_pod_vm(self):
+        self.start_all()
+        self.create()
+        self.start()
+        until("it is told", lambda: self.phase() == "Running" and self.peerpod()["spec"].get("instanceID"))
+        self.end_node(signal.SIGKILL)
+        self.end_adaptor(signal.SIGKILL)
+
     def end_all(self):
         if self._outcome.result.errors or self._outcome.result.failures:
             print(*(p.log()[-3000:] for p in self.controllers), file=sys.stderr)
@@ -245,12 +254,7 @@ class Life(Worker):
 
     def test_the_instance_of_a_node_that_died_is_deleted_by_the_controller(self):
         self.start_ctrl().ready()
-        self.start_all()
-        self.create()
-        self.start()
-        until("it is told", lambda: self.phase() == "Running" and self.peerpod()["spec"].get("instanceID"))
-        self.end_node(signal.SIGKILL)
-        self.end_adaptor(signal.SIGKILL)
+        self.lose_a_node_with_a_pod_vm()
         delete_pod("web")
         until("it is gone", lambda: not self.peerpod())
         self.assertEqual(self.instances(), [])
@@ -314,12 +318,7 @@ class Controllers(Worker):
     def test_what_happened_while_it_could_not_look_is_seen(self):
         """Its watch is too old by then: the storage has forgotten, and the server says 410."""
         self.start_ctrl().ready()
-        self.start_all()
-        self.create()
-        self.start()
-        until("it is told", lambda: self.phase() == "Running" and self.peerpod()["spec"].get("instanceID"))
-        self.end_node(signal.SIGKILL)
-        self.end_adaptor(signal.SIGKILL)
+        self.lose_a_node_with_a_pod_vm()
         ctrl = self.controllers[0].process
         ctrl.send_signal(signal.SIGSTOP)
         delete_pod("web")
@@ -338,14 +337,14 @@ class Admission(Case):
         self.directory = tempfile.mkdtemp(prefix="pp-", dir="/tmp")
         self.addCleanup(shutil.rmtree, self.directory)
         self.port = lasting_port()
-        crt, key = (os.path.join(self.directory, f) for f in ("tls.crt", "tls.key"))
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=webhook",
-                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", crt], check=True, capture_output=True, timeout=PATIENCE)
+        make_authority(self.directory)
+        for name in "crt", "key":
+            os.rename(f"{self.directory}/server.{name}", f"{self.directory}/tls.{name}")
         self.webhook = None
         self.addCleanup(self.end_webhook)
         self.start_webhook()
         configuration = next(o for o in load("manifests", "webhook.yaml") if o["kind"] == "MutatingWebhookConfiguration")
-        with open(crt, "rb") as f:
+        with open(self.directory + "/ca.crt", "rb") as f:
             configuration["webhooks"][0]["clientConfig"] = {"url": f"https://127.0.0.1:{self.port}/mutate-v1-pod", "caBundle": base64.b64encode(f.read()).decode()}
         (runtime_class,) = load("manifests", "runtimeclass.yaml")
         # The account of a pod is looked up by an admission plugin of the server's own; so is the class's overhead.

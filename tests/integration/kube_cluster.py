@@ -13,6 +13,7 @@ import urllib.request
 
 import yaml
 
+from kube_api import make_authority, openssl
 from kube_ctrl_rig import lasting_port
 
 PATIENCE = 180          # seconds; for a machine that is busy
@@ -25,10 +26,8 @@ class Cluster:
         self.etcd_port, self.etcd_peer_port, self.port = lasting_port(), lasting_port(), lasting_port()
         self.admin_token = secrets.token_urlsafe(24)
         self.write("tokens.csv", f"{self.admin_token},admin,admin,system:masters\n")
-        subprocess.run(["openssl", "genrsa", "-out", self.path / "accounts.key", "2048"], check=True, capture_output=True, timeout=PATIENCE)
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=kube-apiserver",
-                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", self.path / "server.key", "-out", self.path / "ca.crt"], check=True,
-                       capture_output=True, timeout=PATIENCE)
+        openssl("genrsa", "-out", self.path / "accounts.key", "2048")
+        make_authority(self.path)
         self.kubeconfig("admin", token=self.admin_token)
         self.processes = {}
         try:
@@ -71,7 +70,7 @@ class Cluster:
         """the API server; again, on the same port, after down()"""
         key = self.path / "accounts.key"
         self.start("kube-apiserver", self.go_peer, "kube-control-plane", "kube-apiserver", f"--etcd-servers={self.etcd}", "--bind-address=127.0.0.1",
-                   "--advertise-address=192.0.2.1", f"--secure-port={self.port}", f"--tls-cert-file={self.path}/ca.crt", f"--tls-private-key-file={self.path}/server.key",
+                   "--advertise-address=192.0.2.1", f"--secure-port={self.port}", f"--tls-cert-file={self.path}/server.crt", f"--tls-private-key-file={self.path}/server.key",
                    "--authorization-mode=RBAC", f"--token-auth-file={self.path}/tokens.csv", "--service-cluster-ip-range=10.0.0.0/24",
                    f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
                    "--service-account-issuer=https://kubernetes.default.svc", "--shutdown-delay-duration=0s", f"--cert-dir={self.path}/certs")
