@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import signal
+import time
 
 import grpc
 
@@ -89,6 +90,11 @@ class Life(Rig):
         self.create_vm(sandbox)
         self.start("podvm", uid=POD)
         self.until_state(self.volume_id, "nodePublishVolumeApplied")
+
+    def set_vm(self, vm):
+        """as the node does when it knows it"""
+        self.api.store.patch(self.resource(GROUP, "peerpodvolumes"), NAMESPACE, self.volume_id, "application/merge-patch+json", {"spec": {"vmID": vm}})
+        self.set_state(self.volume_id, "peerPodVSIIDReady")
 
     def end_pod(self):
         """as kubelet ends a pod: it is being deleted, then its containers get SIGTERM"""
@@ -413,13 +419,27 @@ class Requirements(Life):
         self.assertEqual(self.guest_driver.names().count("NodeStageVolume"), 3)
         self.assertIn("device not there yet", self.log("podvm"))
 
+    def test_a_retry_that_falls_due_while_a_call_is_under_way_comes_after_it(self):
+        self.start("controller")
+        self.create()
+        self.publish()
+        self.driver.fail("ControllerPublishVolume", grpc.StatusCode.INTERNAL, "no slot is free")
+        self.set_vm("vm-1")
+        until("it has failed once", lambda: "no slot is free" in self.log("controller"))
+        self.api.fault("hang", verb="get", path="/peerpodvolumes/", user="system:serviceaccount:kube-system:peerpod-csi-controller")
+        call = self.callers["controller"].begin("ControllerPublishVolume", volume_id=self.volume_id, node_id="node-id-1", volume_capability=capability())
+        until("the call waits", lambda: self.api.spent)
+        time.sleep(1)                   # twice the pause before the first retry
+        self.api.clear()
+        call.result()
+        self.until_state(self.volume_id, "controllerPublishVolumeApplied")
+
     def test_c6_azures_vm_is_attached_to_and_detached_from_by_its_name(self):
         self.start("controller")
         self.create()
         self.publish()
         vm = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/podvm-web"
-        self.api.store.patch(self.resource(GROUP, "peerpodvolumes"), NAMESPACE, self.volume_id, "application/merge-patch+json", {"spec": {"vmID": vm}})
-        self.set_state(self.volume_id, "peerPodVSIIDReady")
+        self.set_vm(vm)
         self.until_state(self.volume_id, "controllerPublishVolumeApplied")
         self.set_state(self.volume_id, "nodeUnstageVolumeApplied")
         self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")

@@ -187,9 +187,17 @@ class Caller:
     def raw(self, path, data=b"", timeout=PATIENCE):
         return self.channel.unary_unary(path)(data, timeout=timeout, wait_for_ready=True)
 
-    def call(self, method, timeout=PATIENCE, **fields):
+    @staticmethod
+    def request(method, fields):
         service = "Node" if method.startswith("Node") else "Controller"
-        data = self.raw(f"/csi.v1.{service}/{method}", MESSAGES[method + "Request"](**fields).SerializeToString(), timeout)
+        return f"/csi.v1.{service}/{method}", MESSAGES[method + "Request"](**fields).SerializeToString()
+
+    def begin(self, method, **fields):
+        path, data = self.request(method, fields)
+        return self.channel.unary_unary(path).future(data, timeout=PATIENCE, wait_for_ready=True)
+
+    def call(self, method, timeout=PATIENCE, **fields):
+        data = self.raw(*self.request(method, fields), timeout)
         kind = MESSAGES.get(method + "Response")
         return kind.FromString(data) if kind else data
 

@@ -51,8 +51,19 @@ static void entry_start(VolumeEntry *e) {
         task_begin(e->wrapper, e->name, /* call= */ NULL, /* request= */ NULL, e->wrapper->role->advance);
 }
 
+/* While a task is under way, even one of a caller's, its turn comes after that. */
+static void entry_poke(VolumeEntry *e) {
+        if (e->task)
+                e->again = true;
+        else
+                entry_start(e);
+}
+
 static int on_retry(sd_event_source *es, uint64_t usec, void *userdata) {
-        entry_start(userdata);
+        VolumeEntry *e = userdata;
+
+        e->timer = sd_event_source_disable_unref(e->timer);
+        entry_poke(e);
         return 0;
 }
 
@@ -92,10 +103,8 @@ void wrapper_poke(Wrapper *w, const char *object_name) {
 
         if (volume_entry_get(w, object_name, &e) < 0)
                 log_error("Out of memory, volume '%s' is seen to when it changes.", object_name);
-        else if (e->task)
-                e->again = true;
         else
-                entry_start(e);
+                entry_poke(e);
 }
 
 static void on_object(KubeWatch *watch, KubeChange change, json_object *object, void *userdata) {
