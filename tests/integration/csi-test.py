@@ -400,11 +400,38 @@ class Requirements(Life):
         self.end_pod()
         self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
         self.assertEqual(self.driver.secrets["ControllerUnpublishVolume"], {"token": "hush-controllerPublishSecretRef"})
+        self.assert_nothing_leaked()
+
+    def assert_nothing_leaked(self):
         history = json.dumps([o for o in self.api.store.history if "PeerpodVolume" in repr(o)], default=repr)
         self.assertIn("wrapperNodeStageVolumeReq", history)
         self.assertNotIn("hush", history)
         for name in "controller", "node", "podvm":
             self.assertNotIn("hush", self.log(name))
+
+    def test_c5_tokens_of_the_pods_account_go_nowhere(self):
+        """kubelet has two places for them; neither needs a secret to be fetched"""
+        tokens = {"csi.storage.k8s.io/serviceAccount.tokens": '{"vault":{"token":"hush","expirationTimestamp":"2026-11-29T00:00:00Z"}}'}
+        self.start_all()
+        self.create()
+        self.publish()
+        self.stage()
+        self.node_publish(volume_context={"a": "b", **tokens}, secrets=tokens)
+        self.node_publish(volume_context={"a": "b", **tokens}, secrets=tokens)          # as for a driver with requiresRepublish
+        self.create_vm(SANDBOXES[0])
+        self.start("podvm", uid=POD)
+        self.until_state(self.volume_id, "nodePublishVolumeApplied")
+        (request,) = self.guest_driver.requests("NodePublishVolume")
+        self.assertEqual((dict(request.volume_context), dict(request.secrets)), ({"a": "b"}, {}))
+        self.assert_nothing_leaked()
+        self.assertEqual(self.log("node").count("asks for tokens"), 1)
+
+    def test_c5_that_there_were_secrets_is_known_after_a_conflict(self):
+        self.start("controller")
+        self.create()
+        self.api.fault("status", verb="patch", code=409, reason="Conflict")
+        self.publish(secrets={"token": "hush"})
+        self.assertEqual(self.volume(self.volume_id)["metadata"]["annotations"], {"kata.peerpods.io/csi-secrets": "controllerPublishSecretRef"})
 
     def test_c6_a_driver_that_fails_in_the_vm_is_asked_again_with_pauses(self):
         self.start_all()

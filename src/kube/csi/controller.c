@@ -185,7 +185,7 @@ static int make_publish_patch(Task *t, json_object **patch) {
         if (!label)
                 return -ENOMEM;
         (void) message_map_drop(t->request, "volume_context", CSI_PEERPOD_KEY);
-        r = secrets_strip(t->request, &t->volume, SECRET_CONTROLLER_PUBLISH, patch);
+        r = secrets_strip(t, SECRET_CONTROLLER_PUBLISH, patch);
         if (r >= 0)
                 r = message_to_text(t->request, &text);
         if (r >= 0)

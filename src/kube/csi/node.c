@@ -84,7 +84,7 @@ static int make_stage_patch(Task *t, const char *path, json_object **patch) {
         if (!label)
                 return -ENOMEM;
         (void) message_map_drop(t->request, "volume_context", CSI_PEERPOD_KEY);
-        r = secrets_strip(t->request, &t->volume, SECRET_NODE_STAGE, patch);
+        r = secrets_strip(t, SECRET_NODE_STAGE, patch);
         if (r >= 0)
                 r = message_to_text(t->request, &text);
         if (r >= 0)
@@ -158,7 +158,7 @@ static int make_publish_patch(Task *t, const char *path, const Target *target, j
         }
         (void) message_map_drop(t->request, "volume_context", CSI_PEERPOD_KEY);
         if (r >= 0)
-                r = secrets_strip(t->request, &t->volume, SECRET_NODE_PUBLISH, patch);
+                r = secrets_strip(t, SECRET_NODE_PUBLISH, patch);
         if (r >= 0)
                 r = message_to_text(t->request, &text);
         if (r >= 0)
