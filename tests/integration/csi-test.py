@@ -280,6 +280,18 @@ class Ordinary(Life):
         self.assertEqual(self.volumes(), {})
         self.assertFalse(os.path.exists(self.path("records")) or os.path.exists(self.staging()) or os.path.exists(self.target()))
 
+    def test_their_size_is_the_drivers_to_say_and_to_change(self):
+        for method in "NodeGetVolumeStats", "NodeExpandVolume":
+            self.driver.answers[method] = lambda data, context: b"\x12\x03new"
+            path, data = self.callers["node"].request(method, {"volume_id": self.volume_id, "volume_path": self.target()})
+            self.assertEqual(self.callers["node"].raw(path, data + b"\xaa\x0f\x03new"), b"\x12\x03new")
+        # A driver that leaves Kata a record of its own knows better than we do.
+        os.makedirs(os.path.dirname(self.record()))
+        with open(self.record(), "w", encoding="ascii") as f:
+            f.write('{"device": "vol-1"}')
+        self.callers["node"].call("NodeGetVolumeStats", volume_id=self.volume_id, volume_path=self.target())
+        self.assertEqual(self.driver.names(), ["NodeGetVolumeStats", "NodeExpandVolume", "NodeGetVolumeStats"])
+
     def test_fields_of_later_versions_of_csi_pass(self):
         data = MESSAGES["CreateVolumeRequest"](name=self.name, parameters={"type": "x", "peerpod": "1"}).SerializeToString() + b"\xaa\x0f\x03new"
         self.driver.answers["CreateVolume"] = lambda got, context: got_.append(got) or MESSAGES["CreateVolumeResponse"](
@@ -445,6 +457,19 @@ class Requirements(Life):
         self.until_state(self.volume_id, "nodePublishVolumeApplied")
         self.assertEqual(self.guest_driver.names().count("NodeStageVolume"), 3)
         self.assertIn("device not there yet", self.log("podvm"))
+
+    def test_the_driver_of_the_node_is_not_asked_about_what_is_in_the_vm(self):
+        answer = (grpc.StatusCode.FAILED_PRECONDITION, "The volume is for a pod VM and not mounted on this node.")
+        self.start("controller")
+        self.start("node")
+        self.create()
+        self.publish()
+        self.stage()
+        self.assertEqual(self.refused("node", "NodeExpandVolume", volume_id=self.volume_id, volume_path=self.staging()), answer)
+        self.node_publish()
+        for method in "NodeGetVolumeStats", "NodeExpandVolume":
+            self.assertEqual(self.refused("node", method, volume_id=self.volume_id, volume_path=self.target()), answer)
+        self.assertEqual(self.driver.names(), ["CreateVolume"])
 
     def test_a_retry_that_falls_due_while_a_call_is_under_way_comes_after_it(self):
         self.start("controller")

@@ -280,6 +280,35 @@ static void unstage(Wrapper *w, GrpcCall *call, ProtobufCMessage *request) {
         begin(w, call, request, unstage_start);
 }
 
+/* ---- NodeGetVolumeStats, NodeExpandVolume ---- */
+
+/* The driver of the node would measure, or grow, the file system in which our empty directory is. A volume that cannot be expanded where it is
+ * in use is FAILED_PRECONDITION by CSI; with that, kubelet mounts it all the same and leaves the rest to the next staging
+ * (kubernetes: pkg/volume/csi/expander.go). */
+#define NOT_HERE "The volume is for a pod VM and not mounted on this node."
+
+/* By the record alone, and not by the API server, as kubelet asks about each volume each minute. */
+static void get_stats(Wrapper *w, GrpcCall *call, ProtobufCMessage *request) {
+        const char *path = message_get_string(request, "volume_path");
+        bool ours = path[0] == '/' && direct_record_is_ours(w->settings->records_dir, path);
+
+        proto_free(request);
+        if (ours)
+                grpc_call_reply(call, TTRPC_FAILED_PRECONDITION, NOT_HERE, NULL, NULL, 0);
+        else
+                task_begin_unnamed(w, call, /* request= */ NULL, task_pass);
+}
+
+/* By the object: kubelet asks before there is a target path, too. */
+static void expand_start(Task *t) {
+        if (is_ours(t))
+                task_fail(t, TTRPC_FAILED_PRECONDITION, NOT_HERE);
+}
+
+static void expand(Wrapper *w, GrpcCall *call, ProtobufCMessage *request) {
+        begin(w, call, request, expand_start);
+}
+
 /* ---- the VM comes, the VM goes ---- */
 
 static void on_found(Task *t, const char *vm_id, const char *reason) {
@@ -335,6 +364,8 @@ static const Method methods[] = {
         { NODE "NodePublishVolume", &csi__v1__node_publish_volume_request__descriptor, publish },
         { NODE "NodeUnpublishVolume", &csi__v1__node_unpublish_volume_request__descriptor, unpublish },
         { NODE "NodeUnstageVolume", &csi__v1__node_unstage_volume_request__descriptor, unstage },
+        { NODE "NodeGetVolumeStats", &csi__v1__node_get_volume_stats_request__descriptor, get_stats },
+        { NODE "NodeExpandVolume", &csi__v1__node_expand_volume_request__descriptor, expand },
         {}
 };
 
