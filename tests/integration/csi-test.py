@@ -236,6 +236,51 @@ class Whole(Life):
         self.publish()
         self.assertEqual(self.state(self.volume_id), "controllerPublishVolumeCached")
 
+    def replace_vm(self):
+        """as kubelet does with a sandbox that has died, without a word to us; the cloud takes its time to delete the VM"""
+        self.end("podvm", signal.SIGKILL)
+        with open(self.path("provider/control"), "w", encoding="ascii") as f:
+            f.write("delete=fail:Unavailable:later\n")
+        self.hypervisor("stop-vm", SANDBOXES[0])
+        self.create_vm(SANDBOXES[1])
+        self.start("podvm", uid=POD, boot="11111111-2222-4333-8444-555555555555")
+        until("the node has looked", lambda: "is still there" in self.log("node"))
+
+    def let_the_first_vm_go(self):
+        os.unlink(self.path("provider/control"))
+        self.driver.staged.clear()
+        self.driver.published.clear()
+
+    def test_a_sandbox_made_anew_for_the_same_pod_gets_the_volume_when_the_first_vm_is_gone(self):
+        self.start_all()
+        self.create()
+        self.mount()
+        first = self.volume(self.volume_id)["spec"]["vmID"]
+        self.replace_vm()
+        self.assertEqual((self.driver.attached, self.guest_driver.names()), ({self.volume_id: first}, ["NodeStageVolume", "NodePublishVolume"]))
+        self.let_the_first_vm_go()
+        self.until_state(self.volume_id, "nodePublishVolumeApplied")
+        second = self.volume(self.volume_id)["spec"]["vmID"]
+        self.assertNotEqual(first, second)
+        self.assertEqual((self.driver.attached, self.guest_driver.published), ({self.volume_id: second}, {self.volume_id: self.target()}))
+        self.end_pod()
+        self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
+        self.assertEqual((self.driver.attached, self.guest_driver.staged), ({}, {}))
+
+    def test_a_pod_that_ends_while_its_second_vm_waits_leaves_nothing(self):
+        self.start_all()
+        self.create()
+        self.mount()
+        self.replace_vm()
+        self.node_unpublish()
+        self.unstage()
+        self.end_pod()
+        self.let_the_first_vm_go()
+        self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
+        self.unpublish()
+        self.assertEqual((self.state(self.volume_id), self.driver.attached), ("", {}))
+        self.assertEqual(set(self.volume(self.volume_id)["spec"]), {"volumeID", "volumeName"})
+
     def test_a_container_that_is_restarted_leaves_the_volume_mounted(self):
         self.start_all()
         self.create()

@@ -294,7 +294,8 @@ class Rig(unittest.TestCase):
     def start_guest_driver(self):
         self.guest_driver = Driver(self.path("guest-driver.sock"))
 
-    def start(self, role, *options, pod="web", uid="uid-1"):
+    def start(self, role, *options, pod="web", uid="uid-1", boot=None):
+        """@boot: uuid, the podvm role's VM"""
         sock = self.path(role + ".sock")
         argv = [self.programs.get(role) or self.programs["podvm"], "--role=" + role, "--endpoint=" + sock, "--namespace=" + NAMESPACE, "--kubeconfig=" + self.api.kubeconfig(role),
                 "--target-endpoint=" + self.path("guest-driver.sock" if role == "podvm" else "driver.sock"),
@@ -303,6 +304,11 @@ class Rig(unittest.TestCase):
             argv.append("--node-name=" + NODE)
         if role == "podvm":
             argv += [f"--pod-name={pod}", "--pod-namespace=default", f"--pod-uid={uid}"]
+        if boot:
+            with open(self.path("boot_id"), "w", encoding="ascii") as f:
+                f.write(boot + "\n")
+            argv = ["unshare", "--mount", "--propagation=private", "sh", "-ec", 'mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@"',
+                    self.path("boot_id"), *argv]
         self.spawn(role, *argv, *options)
         until(role + " listens", lambda: connects(sock) or self.processes[role].poll() is not None)
         self.assertIsNone(self.processes[role].poll(), self.log(role))

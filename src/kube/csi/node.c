@@ -164,6 +164,8 @@ static int make_publish_patch(Task *t, const char *path, const Target *target, j
         if (r >= 0)
                 r = patch_set(patch, "spec", "wrapperNodePublishVolumeReq", text);
         if (r >= 0)
+                r = patch_set(patch, "spec", "wrapperNodeUnpublishVolumeReq", NULL);
+        if (r >= 0)
                 r = patch_set(patch, "spec", "targetPath", path);
         if (r >= 0)
                 r = patch_set(patch, "spec", "nodeName", node);
@@ -251,8 +253,11 @@ static void unpublish_start(Task *t) {
         if (!remove_directory(t, path))
                 return;
 
+        /* It is on its way to another VM of a pod that ends now. */
+        if (v->again && v->state > VOLUME_PUBLISHED && v->state < VOLUME_DETACHED && streq(v->target_path, path))
+                note_request(t, "wrapperNodeUnpublishVolumeReq", v->state);
         /* Done already, or never begun; or the path of a pod that was refused. */
-        if (v->state < VOLUME_NODE_PUBLISH_CACHED || v->state > VOLUME_PUBLISHED || !streq(v->target_path, path))
+        else if (v->state < VOLUME_NODE_PUBLISH_CACHED || v->state > VOLUME_PUBLISHED || !streq(v->target_path, path))
                 task_end_ok(t);
         else if (volume_may_be_attached(v))
                 note_request(t, "wrapperNodeUnpublishVolumeReq", VOLUME_NODE_UNPUBLISH_CACHED);
@@ -352,7 +357,7 @@ static void advance(Task *t) {
         else if (t->volume.state == VOLUME_VM_RUNNING)
                 vm_find(t, t->volume.pod_namespace, t->volume.pod_name, on_found);
         else
-                vm_look(t, t->volume.pod_namespace, t->volume.pod_name, on_looked);
+                vm_look(t, t->volume.vm_id, on_looked);
 }
 
 static const char *const services[] = { "/csi.v1.Identity", "/csi.v1.Node", NULL };

@@ -188,6 +188,18 @@ static int make_selector(const Wrapper *w, char **ret) {
         return value && asprintf(ret, "%s=%s", label, value) >= 0 ? 0 : -ENOMEM;
 }
 
+static int read_boot_id(Wrapper *w) {
+        sd_id128_t id;
+        int r;
+
+        if (w->role != &podvm_role)
+                return 0;
+        r = sd_id128_get_boot(&id);
+        if (r >= 0)
+                (void) sd_id128_to_string(id, w->boot_id);
+        return r;
+}
+
 static int start_watch(Wrapper *w) {
         _cleanup_(freep) char *selector = NULL, *path = NULL;
         KubeWatchSpec spec = { .on_object = on_object };
@@ -214,6 +226,9 @@ int wrapper_new(sd_event *event, const Settings *settings, const Role *role, int
         *w = (Wrapper) { .event = sd_event_ref(event), .settings = settings, .role = role, .kube = kube };
         TAILQ_INIT(&w->tasks);
 
+        r = read_boot_id(w);
+        if (r < 0)
+                return log_error_errno(r, "Failed to read the kernel's boot id: %m");
         r = grpc_client_new(event, settings->target, &w->driver);
         if (r < 0)
                 return log_error_errno(r, "Failed to make a client of the driver at '%s': %m", settings->target);

@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
+#include <systemd/sd-id128.h>
 
 #include "basic/hash.h"
 #include "kube/csi/grpc-client.h"
@@ -68,6 +69,7 @@ struct Wrapper {
         KubeRequest *leave_request;
         sd_event_source *leave_timer;
         bool leaving;                   /* podvm: the pod ends */
+        char boot_id[SD_ID128_STRING_MAX]; /* podvm: of this VM, by which a restart of the container is told from a VM that has replaced another */
 };
 
 extern const Role controller_role, node_role, podvm_role;
