@@ -236,6 +236,17 @@ class Whole(Life):
         self.publish()
         self.assertEqual(self.state(self.volume_id), "controllerPublishVolumeCached")
 
+    def test_an_api_server_that_gives_no_answer_is_asked_again_whether_the_pod_ends(self):
+        self.start_all()
+        self.create()
+        self.mount()
+        self.api.fault("status", verb="get", path="/pods/", code=403, reason="Forbidden", times=2)
+        self.api.fault("status", verb="list", path="/peerpodvolumes", code=403, reason="Forbidden")
+        self.end_pod()
+        self.assertEqual(self.guest_driver.names()[2:], ["NodeUnpublishVolume", "NodeUnstageVolume"])
+        self.assertEqual(self.guest_driver.published, {})
+        self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
+
     def replace_vm(self):
         """as kubelet does with a sandbox that has died, without a word to us; the cloud takes its time to delete the VM"""
         self.end("podvm", signal.SIGKILL)
