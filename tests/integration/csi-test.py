@@ -563,6 +563,18 @@ class Requirements(Life):
             self.assertIn(i, names)
         self.assertEqual(len(set(names.values())), 5)
 
+    def test_c6_an_object_of_csi_wrappers_is_gone_on_with_if_its_name_is_the_whole_id(self):
+        """which docs/csi.md says; the other one may be that of two volumes"""
+        whole, cut = ({"metadata": {"name": name}, "spec": {"volumeID": name, "volumeName": self.pv}} for name in ("vol-1", "share.dir"))
+        for obj in whole, cut:
+            self.create_object(GROUP, "peerpodvolumes", NAMESPACE, obj)
+        self.start("controller")
+        for volume_id in "vol-1", "account#share#dir":
+            self.callers["controller"].call("ControllerPublishVolume", volume_id=volume_id, node_id="n", volume_capability=capability(), volume_context={"peerpod": "1"})
+        found = {o["spec"]["volumeID"]: o.get("status", {}).get("state") for o in self.volumes().values()}
+        self.assertEqual(found, {"vol-1": "controllerPublishVolumeCached", "account#share#dir": "controllerPublishVolumeCached", "share.dir": None})
+        self.assertEqual(self.driver.names(), [])
+
     def test_c6_paths_that_are_no_pods_are_refused(self):
         self.start("controller")
         self.start("node")
