@@ -12,7 +12,7 @@ import time
 
 import grpc
 
-from csi_rig import GROUP, MESSAGES, NAMESPACE, NODE, Rig, cached, capability, main, until
+from csi_rig import GROUP, MESSAGES, NAMESPACE, NODE, PATIENCE, Rig, cached, capability, main, until
 
 POD = "uid-1"
 SANDBOXES = [c * 64 for c in "abcdef"]
@@ -639,6 +639,42 @@ class Requirements(Life):
         with self.assertRaises(grpc.RpcError) as caught:
             self.callers["podvm"].raw("/csi.v1.Controller/ControllerPublishVolume")
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
+
+
+class Replicas(Life):
+    """of the controller"""
+
+    def setUp(self):
+        super().setUp()
+        self.start("controller")
+        self.create()
+
+    def leases(self):
+        return self.resource("coordination.k8s.io/v1", "leases")
+
+    def test_only_the_one_that_holds_the_lease_serves_and_it_hands_over(self):
+        second = self.start("controller", name="second")
+        call = second.begin("ControllerPublishVolume", volume_id=self.volume_id, node_id="node-id-1", volume_capability=capability())
+        until("the second one has looked", lambda: "'uid-of-controller' serves, waiting" in self.log("second"))
+        self.assertEqual((call.done(), self.state(self.volume_id)), (False, ""))
+        self.end("controller")
+        call.result()
+        self.assertEqual(self.state(self.volume_id), "controllerPublishVolumeCached")
+        self.set_vm("vm-1")
+        self.until_state(self.volume_id, "controllerPublishVolumeApplied")
+
+    def test_one_that_loses_the_lease_ends(self):
+        (lease,) = self.api.store.items(self.leases(), NAMESPACE)
+        self.assertEqual(lease["spec"]["holderIdentity"], "uid-of-controller")
+        self.api.store.patch(self.leases(), NAMESPACE, lease["metadata"]["name"], "application/merge-patch+json", {"spec": {"holderIdentity": "another"}})
+        self.assertEqual(self.processes.pop("controller").wait(PATIENCE), 1)
+        self.assertIn("Another controller may serve from now on", self.log("controller"))
+
+    def test_none_is_needed_by_who_says_so(self):
+        (lease,) = self.api.store.items(self.leases(), NAMESPACE)
+        second = self.start("controller", "--leader-elect=false", name="second")
+        self.assertEqual(second.raw("/csi.v1.Identity/Probe"), b"")
+        self.assertEqual(self.api.store.items(self.leases(), NAMESPACE)[0]["spec"]["holderIdentity"], lease["spec"]["holderIdentity"])
 
 
 class Killed(Life):

@@ -294,14 +294,15 @@ class Rig(unittest.TestCase):
     def start_guest_driver(self):
         self.guest_driver = Driver(self.path("guest-driver.sock"))
 
-    def start(self, role, *options, pod="web", uid="uid-1", boot=None):
-        """@boot: uuid, the podvm role's VM"""
-        sock = self.path(role + ".sock")
+    def start(self, role, *options, pod="web", uid="uid-1", boot=None, name=None):
+        """@boot: uuid, the podvm role's VM; @name: of a replica"""
+        name = name or role
+        sock = self.path(name + ".sock")
         argv = [self.programs.get(role) or self.programs["podvm"], "--role=" + role, "--endpoint=" + sock, "--namespace=" + NAMESPACE, "--kubeconfig=" + self.api.kubeconfig(role),
                 "--target-endpoint=" + self.path("guest-driver.sock" if role == "podvm" else "driver.sock"),
                 "--vm-id-information-endpoint=" + self.path("hypervisor.sock"), "--direct-volumes-dir=" + self.path("records")]
-        if role != "controller":
-            argv.append("--node-name=" + NODE)
+        # So that one that was killed need not wait for its own lease to end.
+        argv.append("--pod-uid=uid-of-" + name if role == "controller" else "--node-name=" + NODE)
         if role == "podvm":
             argv += [f"--pod-name={pod}", "--pod-namespace=default", f"--pod-uid={uid}"]
         if boot:
@@ -309,12 +310,12 @@ class Rig(unittest.TestCase):
                 f.write(boot + "\n")
             argv = ["unshare", "--mount", "--propagation=private", "sh", "-ec", 'mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@"',
                     self.path("boot_id"), *argv]
-        self.spawn(role, *argv, *options)
-        until(role + " listens", lambda: connects(sock) or self.processes[role].poll() is not None)
-        self.assertIsNone(self.processes[role].poll(), self.log(role))
-        if role not in self.callers:
-            self.callers[role] = Caller(sock)
-        return self.callers[role]
+        self.spawn(name, *argv, *options)
+        until(name + " listens", lambda: connects(sock) or self.processes[name].poll() is not None)
+        self.assertIsNone(self.processes[name].poll(), self.log(name))
+        if name not in self.callers:
+            self.callers[name] = Caller(sock)
+        return self.callers[name]
 
     # ---- VMs ----
 

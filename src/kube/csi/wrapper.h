@@ -25,6 +25,8 @@ typedef struct Wrapper Wrapper;
 typedef struct Settings {
         char *role, *endpoint, *target, *namespace, *kubeconfig, *vm_socket, *records_dir;
         char *node_name, *pod_name, *pod_namespace, *pod_uid;
+        bool leader_elect;
+        char *lease_name;
 } Settings;
 
 /* A call that is handled otherwise than by passing it on. */
