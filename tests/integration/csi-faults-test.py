@@ -12,6 +12,8 @@ import grpc
 from csi_life import POD, SANDBOXES, Life
 from csi_rig import NAMESPACE, PATIENCE, capability, main, until
 
+BOOT = "11111111-2222-4333-8444-555555555555"          # of a second VM
+
 
 class Faults(Life):
     def test_an_api_server_that_goes_away_holds_things_up_and_harms_nothing(self):
@@ -55,8 +57,27 @@ class Faults(Life):
             f.write("delete=fail:Unavailable:later\n")
         self.hypervisor("stop-vm", SANDBOXES[0])
         self.create_vm(SANDBOXES[1])
-        self.start("podvm", uid=POD, boot="11111111-2222-4333-8444-555555555555")
+        self.start("podvm", uid=POD, boot=BOOT)
         until("the node has looked", lambda: "is still there" in self.log("node"))
+
+    def test_a_vm_that_was_replaced_before_it_was_found_is_no_obstacle(self):
+        """The node finds the second one, for the first one's announcement."""
+        self.start("controller")
+        self.start("node")
+        self.create()
+        self.publish()
+        self.stage()
+        self.node_publish()
+        self.start("podvm", uid=POD)
+        self.until_state(self.volume_id, "peerPodVSIRunning")
+        self.end("podvm", signal.SIGKILL)
+        self.start_adaptor()
+        self.create_vm(SANDBOXES[1])
+        self.until_state(self.volume_id, "controllerPublishVolumeApplied")
+        self.start("podvm", uid=POD, boot=BOOT)
+        self.until_state(self.volume_id, "nodePublishVolumeApplied")
+        self.assertEqual(self.driver.attached, {self.volume_id: self.volume(self.volume_id)["spec"]["vmID"]})
+        self.assertEqual(self.guest_driver.names(), ["NodeStageVolume", "NodePublishVolume"])
 
     def let_the_first_vm_go(self):
         os.unlink(self.path("provider/control"))

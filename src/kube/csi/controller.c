@@ -295,7 +295,7 @@ static void reset(Task *t) {
 
 /* A caller wants the volume back, else it stays the node's; the same pod's, if that has another VM now and kubelet has not asked to unmount it. */
 static void on_detached(Task *t, const GrpcReply *reply) {
-        bool stays = t->volume.again && isempty(t->volume.unpublish_request);
+        bool stays = !isempty(t->volume.again) && isempty(t->volume.unpublish_request);
         _cleanup_(json_object_putp) json_object *patch = NULL;
 
         if (reply->code != TTRPC_OK && reply->code != TTRPC_NOT_FOUND) {

@@ -254,7 +254,7 @@ static void unpublish_start(Task *t) {
                 return;
 
         /* It is on its way to another VM of a pod that ends now. */
-        if (v->again && v->state > VOLUME_PUBLISHED && v->state < VOLUME_DETACHED && streq(v->target_path, path))
+        if (!isempty(v->again) && v->state > VOLUME_PUBLISHED && v->state < VOLUME_DETACHED && streq(v->target_path, path))
                 note_request(t, "wrapperNodeUnpublishVolumeReq", v->state);
         /* Done already, or never begun; or the path of a pod that was refused. */
         else if (v->state < VOLUME_NODE_PUBLISH_CACHED || v->state > VOLUME_PUBLISHED || !streq(v->target_path, path))
@@ -335,11 +335,31 @@ static void on_found(Task *t, const char *vm_id, const char *reason) {
                 task_update(t, TAKE_PTR(patch), VOLUME_VM_KNOWN, task_end_ok);
 }
 
+/* The VM that had announced itself was replaced before its instance was asked for, so that the volume is at the VM that waits for it. */
+static bool may_be_there(const Volume *v) {
+        VolumeState found = isempty(v->again) ? _VOLUME_STATE_INVALID : volume_state_from_string(v->again);
+
+        return found == VOLUME_VM_KNOWN || found == VOLUME_ATTACHED;    /* else the other one has mounted it */
+}
+
+static void fail_still_there(Task *t) {
+        task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s' is still there.", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name);
+}
+
+static void on_found_again(Task *t, const char *vm_id, const char *reason) {
+        if (vm_id && streq(vm_id, t->volume.vm_id))
+                task_update(t, NULL, VOLUME_UNSTAGED, task_end_ok);
+        else
+                fail_still_there(t);
+}
+
 static void on_looked(Task *t, int exists, const char *reason) {
         if (exists < 0)
                 task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s': %s", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name, reason);
+        else if (exists && may_be_there(&t->volume))
+                vm_find(t, t->volume.pod_namespace, t->volume.pod_name, on_found_again);
         else if (exists)
-                task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s' is still there.", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name);
+                fail_still_there(t);
         else {
                 (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "VM '%s' of volume '%s' is gone.", t->volume.vm_id, t->volume.id);
                 task_update(t, NULL, t->volume.state == VOLUME_NODE_UNPUBLISH_CACHED ? VOLUME_UNPUBLISHED : VOLUME_UNSTAGED, task_end_ok);

@@ -65,7 +65,7 @@ static bool is_anothers(const Wrapper *w, const Volume *v) {
 static void replace_vm(Task *t) {
         _cleanup_(json_object_putp) json_object *patch = NULL;
 
-        if (patch_set_in_metadata(&patch, "annotations", VOLUME_AGAIN_ANNOTATION, "true") < 0) {
+        if (patch_set_in_metadata(&patch, "annotations", VOLUME_AGAIN_ANNOTATION, volume_state_to_string(t->volume.state)) < 0) {
                 task_fail(t, TTRPC_RESOURCE_EXHAUSTED, "Out of memory.");
                 return;
         }

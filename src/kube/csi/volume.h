@@ -42,7 +42,7 @@ typedef struct Volume {
         const char *publish_request, *publish_response, *stage_request, *node_publish_request, *unpublish_request, *unstage_request;
         const char *secrets;                    /* which requests had some, by VOLUME_SECRETS_ANNOTATION */
         const char *boot_id;                    /* of the VM whose wrapper has announced itself last */
-        bool again;                             /* another VM of the same pod waits until this one is gone */
+        const char *again;                      /* another VM of the same pod waits until this one is gone; the state that it has found, else "" */
 } Volume;
 
 #define VOLUME_NO_NAME "peerpod-volume-name-placeholder"
