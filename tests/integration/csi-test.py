@@ -11,91 +11,8 @@ import signal
 
 import grpc
 
-from csi_rig import GROUP, MESSAGES, NAMESPACE, NODE, Rig, cached, capability, main, until
-
-POD = "uid-1"
-SANDBOXES = [c * 64 for c in "abcdef"]
-FAKE = {"attach-status": "attached", "device-path": "/dev/fff", "node-id": ""}
-
-
-class Life(Rig):
-    """The steps that sidecars and kubelet take, for one volume."""
-    name, pv = "pvc-1", "pvc-1"
-
-    def setUp(self):
-        super().setUp()
-        self.start_driver()
-        self.start_guest_driver()
-        # The driver of the VM shares what is attached.
-        self.guest_driver.attached = self.driver.attached
-        self.driver.staged, self.driver.published = self.guest_driver.staged, self.guest_driver.published
-
-    def start_all(self):
-        self.start_adaptor()
-        self.start("controller")
-        self.start("node")
-
-    @property
-    def volume_id(self):
-        return "vol-" + self.name
-
-    def staging(self):
-        return self.path(f"kubelet/plugins/kubernetes.io/csi/csi.test.driver/{self.name}/globalmount")
-
-    def target(self, uid=POD):
-        return self.path(f"kubelet/pods/{uid}/volumes/kubernetes.io~csi/{self.pv}/mount")
-
-    def record(self, uid=POD):
-        return os.path.join(self.path("records"), base64.urlsafe_b64encode(self.target(uid).encode()).decode(), "mountInfo.json")
-
-    def controller(self, method, **fields):
-        self.callers["controller"].until_ok(method, **fields)
-
-    def node(self, method, **fields):
-        self.callers["node"].until_ok(method, **fields)
-
-    def create(self):
-        reply = self.callers["controller"].call("CreateVolume", name=self.name, parameters={"peerpod": "true", "type": "x"})
-        self.assertEqual(reply.volume.volume_id, self.volume_id)
-
-    def publish(self, **more):
-        return self.callers["controller"].call("ControllerPublishVolume", volume_id=self.volume_id, node_id="node-id-1", volume_capability=capability(),
-                                               **more)
-
-    def stage(self, **more):
-        self.node("NodeStageVolume", volume_id=self.volume_id, publish_context=FAKE, staging_target_path=self.staging(), volume_capability=capability(), **more)
-
-    def node_publish(self, uid=POD, **more):
-        self.node("NodePublishVolume", volume_id=self.volume_id, publish_context=FAKE, staging_target_path=self.staging(), target_path=self.target(uid),
-                  volume_capability=capability(), **more)
-
-    def node_unpublish(self, uid=POD):
-        self.node("NodeUnpublishVolume", volume_id=self.volume_id, target_path=self.target(uid))
-
-    def unstage(self):
-        self.node("NodeUnstageVolume", volume_id=self.volume_id, staging_target_path=self.staging())
-
-    def unpublish(self):
-        self.controller("ControllerUnpublishVolume", volume_id=self.volume_id, node_id="node-id-1")
-
-    def delete(self):
-        self.controller("DeleteVolume", volume_id=self.volume_id)
-
-    def mount(self, sandbox=SANDBOXES[0]):
-        """to where the container can have it"""
-        self.publish()
-        self.stage()
-        self.node_publish()
-        self.create_vm(sandbox)
-        self.start("podvm", uid=POD)
-        self.until_state(self.volume_id, "nodePublishVolumeApplied")
-
-    def end_pod(self):
-        """as kubelet ends a pod: it is being deleted, then its containers get SIGTERM"""
-        self.create_object("v1", "pods", "default", {"metadata": {"name": "web", "finalizers": ["test/keep"]}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
-        self.api.store.delete(self.resource("v1", "pods"), "default", "web", {})
-        self.end("podvm")
-
+from csi_life import POD, SANDBOXES, Life
+from csi_rig import GROUP, MESSAGES, NAMESPACE, NODE, cached, capability, main, until
 
 class Whole(Life):
     def test_a_volume_reaches_the_vm_and_comes_back_in_order(self):
@@ -207,29 +124,6 @@ class Whole(Life):
         for request in self.driver.requests("ControllerPublishVolume") + self.guest_driver.requests("NodeStageVolume"):
             self.assertEqual(dict(request.volume_context), {"a": "b"})
 
-    def test_an_api_server_that_goes_away_holds_things_up_and_harms_nothing(self):
-        self.start_all()
-        self.create()
-        self.publish()
-        self.stage()
-        self.api.down()
-        with self.assertRaises(grpc.RpcError) as caught:
-            self.callers["node"].call("NodePublishVolume", timeout=2, volume_id=self.volume_id, staging_target_path=self.staging(),
-                                      target_path=self.target(), volume_capability=capability())
-        self.assertIn(caught.exception.code(), (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED))
-        self.api.up()
-        self.node_publish()
-        self.create_vm(SANDBOXES[0])
-        self.start("podvm", uid=POD)
-        self.until_state(self.volume_id, "nodePublishVolumeApplied")
-
-    def test_changes_by_others_in_between_are_seen(self):
-        self.start_all()
-        self.create()
-        self.api.fault("status", verb="patch", code=409, reason="Conflict", times=3)
-        self.publish()
-        self.assertEqual(self.state(self.volume_id), "controllerPublishVolumeCached")
-
     def test_a_container_that_is_restarted_leaves_the_volume_mounted(self):
         self.start_all()
         self.create()
@@ -273,6 +167,18 @@ class Ordinary(Life):
         self.assertEqual(dict(self.driver.requests("ControllerPublishVolume")[0].secrets), {"k": "v"})
         self.assertEqual(self.volumes(), {})
         self.assertFalse(os.path.exists(self.path("records")) or os.path.exists(self.staging()) or os.path.exists(self.target()))
+
+    def test_their_size_is_the_drivers_to_say_and_to_change(self):
+        for method in "NodeGetVolumeStats", "NodeExpandVolume":
+            self.driver.answers[method] = lambda data, context: b"\x12\x03new"
+            path, data = self.callers["node"].request(method, {"volume_id": self.volume_id, "volume_path": self.target()})
+            self.assertEqual(self.callers["node"].raw(path, data + b"\xaa\x0f\x03new"), b"\x12\x03new")
+        # A driver that leaves Kata a record of its own knows better than we do.
+        os.makedirs(os.path.dirname(self.record()))
+        with open(self.record(), "w", encoding="ascii") as f:
+            f.write('{"device": "vol-1"}')
+        self.callers["node"].call("NodeGetVolumeStats", volume_id=self.volume_id, volume_path=self.target())
+        self.assertEqual(self.driver.names(), ["NodeGetVolumeStats", "NodeExpandVolume", "NodeGetVolumeStats"])
 
     def test_fields_of_later_versions_of_csi_pass(self):
         data = MESSAGES["CreateVolumeRequest"](name=self.name, parameters={"type": "x", "peerpod": "1"}).SerializeToString() + b"\xaa\x0f\x03new"
@@ -323,7 +229,7 @@ class Requirements(Life):
 
     def test_c3_a_volume_whose_object_cannot_be_made_is_asked_for_again(self):
         self.start("controller")
-        self.api.fault("status", verb="create", code=403, reason="Forbidden", message="not allowed")
+        self.api.fault("status", verb="create", path="/peerpodvolumes", code=403, reason="Forbidden", message="not allowed")
         code, text = self.refused("controller", "CreateVolume", name=self.name, parameters={"peerpod": "1"})
         self.assertEqual(code, grpc.StatusCode.UNAVAILABLE)
         self.assertIn("Forbidden", text)
@@ -394,11 +300,38 @@ class Requirements(Life):
         self.end_pod()
         self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
         self.assertEqual(self.driver.secrets["ControllerUnpublishVolume"], {"token": "hush-controllerPublishSecretRef"})
+        self.assert_nothing_leaked()
+
+    def assert_nothing_leaked(self):
         history = json.dumps([o for o in self.api.store.history if "PeerpodVolume" in repr(o)], default=repr)
         self.assertIn("wrapperNodeStageVolumeReq", history)
         self.assertNotIn("hush", history)
         for name in "controller", "node", "podvm":
             self.assertNotIn("hush", self.log(name))
+
+    def test_c5_tokens_of_the_pods_account_go_nowhere(self):
+        """kubelet has two places for them; neither needs a secret to be fetched"""
+        tokens = {"csi.storage.k8s.io/serviceAccount.tokens": '{"vault":{"token":"hush","expirationTimestamp":"2026-11-29T00:00:00Z"}}'}
+        self.start_all()
+        self.create()
+        self.publish()
+        self.stage()
+        self.node_publish(volume_context={"a": "b", **tokens}, secrets=tokens)
+        self.node_publish(volume_context={"a": "b", **tokens}, secrets=tokens)          # as for a driver with requiresRepublish
+        self.create_vm(SANDBOXES[0])
+        self.start("podvm", uid=POD)
+        self.until_state(self.volume_id, "nodePublishVolumeApplied")
+        (request,) = self.guest_driver.requests("NodePublishVolume")
+        self.assertEqual((dict(request.volume_context), dict(request.secrets)), ({"a": "b"}, {}))
+        self.assert_nothing_leaked()
+        self.assertEqual(self.log("node").count("asks for tokens"), 1)
+
+    def test_c5_that_there_were_secrets_is_known_after_a_conflict(self):
+        self.start("controller")
+        self.create()
+        self.api.fault("status", verb="patch", path="/peerpodvolumes", code=409, reason="Conflict")
+        self.publish(secrets={"token": "hush"})
+        self.assertEqual(self.volume(self.volume_id)["metadata"]["annotations"], {"kata.peerpods.io/csi-secrets": "controllerPublishSecretRef"})
 
     def test_c6_a_driver_that_fails_in_the_vm_is_asked_again_with_pauses(self):
         self.start_all()
@@ -413,13 +346,25 @@ class Requirements(Life):
         self.assertEqual(self.guest_driver.names().count("NodeStageVolume"), 3)
         self.assertIn("device not there yet", self.log("podvm"))
 
+    def test_the_driver_of_the_node_is_not_asked_about_what_is_in_the_vm(self):
+        answer = (grpc.StatusCode.FAILED_PRECONDITION, "The volume is for a pod VM and not mounted on this node.")
+        self.start("controller")
+        self.start("node")
+        self.create()
+        self.publish()
+        self.stage()
+        self.assertEqual(self.refused("node", "NodeExpandVolume", volume_id=self.volume_id, volume_path=self.staging()), answer)
+        self.node_publish()
+        for method in "NodeGetVolumeStats", "NodeExpandVolume":
+            self.assertEqual(self.refused("node", method, volume_id=self.volume_id, volume_path=self.target()), answer)
+        self.assertEqual(self.driver.names(), ["CreateVolume"])
+
     def test_c6_azures_vm_is_attached_to_and_detached_from_by_its_name(self):
         self.start("controller")
         self.create()
         self.publish()
         vm = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/podvm-web"
-        self.api.store.patch(self.resource(GROUP, "peerpodvolumes"), NAMESPACE, self.volume_id, "application/merge-patch+json", {"spec": {"vmID": vm}})
-        self.set_state(self.volume_id, "peerPodVSIIDReady")
+        self.set_vm(vm)
         self.until_state(self.volume_id, "controllerPublishVolumeApplied")
         self.set_state(self.volume_id, "nodeUnstageVolumeApplied")
         self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
@@ -434,6 +379,18 @@ class Requirements(Life):
             names = {o["spec"]["volumeID"]: n for n, o in self.volumes().items()}
             self.assertIn(i, names)
         self.assertEqual(len(set(names.values())), 5)
+
+    def test_c6_an_object_of_csi_wrappers_is_gone_on_with_if_its_name_is_the_whole_id(self):
+        """which docs/csi.md says; the other one may be that of two volumes"""
+        whole, cut = ({"metadata": {"name": name}, "spec": {"volumeID": name, "volumeName": self.pv}} for name in ("vol-1", "share.dir"))
+        for obj in whole, cut:
+            self.create_object(GROUP, "peerpodvolumes", NAMESPACE, obj)
+        self.start("controller")
+        for volume_id in "vol-1", "account#share#dir":
+            self.callers["controller"].call("ControllerPublishVolume", volume_id=volume_id, node_id="n", volume_capability=capability(), volume_context={"peerpod": "1"})
+        found = {o["spec"]["volumeID"]: o.get("status", {}).get("state") for o in self.volumes().values()}
+        self.assertEqual(found, {"vol-1": "controllerPublishVolumeCached", "account#share#dir": "controllerPublishVolumeCached", "share.dir": None})
+        self.assertEqual(self.driver.names(), [])
 
     def test_c6_paths_that_are_no_pods_are_refused(self):
         self.start("controller")
@@ -499,82 +456,6 @@ class Requirements(Life):
         with self.assertRaises(grpc.RpcError) as caught:
             self.callers["podvm"].raw("/csi.v1.Controller/ControllerPublishVolume")
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
-
-
-class Killed(Life):
-    """kill -9 of each role, before each step and while its own is under way."""
-
-    def restart(self, role):
-        self.end(role, signal.SIGKILL)
-        self.start(role, uid=POD)
-
-    def test_each_role_may_die_between_all_steps(self):
-        self.start_all()
-        steps = [self.create, self.publish, self.stage, self.node_publish, lambda: self.create_vm(SANDBOXES[0]), lambda: self.start("podvm", uid=POD),
-                 lambda: self.until_state(self.volume_id, "nodePublishVolumeApplied"), self.node_unpublish,
-                 lambda: self.until_state(self.volume_id, "nodeUnpublishVolumeApplied"), self.unstage,
-                 lambda: self.until_state(self.volume_id, "controllerUnpublishVolumeApplied"), self.unpublish]
-        for step in steps:
-            for role in "controller", "node", "podvm":
-                if role in self.processes:
-                    self.restart(role)
-            step()
-        self.assertEqual((self.state(self.volume_id), self.driver.attached, self.guest_driver.published, self.guest_driver.staged), ("", {}, {}, {}))
-        self.delete()
-        self.assertEqual((self.volumes(), self.driver.volumes), ({}, {}))
-
-    def test_the_controller_may_die_while_it_attaches_and_detaches(self):
-        self.start_all()
-        self.create()
-        self.publish()
-        self.stage()
-        self.node_publish()
-        self.create_vm(SANDBOXES[0])
-        held = self.driver.hold("ControllerPublishVolume")
-        self.start("podvm", uid=POD)
-        until("it attaches", lambda: self.driver.requests("ControllerPublishVolume"))
-        self.restart("controller")
-        held.set()
-        self.until_state(self.volume_id, "nodePublishVolumeApplied")
-        held = self.driver.hold("ControllerUnpublishVolume")
-        self.node_unpublish()
-        self.unstage()
-        until("it detaches", lambda: self.driver.requests("ControllerUnpublishVolume"))
-        self.restart("controller")
-        held.set()
-        self.until_state(self.volume_id, "controllerUnpublishVolumeApplied")
-        self.assertEqual(self.driver.attached, {})
-
-    def test_the_podvm_role_may_die_while_it_mounts_and_unmounts(self):
-        self.start_all()
-        self.create()
-        self.publish()
-        self.stage()
-        self.node_publish()
-        self.create_vm(SANDBOXES[0])
-        for method in "NodeStageVolume", "NodePublishVolume":
-            held = self.guest_driver.hold(method)
-            self.start("podvm", uid=POD)
-            until("it has begun " + method, lambda method=method: self.guest_driver.requests(method))
-            self.end("podvm", signal.SIGKILL)
-            held.set()
-        self.start("podvm", uid=POD)
-        self.until_state(self.volume_id, "nodePublishVolumeApplied")
-        held = self.guest_driver.hold("NodeUnpublishVolume")
-        self.node_unpublish()
-        until("it unmounts", lambda: self.guest_driver.requests("NodeUnpublishVolume"))
-        self.restart("podvm")
-        held.set()
-        self.until_state(self.volume_id, "nodeUnpublishVolumeApplied")
-
-    def test_a_state_that_this_version_does_not_know_is_left_alone(self):
-        self.start("controller")
-        self.create()
-        self.set_state(self.volume_id, "somethingNew")
-        with self.assertRaises(grpc.RpcError) as caught:
-            self.publish()
-        self.assertEqual(caught.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
-        self.assertIn("somethingNew", caught.exception.details())
 
 
 if __name__ == "__main__":

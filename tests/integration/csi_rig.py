@@ -187,9 +187,17 @@ class Caller:
     def raw(self, path, data=b"", timeout=PATIENCE):
         return self.channel.unary_unary(path)(data, timeout=timeout, wait_for_ready=True)
 
-    def call(self, method, timeout=PATIENCE, **fields):
+    @staticmethod
+    def request(method, fields):
         service = "Node" if method.startswith("Node") else "Controller"
-        data = self.raw(f"/csi.v1.{service}/{method}", MESSAGES[method + "Request"](**fields).SerializeToString(), timeout)
+        return f"/csi.v1.{service}/{method}", MESSAGES[method + "Request"](**fields).SerializeToString()
+
+    def begin(self, method, **fields):
+        path, data = self.request(method, fields)
+        return self.channel.unary_unary(path).future(data, timeout=PATIENCE, wait_for_ready=True)
+
+    def call(self, method, timeout=PATIENCE, **fields):
+        data = self.raw(*self.request(method, fields), timeout)
         kind = MESSAGES.get(method + "Response")
         return kind.FromString(data) if kind else data
 
@@ -286,21 +294,28 @@ class Rig(unittest.TestCase):
     def start_guest_driver(self):
         self.guest_driver = Driver(self.path("guest-driver.sock"))
 
-    def start(self, role, *options, pod="web", uid="uid-1"):
-        sock = self.path(role + ".sock")
+    def start(self, role, *options, pod="web", uid="uid-1", boot=None, name=None):
+        """@boot: uuid, the podvm role's VM; @name: of a replica"""
+        name = name or role
+        sock = self.path(name + ".sock")
         argv = [self.programs.get(role) or self.programs["podvm"], "--role=" + role, "--endpoint=" + sock, "--namespace=" + NAMESPACE, "--kubeconfig=" + self.api.kubeconfig(role),
                 "--target-endpoint=" + self.path("guest-driver.sock" if role == "podvm" else "driver.sock"),
                 "--vm-id-information-endpoint=" + self.path("hypervisor.sock"), "--direct-volumes-dir=" + self.path("records")]
-        if role != "controller":
-            argv.append("--node-name=" + NODE)
+        # So that one that was killed need not wait for its own lease to end.
+        argv.append("--pod-uid=uid-of-" + name if role == "controller" else "--node-name=" + NODE)
         if role == "podvm":
             argv += [f"--pod-name={pod}", "--pod-namespace=default", f"--pod-uid={uid}"]
-        self.spawn(role, *argv, *options)
-        until(role + " listens", lambda: connects(sock) or self.processes[role].poll() is not None)
-        self.assertIsNone(self.processes[role].poll(), self.log(role))
-        if role not in self.callers:
-            self.callers[role] = Caller(sock)
-        return self.callers[role]
+        if boot:
+            with open(self.path("boot_id"), "w", encoding="ascii") as f:
+                f.write(boot + "\n")
+            argv = ["unshare", "--mount", "--propagation=private", "sh", "-ec", 'mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@"',
+                    self.path("boot_id"), *argv]
+        self.spawn(name, *argv, *options)
+        until(name + " listens", lambda: connects(sock) or self.processes[name].poll() is not None)
+        self.assertIsNone(self.processes[name].poll(), self.log(name))
+        if name not in self.callers:
+            self.callers[name] = Caller(sock)
+        return self.callers[name]
 
     # ---- VMs ----
 

@@ -3,7 +3,7 @@
 """The Kubernetes side at Kubernetes' own API server (kube_cluster.py), as install/ sets it up: definitions with their rules, roles, admission, garbage
 collection, expiring tokens. The accounts are those of install/rbac/, so that a right that lacks shows.
 
-Usage: kube-apiserver-test.py NODE ADAPTOR PROVIDERD MODULE-DIRECTORY FAKES PEERPODCTL INSTALL-DIRECTORY INTERFACE-XML CTRL WEBHOOK FAKE-MODULE GO-PEER"""
+Usage: kube-apiserver-test.py NODE ADAPTOR PROVIDERD MODULE-DIRECTORY FAKES PEERPODCTL INSTALL-DIRECTORY INTERFACE-XML CTRL WEBHOOK FAKE-MODULE GO-PEER CSI"""
 import base64
 import glob
 import json
@@ -23,9 +23,10 @@ from kube_api import make_authority
 from kube_cluster import Cluster
 from kube_ctrl_rig import LEASE, Process, lasting_port
 from kube_node_rig import FINALIZER, ID, INSTALL, OWNER, PROVIDERD, RESOURCE, WorkerRig
+from csi_rig import Caller, Driver, capability          # last: it has its own certificates for the scripted server
 
-CTRL, WEBHOOK, FAKE, GO_PEER = [os.path.abspath(a) for a in sys.argv[9:13]]
-NAMESPACE, WEBHOOK_NAMESPACE = "confidential-containers-system", "peer-pods-webhook-system"
+CTRL, WEBHOOK, FAKE, GO_PEER, CSI = [os.path.abspath(a) for a in sys.argv[9:14]]
+NAMESPACE, WEBHOOK_NAMESPACE, CSI_NAMESPACE = "confidential-containers-system", "peer-pods-webhook-system", "kube-system"
 SPEC = {"cloudProvider": "fake", "instanceID": "fake-1", "instanceName": "podvm-web", "nodeName": "node-1", "sandboxID": ID, "podUID": "u", "attempt": 1}
 cluster = None
 
@@ -76,6 +77,7 @@ class Case(unittest.TestCase):
             cluster.kubectl("patch", "peerpod", p["metadata"]["name"], "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
         for kind in "peerpods", "pods", "secrets":
             cluster.kubectl("delete", kind, "--all", "-n", "default", "--grace-period=0", "--force")
+        cluster.kubectl("delete", "peerpodvolumes", "--all", "-n", CSI_NAMESPACE)
         cluster.kubectl("delete", "node", "--all")
 
 
@@ -296,6 +298,80 @@ class Life(Worker):
                                     ("peerpod-ctrl", "create", "peerpods")):
             with self.subTest(account=account, verb=verb, what=what):
                 cluster.kubectl("auth", "can-i", verb, what, "--all-namespaces", "--as", f"system:serviceaccount:{NAMESPACE}:{account}", fails=True)
+        for account, verb, what in (("peerpod-csi-controller", "get", "secrets"), ("peerpod-csi-controller", "delete", "leases"),
+                                    ("peerpod-csi-node", "create", "peerpodvolumes"), ("peerpod-csi-node", "delete", "peerpodvolumes")):
+            with self.subTest(account=account, verb=verb, what=what):
+                cluster.kubectl("auth", "can-i", verb, what, "-n", CSI_NAMESPACE, "--as", f"system:serviceaccount:{CSI_NAMESPACE}:{account}", fails=True)
+
+
+class Volumes(Worker):
+    """peerpod-csi with the accounts that install/rbac/ makes, and for the pod one that is bound as docs/csi.md says"""
+
+    def setUp(self):
+        super().setUp()
+        def bind(namespace, kind, role):
+            return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "podvm", "namespace": namespace},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+                    "subjects": [{"kind": "ServiceAccount", "name": "podvm", "namespace": "default"}]}
+        bindings = [bind(CSI_NAMESPACE, "Role", "peerpod-csi-node"), bind("default", "ClusterRole", "peerpod-csi-podvm")]
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "podvm", "namespace": "default"}}
+        cluster.kubectl("create", "-f", "-", obj=[account, *bindings])
+        self.addCleanup(cluster.kubectl, "delete", "-f", "-", obj=[account, *bindings])
+        self.uid = cluster.get("pod", "web", "default")["metadata"]["uid"]
+        self.driver, self.guest_driver = Driver(self.path("driver.sock")), Driver(self.path("guest-driver.sock"))
+        self.guest_driver.attached = self.driver.attached
+        for driver in self.driver, self.guest_driver:
+            self.addCleanup(driver.stop)
+
+    def start_csi(self, role, account, namespace, target, *options):
+        p = self.spawn(CSI, "--role=" + role, "--endpoint=" + self.path(role + ".sock"), "--namespace=" + CSI_NAMESPACE,
+                       "--kubeconfig=" + cluster.account(account, namespace), "--target-endpoint=" + self.path(target),
+                       "--vm-id-information-endpoint=" + self.path("hypervisor.sock"), "--direct-volumes-dir=" + self.path("records"), *options,
+                       log=role + ".log")
+        caller = Caller(self.path(role + ".sock"))
+        self.addCleanup(caller.close)
+        return p, caller
+
+    def volume(self):
+        return cluster.get("peerpodvolume", "vol-pvc-1", CSI_NAMESPACE)
+
+    def until_state(self, state):
+        until("the volume is " + state, lambda: self.volume().get("status", {}).get("state", "") == state)
+
+    def test_a_peerpodvolume_lives_as_its_volume_does(self):
+        self.start_services()
+        self.start_adaptor()
+        controller_process, controller = self.start_csi("controller", "peerpod-csi-controller", CSI_NAMESPACE, "driver.sock")
+        _, node = self.start_csi("node", "peerpod-csi-node", CSI_NAMESPACE, "driver.sock", "--node-name=node-1")
+        staging = {"volume_id": "vol-pvc-1", "staging_target_path": self.path("plugins/driver/globalmount")}
+        target = {"volume_id": "vol-pvc-1", "target_path": self.path(f"pods/{self.uid}/volumes/kubernetes.io~csi/pvc-1/mount")}
+        at_node = {"volume_id": "vol-pvc-1", "node_id": "node-id-1"}
+        controller.call("CreateVolume", name="pvc-1", parameters={"peerpod": "true"})
+        controller.until_ok("ControllerPublishVolume", volume_capability=capability(), **at_node)
+        self.assertEqual(cluster.get("lease", "peerpod-csi-controller", CSI_NAMESPACE)["spec"]["leaseDurationSeconds"], 15)
+        node.until_ok("NodeStageVolume", volume_capability=capability(), **staging)
+        node.until_ok("NodePublishVolume", volume_capability=capability(), **{**staging, **target})
+        self.assertEqual(self.volume()["status"], {"state": "nodePublishVolumeCached"})
+
+        self.create()
+        self.start()
+        podvm, _ = self.start_csi("podvm", "podvm", "default", "guest-driver.sock", "--pod-name=web", "--pod-namespace=default", "--pod-uid=" + self.uid)
+        self.until_state("nodePublishVolumeApplied")
+        self.assertEqual(self.driver.attached, {"vol-pvc-1": self.volume()["spec"]["vmID"]})
+        self.assertEqual(self.guest_driver.published, {"vol-pvc-1": target["target_path"]})
+        self.assertRegex(cluster.kubectl("get", "peerpodvolumes", "-n", CSI_NAMESPACE), r"vol-pvc-1 +nodePublishVolumeApplied +web +node-1 ")
+
+        cluster.kubectl("delete", "pod", "web", "--wait=false")
+        self.end(podvm)
+        self.until_state("controllerUnpublishVolumeApplied")
+        node.until_ok("NodeUnpublishVolume", **target)
+        node.until_ok("NodeUnstageVolume", **staging)
+        controller.until_ok("ControllerUnpublishVolume", **at_node)
+        self.assertEqual((set(self.volume()["spec"]), self.driver.attached, self.guest_driver.published), ({"volumeID", "volumeName"}, {}, {}))
+        controller.until_ok("DeleteVolume", volume_id="vol-pvc-1")
+        self.assertIsNone(self.volume())
+        self.end(controller_process)
+        self.assertFalse(cluster.get("lease", "peerpod-csi-controller", CSI_NAMESPACE)["spec"].get("holderIdentity"))
 
 
 class Controllers(Worker):

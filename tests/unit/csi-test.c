@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* peerpod-csi without its loop: gRPC's small formats, names and paths of volumes, what may follow what, and the edits of messages. */
+/* peerpod-csi without its peers: gRPC's small formats, names and paths of volumes, what may follow what, the edits of messages, and how long its
+ * server waits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
 
 #include "basic/json.h"
 #include "basic/util.h"
 #include "kube/csi/csi-message.h"
+#include "kube/csi/grpc-server.h"
 #include "kube/csi/grpc-wire.h"
 #include "kube/csi/volume.h"
 #include "kube/kube-object.h"
@@ -209,6 +216,102 @@ static void maps_are_edited_by_key(void **state) {
         proto_free(m);
 }
 
+/* ---- the server's time for an answer to be taken ---- */
+
+#define H2_PREFACE "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" "\0\0\0\x04\0\0\0\0\0"
+/* SETTINGS_INITIAL_WINDOW_SIZE, and a WINDOW_UPDATE of the connection */
+#define H2_WINDOWS "\0\0\x06\x04\0\0\0\0\0" "\0\x04\x7f\xff\xff\xff" "\0\0\x04\x08\0\0\0\0\0" "\x3f\xff\xff\xff"
+/* POST /a/b by HPACK's literals without index (RFC 7541, section 6.2.2), and an empty message */
+#define H2_CALL \
+        "\0\0\x54\x01\x04\0\0\0\x01" "\0\x07:method\x04POST" "\0\x07:scheme\x04http" "\0\x05:path\x04/a/b" \
+        "\0\x0c" "content-type\x10" "application/grpc" "\0\x02te\x08trailers" \
+        "\0\0\x05\0\x01\0\0\0\x01" "\0\0\0\0\0"
+
+typedef struct Server {
+        sd_event *event;
+        GrpcServer *grpc;
+        int fd;
+        unsigned n_calls;
+} Server;
+
+static void answer_at_length(GrpcCall *call, void *userdata) {
+        static const uint8_t data[1 << 20];
+        Server *s = userdata;
+
+        s->n_calls++;
+        grpc_call_reply(call, TTRPC_OK, NULL, NULL, data, sizeof(data));
+}
+
+static int server_up(void **state) {
+        const GrpcServerSpec spec = { .on_call = answer_at_length, .receive_usec = 50 * USEC_PER_MSEC };
+        struct sockaddr_un sa = { .sun_family = AF_UNIX };
+        socklen_t size = sizeof(sa);
+        Server *s = calloc(1, sizeof(*s));
+        int fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+
+        assert_non_null(s);
+        assert_true(fd >= 0);
+        assert_int_equal(bind(fd, (struct sockaddr*) &sa, sizeof(sa_family_t)), 0);      /* a name of the kernel's choice */
+        assert_int_equal(listen(fd, 1), 0);
+        assert_int_equal(getsockname(fd, (struct sockaddr*) &sa, &size), 0);
+        s->fd = socket(AF_UNIX, SOCK_STREAM|SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(s->fd, (struct sockaddr*) &sa, size), 0);
+        assert_true(sd_event_new(&s->event) >= 0);
+        assert_int_equal(grpc_server_new(s->event, fd, &spec, s, &s->grpc), 0);
+        *state = s;
+        return 0;
+}
+
+static int server_down(void **state) {
+        Server *s = *state;
+
+        grpc_server_free(s->grpc);
+        sd_event_unref(s->event);
+        close(s->fd);
+        free(s);
+        return 0;
+}
+
+static bool is_closed(Server *s) {
+        struct pollfd p = { .fd = s->fd, .events = POLLRDHUP };
+
+        return poll(&p, 1, 0) > 0 && p.revents & (POLLRDHUP|POLLHUP|POLLERR);
+}
+
+static void turn_until_closed(Server *s, bool reads) {
+        uint64_t end = usec_add(now_usec(CLOCK_MONOTONIC), 60 * USEC_PER_SEC);
+        char drop[4096];
+
+        while (!is_closed(s)) {
+                assert_true(now_usec(CLOCK_MONOTONIC) < end);
+                assert_true(sd_event_run(s->event, USEC_PER_SEC) >= 0);
+                while (reads && recv(s->fd, drop, sizeof(drop), MSG_DONTWAIT) > 0)
+                        ;
+        }
+}
+
+static void send_all(Server *s, const char *wire, size_t size) {
+        assert_int_equal(send(s->fd, wire, size, MSG_NOSIGNAL), size);
+}
+
+static void who_does_not_open_his_window_for_an_answer_is_closed(void **state) {
+        static const char wire[] = H2_PREFACE H2_CALL;
+        Server *s = *state;
+
+        send_all(s, wire, sizeof(wire) - 1);
+        turn_until_closed(s, /* reads= */ true);
+        assert_int_equal(s->n_calls, 1);
+}
+
+static void who_does_not_read_an_answer_is_closed(void **state) {
+        static const char wire[] = H2_PREFACE H2_WINDOWS H2_CALL;
+        Server *s = *state;
+
+        send_all(s, wire, sizeof(wire) - 1);
+        turn_until_closed(s, /* reads= */ false);
+        assert_int_equal(s->n_calls, 1);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(timeouts_are_those_of_grpc),
@@ -222,6 +325,8 @@ int main(void) {
                 cmocka_unit_test(what_may_be_mounted_is_not_detached),
                 cmocka_unit_test(requests_are_kept_as_protobufs_json),
                 cmocka_unit_test(maps_are_edited_by_key),
+                cmocka_unit_test_setup_teardown(who_does_not_open_his_window_for_an_answer_is_closed, server_up, server_down),
+                cmocka_unit_test_setup_teardown(who_does_not_read_an_answer_is_closed, server_up, server_down),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

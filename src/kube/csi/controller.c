@@ -185,7 +185,7 @@ static int make_publish_patch(Task *t, json_object **patch) {
         if (!label)
                 return -ENOMEM;
         (void) message_map_drop(t->request, "volume_context", CSI_PEERPOD_KEY);
-        r = secrets_strip(t->request, &t->volume, SECRET_CONTROLLER_PUBLISH, patch);
+        r = secrets_strip(t, SECRET_CONTROLLER_PUBLISH, patch);
         if (r >= 0)
                 r = message_to_text(t->request, &text);
         if (r >= 0)
@@ -238,15 +238,28 @@ static void controller_publish(Wrapper *w, GrpcCall *call, ProtobufCMessage *req
 
 /* ---- ControllerUnpublishVolume, and detaching as soon as it can be done ---- */
 
+static int forget_vm(json_object **patch) {
+        static const char *const fields[] = { "vmID", "vmName", "devicePath", "wrapperControllerPublishVolumeRes" };
+        static const char *const annotations[] = { VOLUME_BOOT_ANNOTATION, VOLUME_AGAIN_ANNOTATION };
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(fields); i++)
+                r = patch_set(patch, "spec", fields[i], NULL);
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(annotations); i++)
+                r = patch_set_in_metadata(patch, "annotations", annotations[i], NULL);
+        return r < 0 ? r : patch_set_in_metadata(patch, "labels", "vmID", NULL);
+}
+
 /* Nothing of the pod that had it is left; what the attacher and kubelet have asked for stays, as they may not ask again before the next pod. */
 static int forget_pod(json_object **patch) {
         static const char *const fields[] = {
-                "podName", "podNamespace", "podUid", "vmID", "vmName", "devicePath", "targetPath", "wrapperControllerPublishVolumeRes",
+                "podName", "podNamespace", "podUid", "targetPath",
                 "wrapperNodePublishVolumeReq", "wrapperNodeUnpublishVolumeReq", "wrapperNodeUnstageVolumeReq",
         };
-        static const char *const labels[] = { "podUid", "podName", "podNamespace", "vmID" };
-        int r = 0;
+        static const char *const labels[] = { "podUid", "podName", "podNamespace" };
+        int r;
 
+        r = forget_vm(patch);
         for (size_t i = 0; r >= 0 && i < ELEMENTSOF(fields); i++)
                 r = patch_set(patch, "spec", fields[i], NULL);
         for (size_t i = 0; r >= 0 && i < ELEMENTSOF(labels); i++)
@@ -280,8 +293,9 @@ static void reset(Task *t) {
                 task_update(t, TAKE_PTR(patch), VOLUME_NEW, task_end_ok);
 }
 
-/* A caller wants the volume back, else it stays the node's. */
+/* A caller wants the volume back, else it stays the node's; the same pod's, if that has another VM now and kubelet has not asked to unmount it. */
 static void on_detached(Task *t, const GrpcReply *reply) {
+        bool stays = !isempty(t->volume.again) && isempty(t->volume.unpublish_request);
         _cleanup_(json_object_putp) json_object *patch = NULL;
 
         if (reply->code != TTRPC_OK && reply->code != TTRPC_NOT_FOUND) {
@@ -291,10 +305,10 @@ static void on_detached(Task *t, const GrpcReply *reply) {
         (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "Volume '%s' is detached from VM '%s'.", t->volume.id, t->volume.vm_id);
         if (t->call)
                 reset(t);
-        else if (forget_pod(&patch) < 0)
+        else if ((stays ? forget_vm(&patch) : forget_pod(&patch)) < 0)
                 task_fail(t, TTRPC_RESOURCE_EXHAUSTED, "Out of memory.");
         else
-                task_update(t, TAKE_PTR(patch), VOLUME_DETACHED, task_end_ok);
+                task_update(t, TAKE_PTR(patch), stays ? VOLUME_NODE_PUBLISH_CACHED : VOLUME_DETACHED, task_end_ok);
 }
 
 static void send_detach(Task *t) {

@@ -10,8 +10,10 @@
 #include "kube/csi/wrapper.h"
 #include "kube/kube-client.h"
 #include "kube/kube-config.h"
+#include "kube/kube-lease.h"
 #include "kube/kube-object.h"
 
+#define LEASE_NAME "peerpod-csi-controller"
 #define DIRECT_VOLUMES "/run/kata-containers/shared/direct-volumes"
 
 /* Flags of cloud-api-adaptor's csi-wrapper, where it had one (src/csi-wrapper/cmd/, until its removal). */
@@ -27,7 +29,9 @@ static const Option options[] = {
         { "node-name", "POD_NODE_NAME", OPTION_STRING, offsetof(Settings, node_name), "", "Name of this node in the cluster (node)", "NAME" },
         { "pod-name", "POD_NAME", OPTION_STRING, offsetof(Settings, pod_name), "", "The pod that this runs in (podvm)", "NAME" },
         { "pod-namespace", "POD_NAME_SPACE", OPTION_STRING, offsetof(Settings, pod_namespace), "", "Its namespace (podvm)", "NAME" },
-        { "pod-uid", "POD_UID", OPTION_STRING, offsetof(Settings, pod_uid), "", "Its uid (podvm)", "UID" },
+        { "pod-uid", "POD_UID", OPTION_STRING, offsetof(Settings, pod_uid), "", "Its uid (podvm; controller: who it is as holder of the lease)", "UID" },
+        { "leader-elect", NULL, OPTION_BOOL, offsetof(Settings, leader_elect), "true", "Serve only while holding the lease (controller)" },
+        { "leader-election-id", NULL, OPTION_STRING, offsetof(Settings, lease_name), LEASE_NAME, "Name of the lease (controller)", "NAME" },
         {}
 };
 
@@ -39,8 +43,23 @@ static const Program program = {
         .man = "peerpod-csi(8)",
 };
 
-static void settings_done(Settings *s) {
-        options_done(options, s);
+typedef struct Process {
+        Settings settings;
+        const Role *role;
+        sd_event *event;
+        KubeClient *kube;
+        KubeLease *lease;
+        int fd;                         /* the socket, until it is served */
+        Wrapper *wrapper;
+} Process;
+
+static void process_done(Process *p) {
+        p->wrapper = wrapper_free(p->wrapper);
+        p->lease = kube_lease_free(p->lease);
+        p->kube = kube_client_free(p->kube);
+        p->event = sd_event_unref(p->event);
+        p->fd = close_fd(p->fd);
+        options_done(options, &p->settings);
 }
 
 static const Role* find_role(const char *name) {
@@ -91,6 +110,10 @@ static int check_settings(Settings *s, const Role **ret) {
                 log_error("Flag '--namespace': '%s' is no name of a namespace.", s->namespace);
                 return EXIT_USAGE;
         }
+        if (!kube_name_is_valid(s->lease_name)) {
+                log_error("Flag '--leader-election-id': '%s' is no name of a lease.", s->lease_name);
+                return EXIT_USAGE;
+        }
         r = take_path("endpoint", &s->endpoint);
         if (r == 0)
                 r = take_path("target-endpoint", &s->target);
@@ -132,11 +155,78 @@ static int open_socket(const Settings *s) {
         return fd < 0 ? log_error_errno(fd, "Failed to listen on '%s': %m", isempty(s->endpoint) ? "systemd's socket" : s->endpoint) : fd;
 }
 
-static int on_signal(sd_event_source *es, const struct signalfd_siginfo *si, void *userdata) {
-        Wrapper **w = userdata;
+static int serve(Process *p) {
         int r;
 
-        r = *w && (*w)->role == &podvm_role ? wrapper_leave(*w) : sd_event_exit(sd_event_source_get_event(es), 0);
+        r = wrapper_new(p->event, &p->settings, p->role, TAKE_FD(p->fd), p->kube, &p->wrapper);
+        if (r < 0)
+                return r;
+        (void) sd_notifyf(/* unset_environment= */ false, "READY=1\nSTATUS=Wrapping the driver at %s as %s", p->settings.target, p->role->name);
+        return 0;
+}
+
+/* ---- one controller at a time ----
+ *
+ * Two of them would attach a volume and detach it at the same time: the tasks of one volume exclude each other in one process only. So who does not
+ * hold the lease does not serve its socket at all. Sidecars beside it wait there before they take part in elections of their own
+ * (kubernetes-csi/external-attacher: cmd/csi-attacher/main.go), so that the pod that holds ours holds theirs. */
+
+static void on_acquired(KubeLease *l, void *userdata) {
+        Process *p = userdata;
+
+        if (serve(p) < 0)
+                (void) sd_event_exit(p->event, EXIT_FAILURE);
+}
+
+static void on_lost(KubeLease *l, const char *why, void *userdata) {
+        Process *p = userdata;
+
+        log_error("Another controller may serve from now on, ending: %s", why);
+        (void) sd_event_exit(p->event, EXIT_FAILURE);
+}
+
+static void on_leader(KubeLease *l, const char *identity, void *userdata) {
+        if (isempty(identity) || streq(identity, kube_lease_identity(l)))
+                return;
+        log_info("'%s' serves, waiting.", identity);
+        (void) sd_notifyf(/* unset_environment= */ false, "STATUS=Waiting: '%s' serves.", identity);
+}
+
+static void on_released(KubeLease *l, void *userdata) {
+        Process *p = userdata;
+
+        (void) sd_event_exit(p->event, 0);
+}
+
+static int begin_election(Process *p) {
+        const KubeLeaseSpec spec = {
+                .ns = p->settings.namespace,
+                .name = p->settings.lease_name,
+                .identity = isempty(p->settings.pod_uid) ? NULL : p->settings.pod_uid,  /* a container that is restarted need not wait */
+                .on_acquired = on_acquired,
+                .on_lost = on_lost,
+                .on_leader = on_leader,
+        };
+        int r;
+
+        r = kube_lease_new(p->kube, &spec, p, &p->lease);
+        if (r < 0)
+                return log_error_errno(r, "Failed to ask for lease '%s': %m", p->settings.lease_name);
+        (void) sd_notify(/* unset_environment= */ false, "READY=1\nSTATUS=Asking for the lease");
+        return 0;
+}
+
+static int on_signal(sd_event_source *es, const struct signalfd_siginfo *si, void *userdata) {
+        Process *p = userdata;
+        int r;
+
+        if (p->wrapper && p->role == &podvm_role)
+                r = wrapper_leave(p->wrapper);
+        else if (p->lease) {
+                p->wrapper = wrapper_free(p->wrapper);
+                r = kube_lease_release(p->lease, on_released, p);
+        } else
+                r = sd_event_exit(sd_event_source_get_event(es), 0);
         if (r < 0) {
                 log_error_errno(r, "Failed to leave in order: %m");
                 (void) sd_event_exit(sd_event_source_get_event(es), 0);
@@ -145,35 +235,30 @@ static int on_signal(sd_event_source *es, const struct signalfd_siginfo *si, voi
 }
 
 static int run(int argc, char *argv[]) {
-        _cleanup_(settings_done) Settings settings = {};
-        _cleanup_(sd_event_unrefp) sd_event *event = NULL;
-        _cleanup_(kube_client_freep) KubeClient *kube = NULL;
-        _cleanup_(wrapper_freep) Wrapper *w = NULL;
-        const Role *role;
-        int r, status, fd;
+        _cleanup_(process_done) Process p = { .fd = -EBADF };
+        int r, status;
 
-        r = options_load(&program, argc, argv, &settings, /* ret_rest= */ NULL, &status);
+        r = options_load(&program, argc, argv, &p.settings, /* ret_rest= */ NULL, &status);
         if (r != 0)
                 return r < 0 ? r : status;
-        r = check_settings(&settings, &role);
+        r = check_settings(&p.settings, &p.role);
         if (r != 0)
                 return r;
 
-        r = daemon_event_new_with(on_signal, &w, &event);
+        r = daemon_event_new_with(on_signal, &p, &p.event);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the event loop: %m");
-        r = open_kube(event, &settings, &kube);
+        r = open_kube(p.event, &p.settings, &p.kube);
         if (r != 0)
                 return r;
-        fd = open_socket(&settings);
-        if (fd < 0)
-                return fd;
-        r = wrapper_new(event, &settings, role, fd, kube, &w);
+        p.fd = open_socket(&p.settings);
+        if (p.fd < 0)
+                return p.fd;
+        r = p.role == &controller_role && p.settings.leader_elect ? begin_election(&p) : serve(&p);
         if (r < 0)
                 return r;
 
-        (void) sd_notifyf(/* unset_environment= */ false, "READY=1\nSTATUS=Wrapping the driver at %s as %s", settings.target, role->name);
-        r = sd_event_loop(event);
+        r = sd_event_loop(p.event);
         (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
         return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
 }

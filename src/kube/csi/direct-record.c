@@ -11,6 +11,7 @@
 
 #define RECORD_NAME "mountInfo.json"
 #define RECORD "{\"Device\": \"/dev/zero\", \"fstype\": \"ext4\"}"
+#define RECORD_SIZE_MAX (64U << 10)             /* of a driver's own */
 
 /* RFC 4648, section 5, padded. */
 static int record_directory(const char *directory, const char *target_path, char **ret) {
@@ -47,6 +48,13 @@ int direct_record_write(const char *directory, const char *target_path) {
         if (faccessat(fd, RECORD_NAME, F_OK, AT_SYMLINK_NOFOLLOW) >= 0)
                 return 0;
         return write_file_atomic_at(fd, RECORD_NAME, RECORD, strlen(RECORD), 0600);
+}
+
+bool direct_record_is_ours(const char *directory, const char *target_path) {
+        _cleanup_(freep) char *path = NULL, *name = NULL, *text = NULL;
+
+        return record_directory(directory, target_path, &path) >= 0 && asprintf(&name, "%s/" RECORD_NAME, path) >= 0 &&
+                read_full_file_at(AT_FDCWD, name, RECORD_SIZE_MAX, &text, /* ret_size= */ NULL) >= 0 && streq(text, RECORD);
 }
 
 int direct_record_remove(const char *directory, const char *target_path) {

@@ -4,7 +4,11 @@
  * docs/design/direct-blk-device-assignment.md; src/tunnel/direct-volume.h reads it). It names no disk: peerpod-adaptor attaches none for it. */
 #pragma once
 
+#include <stdbool.h>
+
 /* direct_record_write() - returns 0, -ENAMETOOLONG (the record's name would be longer than a file's may be), or what the file system says */
 int direct_record_write(const char *directory, const char *target_path);
+/* direct_record_is_ours() - is there one that direct_record_write() has left, not a driver's own? */
+bool direct_record_is_ours(const char *directory, const char *target_path);
 /* direct_record_remove() - one that is not there is success */
 int direct_record_remove(const char *directory, const char *target_path);

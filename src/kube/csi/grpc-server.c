@@ -61,7 +61,7 @@ struct GrpcServer {
         TtrpcDeadlines deadlines;
         TAILQ_HEAD(, Connection) connections;
         unsigned n_connections, n_calls;
-        size_t input;                           /* bytes of calls' messages */
+        size_t input, output;                   /* bytes of calls' messages, and of their answers */
 };
 
 /* ---- calls ---- */
@@ -79,6 +79,7 @@ static GrpcCall* call_free(GrpcCall *call) {
                 s->n_calls--;
         s->input -= call->body.capacity;
         grpc_body_done(&call->body);
+        s->output -= call->reply_size;
         (void) erase_free(call->reply, call->reply_size);
         free(call->path);
         free(call);
@@ -169,27 +170,37 @@ static int submit_message(GrpcCall *call, const void *data, size_t size) {
         if (size > 0)
                 memcpy(call->reply + GRPC_PREFIX_SIZE, data, size);
         call->reply_size = GRPC_PREFIX_SIZE + size;
+        call->connection->server->output += call->reply_size;
         return grpc_h2_to_errno(nghttp2_submit_response(call->connection->link.session, call->stream_id, headers, ELEMENTSOF(headers),
                                                         &provider));
 }
 
-/* From here on only the stream's end is waited for, which call_free() follows. */
+/* From here on only the stream's end is waited for, which call_free() follows. It comes when the client has taken the answer, for which it has
+ * as much time as for a message of its own. */
 static void call_answer(GrpcCall *call, unsigned http_status, TtrpcCode code, const char *text, const char *details, const void *data,
                         size_t size) {
         nghttp2_session *session = call->connection->link.session;
+        GrpcServer *s = call->connection->server;
         int r;
 
         if (call->state == CALL_HANDED_OUT)
-                call->connection->server->n_calls--;
+                s->n_calls--;
         call->state = CALL_ANSWERED;
-        ttrpc_deadlines_remove(&call->connection->server->deadlines, &call->deadline);
+        ttrpc_deadlines_remove(&s->deadlines, &call->deadline);
 
-        r = code == TTRPC_OK ? submit_message(call, data, size) : submit_status(call, http_status, code, text, details);
-        call->connection->server->input -= call->body.capacity;
+        r = ttrpc_deadlines_add(&s->deadlines, &call->deadline, usec_add(now_usec(CLOCK_MONOTONIC), s->spec.receive_usec));
+        if (r >= 0)
+                r = code == TTRPC_OK ? submit_message(call, data, size) : submit_status(call, http_status, code, text, details);
+        s->input -= call->body.capacity;
         grpc_body_done(&call->body);            /* @data may be from there */
         if (r < 0)
                 (void) nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, call->stream_id, NGHTTP2_INTERNAL_ERROR);
         grpc_link_kick(&call->connection->link);
+}
+
+/* Small ones are bounded by the number of streams. */
+static bool has_room(GrpcServer *s, size_t size) {
+        return size <= GRPC_SMALL_MAX || size <= GRPC_OUTPUT_MAX - MIN(s->output, GRPC_OUTPUT_MAX);
 }
 
 void grpc_call_reply(GrpcCall *call, TtrpcCode code, const char *text, const char *details, const void *data, size_t size) {
@@ -197,6 +208,8 @@ void grpc_call_reply(GrpcCall *call, TtrpcCode code, const char *text, const cha
 
         if (code == TTRPC_OK && size > GRPC_MESSAGE_MAX)
                 call_answer(call, 200, TTRPC_RESOURCE_EXHAUSTED, "The answer is larger than 4 MiB.", NULL, NULL, 0);
+        else if (code == TTRPC_OK && !has_room(call->connection->server, size))
+                call_answer(call, 200, TTRPC_RESOURCE_EXHAUSTED, "Too many answers are not taken.", NULL, NULL, 0);
         else
                 call_answer(call, 200, code, text, details, data, size);
 }
@@ -250,15 +263,6 @@ static void call_complete(GrpcCall *call) {
         call->state = CALL_HANDED_OUT;
         s->n_calls++;
         s->spec.on_call(call, s->userdata);
-}
-
-static void on_expired(TtrpcDeadline *d, void *userdata) {
-        GrpcCall *call = CONTAINER_OF(d, GrpcCall, deadline);
-        GrpcServer *s = userdata;
-
-        if (call->state == CALL_HANDED_OUT)
-                s->spec.on_cancelled(call, s->userdata);
-        call_answer(call, 200, TTRPC_DEADLINE_EXCEEDED, "The call's time is over.", NULL, NULL, 0);
 }
 
 static bool equals(const uint8_t *data, size_t size, const char *s) {
@@ -399,6 +403,29 @@ static void connection_free(Connection *c) {
         s->n_connections--;
         grpc_link_done(&c->link);
         free(c);
+}
+
+/* Its streams alone would not do: a client that reads nothing at all is not even told of their end. */
+static void close_unread(Connection *c) {
+        struct ucred peer = {};
+        socklen_t size = sizeof(peer);
+
+        (void) getsockopt(sd_event_source_get_io_fd(c->link.io), SOL_SOCKET, SO_PEERCRED, &peer, &size);
+        log_warning("Closing the connection of process %i, which does not take an answer.", (int) peer.pid);
+        connection_free(c);
+}
+
+static void on_expired(TtrpcDeadline *d, void *userdata) {
+        GrpcCall *call = CONTAINER_OF(d, GrpcCall, deadline);
+        GrpcServer *s = userdata;
+
+        if (call->state == CALL_ANSWERED) {
+                close_unread(call->connection);
+                return;
+        }
+        if (call->state == CALL_HANDED_OUT)
+                s->spec.on_cancelled(call, s->userdata);
+        call_answer(call, 200, TTRPC_DEADLINE_EXCEEDED, "The call's time is over.", NULL, NULL, 0);
 }
 
 static void on_over(GrpcLink *l, int error) {

@@ -2,8 +2,8 @@
 /* A gRPC server for unary calls on the event loop: a path and the bytes of a message come in, a status and the bytes of a message go out. What
  * the bytes mean is the handler's business.
  *
- * What a peer can make us keep is bounded: connections, calls of each, bytes of a message and of all that arrive at once, and the time that a
- * message may take to arrive. Loop thread only. */
+ * What a peer can make us keep is bounded: connections, calls of each, bytes of a message and of all that arrive at once, the time that a
+ * message may take to arrive, bytes of the answers that are not taken, and the time that each has to be taken. Loop thread only. */
 #pragma once
 
 #include <stddef.h>
@@ -19,6 +19,8 @@ typedef struct GrpcServer GrpcServer;
 #define GRPC_CONNECTIONS_MAX 32U                /* with one more, the one that has been idle for the longest time is ended */
 #define GRPC_STREAMS_MAX 64U                    /* of one connection */
 #define GRPC_INPUT_MAX (32U << 20)              /* bytes of all messages that are not complete, or not answered yet */
+#define GRPC_OUTPUT_MAX (32U << 20)             /* bytes of all answers that are not taken yet; with more, only small ones are given */
+#define GRPC_SMALL_MAX (4U << 10)
 
 typedef struct GrpcServerSpec {
         /* A call has come, complete. Answers it by grpc_call_reply(), now or later. */
@@ -26,7 +28,8 @@ typedef struct GrpcServerSpec {
         /* Nobody waits for the answer of a call that was handed out: the client has gone or given up, or the time is over. The call is gone
          * when this returns. */
         void (*on_cancelled)(GrpcCall *call, void *userdata);
-        uint64_t receive_usec;                  /* from a call's first byte to its last; 0: 30 s */
+        /* From a call's first byte to its last; and again for its answer to be taken, or the connection is closed. 0: 30 s */
+        uint64_t receive_usec;
 } GrpcServerSpec;
 
 /* grpc_server_new() - serve connections of @fd, a listening stream socket, which is taken, on failure too. Returns 0 or -errno. */

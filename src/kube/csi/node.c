@@ -84,7 +84,7 @@ static int make_stage_patch(Task *t, const char *path, json_object **patch) {
         if (!label)
                 return -ENOMEM;
         (void) message_map_drop(t->request, "volume_context", CSI_PEERPOD_KEY);
-        r = secrets_strip(t->request, &t->volume, SECRET_NODE_STAGE, patch);
+        r = secrets_strip(t, SECRET_NODE_STAGE, patch);
         if (r >= 0)
                 r = message_to_text(t->request, &text);
         if (r >= 0)
@@ -158,11 +158,13 @@ static int make_publish_patch(Task *t, const char *path, const Target *target, j
         }
         (void) message_map_drop(t->request, "volume_context", CSI_PEERPOD_KEY);
         if (r >= 0)
-                r = secrets_strip(t->request, &t->volume, SECRET_NODE_PUBLISH, patch);
+                r = secrets_strip(t, SECRET_NODE_PUBLISH, patch);
         if (r >= 0)
                 r = message_to_text(t->request, &text);
         if (r >= 0)
                 r = patch_set(patch, "spec", "wrapperNodePublishVolumeReq", text);
+        if (r >= 0)
+                r = patch_set(patch, "spec", "wrapperNodeUnpublishVolumeReq", NULL);
         if (r >= 0)
                 r = patch_set(patch, "spec", "targetPath", path);
         if (r >= 0)
@@ -251,8 +253,11 @@ static void unpublish_start(Task *t) {
         if (!remove_directory(t, path))
                 return;
 
+        /* It is on its way to another VM of a pod that ends now. */
+        if (!isempty(v->again) && v->state > VOLUME_PUBLISHED && v->state < VOLUME_DETACHED && streq(v->target_path, path))
+                note_request(t, "wrapperNodeUnpublishVolumeReq", v->state);
         /* Done already, or never begun; or the path of a pod that was refused. */
-        if (v->state < VOLUME_NODE_PUBLISH_CACHED || v->state > VOLUME_PUBLISHED || !streq(v->target_path, path))
+        else if (v->state < VOLUME_NODE_PUBLISH_CACHED || v->state > VOLUME_PUBLISHED || !streq(v->target_path, path))
                 task_end_ok(t);
         else if (volume_may_be_attached(v))
                 note_request(t, "wrapperNodeUnpublishVolumeReq", VOLUME_NODE_UNPUBLISH_CACHED);
@@ -280,6 +285,35 @@ static void unstage(Wrapper *w, GrpcCall *call, ProtobufCMessage *request) {
         begin(w, call, request, unstage_start);
 }
 
+/* ---- NodeGetVolumeStats, NodeExpandVolume ---- */
+
+/* The driver of the node would measure, or grow, the file system in which our empty directory is. A volume that cannot be expanded where it is
+ * in use is FAILED_PRECONDITION by CSI; with that, kubelet mounts it all the same and leaves the rest to the next staging
+ * (kubernetes: pkg/volume/csi/expander.go). */
+#define NOT_HERE "The volume is for a pod VM and not mounted on this node."
+
+/* By the record alone, and not by the API server, as kubelet asks about each volume each minute. */
+static void get_stats(Wrapper *w, GrpcCall *call, ProtobufCMessage *request) {
+        const char *path = message_get_string(request, "volume_path");
+        bool ours = path[0] == '/' && direct_record_is_ours(w->settings->records_dir, path);
+
+        proto_free(request);
+        if (ours)
+                grpc_call_reply(call, TTRPC_FAILED_PRECONDITION, NOT_HERE, NULL, NULL, 0);
+        else
+                task_begin_unnamed(w, call, /* request= */ NULL, task_pass);
+}
+
+/* By the object: kubelet asks before there is a target path, too. */
+static void expand_start(Task *t) {
+        if (is_ours(t))
+                task_fail(t, TTRPC_FAILED_PRECONDITION, NOT_HERE);
+}
+
+static void expand(Wrapper *w, GrpcCall *call, ProtobufCMessage *request) {
+        begin(w, call, request, expand_start);
+}
+
 /* ---- the VM comes, the VM goes ---- */
 
 static void on_found(Task *t, const char *vm_id, const char *reason) {
@@ -301,11 +335,31 @@ static void on_found(Task *t, const char *vm_id, const char *reason) {
                 task_update(t, TAKE_PTR(patch), VOLUME_VM_KNOWN, task_end_ok);
 }
 
+/* The VM that had announced itself was replaced before its instance was asked for, so that the volume is at the VM that waits for it. */
+static bool may_be_there(const Volume *v) {
+        VolumeState found = isempty(v->again) ? _VOLUME_STATE_INVALID : volume_state_from_string(v->again);
+
+        return found == VOLUME_VM_KNOWN || found == VOLUME_ATTACHED;    /* else the other one has mounted it */
+}
+
+static void fail_still_there(Task *t) {
+        task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s' is still there.", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name);
+}
+
+static void on_found_again(Task *t, const char *vm_id, const char *reason) {
+        if (vm_id && streq(vm_id, t->volume.vm_id))
+                task_update(t, NULL, VOLUME_UNSTAGED, task_end_ok);
+        else
+                fail_still_there(t);
+}
+
 static void on_looked(Task *t, int exists, const char *reason) {
         if (exists < 0)
                 task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s': %s", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name, reason);
+        else if (exists && may_be_there(&t->volume))
+                vm_find(t, t->volume.pod_namespace, t->volume.pod_name, on_found_again);
         else if (exists)
-                task_fail(t, TTRPC_UNAVAILABLE, "VM '%s' of pod '%s/%s' is still there.", t->volume.vm_id, t->volume.pod_namespace, t->volume.pod_name);
+                fail_still_there(t);
         else {
                 (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "VM '%s' of volume '%s' is gone.", t->volume.vm_id, t->volume.id);
                 task_update(t, NULL, t->volume.state == VOLUME_NODE_UNPUBLISH_CACHED ? VOLUME_UNPUBLISHED : VOLUME_UNSTAGED, task_end_ok);
@@ -323,7 +377,7 @@ static void advance(Task *t) {
         else if (t->volume.state == VOLUME_VM_RUNNING)
                 vm_find(t, t->volume.pod_namespace, t->volume.pod_name, on_found);
         else
-                vm_look(t, t->volume.pod_namespace, t->volume.pod_name, on_looked);
+                vm_look(t, t->volume.vm_id, on_looked);
 }
 
 static const char *const services[] = { "/csi.v1.Identity", "/csi.v1.Node", NULL };
@@ -335,6 +389,8 @@ static const Method methods[] = {
         { NODE "NodePublishVolume", &csi__v1__node_publish_volume_request__descriptor, publish },
         { NODE "NodeUnpublishVolume", &csi__v1__node_unpublish_volume_request__descriptor, unpublish },
         { NODE "NodeUnstageVolume", &csi__v1__node_unstage_volume_request__descriptor, unstage },
+        { NODE "NodeGetVolumeStats", &csi__v1__node_get_volume_stats_request__descriptor, get_stats },
+        { NODE "NodeExpandVolume", &csi__v1__node_expand_volume_request__descriptor, expand },
         {}
 };
 

@@ -48,10 +48,29 @@ static void announce(Task *t) {
                 r = patch_set_in_metadata(&patch, "labels", "podName", name);
         if (r >= 0)
                 r = patch_set_in_metadata(&patch, "labels", "podNamespace", ns);
+        if (r >= 0)
+                r = patch_set_in_metadata(&patch, "annotations", VOLUME_BOOT_ANNOTATION, t->wrapper->boot_id);
         if (r < 0)
                 task_fail(t, TTRPC_RESOURCE_EXHAUSTED, "Out of memory.");
         else
                 task_update(t, TAKE_PTR(patch), VOLUME_VM_RUNNING, task_end_ok);
+}
+
+/* kubelet has replaced the pod's sandbox, and so its VM, for which it mounts nothing anew. What has been at the first VM comes to this one when the
+ * node has seen that gone. */
+static bool is_anothers(const Wrapper *w, const Volume *v) {
+        return !isempty(v->boot_id) && !streq(v->boot_id, w->boot_id);
+}
+
+static void replace_vm(Task *t) {
+        _cleanup_(json_object_putp) json_object *patch = NULL;
+
+        if (patch_set_in_metadata(&patch, "annotations", VOLUME_AGAIN_ANNOTATION, volume_state_to_string(t->volume.state)) < 0) {
+                task_fail(t, TTRPC_RESOURCE_EXHAUSTED, "Out of memory.");
+                return;
+        }
+        (void) log_full(NULL, LOG_INFO, MSG_VOLUME_MOVED, 0, "Volume '%s' comes when the pod's former VM '%s' is gone.", t->volume.id, t->volume.vm_id);
+        task_update(t, TAKE_PTR(patch), VOLUME_NODE_UNSTAGE_CACHED, task_end_ok);
 }
 
 /* ---- mounting ---- */
@@ -178,6 +197,8 @@ static void unpublish(Task *t) {
 static bool wants(const Wrapper *w, const Volume *v) {
         if (!streq(v->pod_uid, w->settings->pod_uid))
                 return false;
+        if (is_anothers(w, v))
+                return !w->leaving && v->state >= VOLUME_NODE_PUBLISH_CACHED && v->state <= VOLUME_PUBLISHED;
         switch (v->state) {
         case VOLUME_NODE_PUBLISH_CACHED:
         case VOLUME_ATTACHED:
@@ -199,8 +220,10 @@ static void advance(Task *t) {
 
         if (!t->has_volume || !wants(t->wrapper, v))
                 task_end_ok(t);
-        else if (v->state == VOLUME_NODE_PUBLISH_CACHED)
+        else if (v->state == VOLUME_NODE_PUBLISH_CACHED || v->state == VOLUME_VM_RUNNING)
                 announce(t);
+        else if (is_anothers(t->wrapper, v))
+                replace_vm(t);
         else if (v->state == VOLUME_UNPUBLISHED)
                 unstage(t);
         else if (t->wrapper->leaving || v->state >= VOLUME_NODE_UNPUBLISH_CACHED)

@@ -4,11 +4,14 @@
 #include <json-c/json.h>
 #include <stdio.h>
 
+#include "basic/log.h"
 #include "basic/strv.h"
 #include "basic/text.h"
 #include "basic/util.h"
 #include "kube/csi/csi-message.h"
 #include "kube/kube-object.h"
+
+#define TOKENS_KEY "csi.storage.k8s.io/serviceAccount.tokens"
 
 static bool had_secrets(const Volume *v, const char *ref) {
         _cleanup_(strv_freep) char **refs = NULL;
@@ -16,10 +19,24 @@ static bool had_secrets(const Volume *v, const char *ref) {
         return strv_split(v->secrets, ",", &refs) >= 0 && strv_contains(refs, ref);
 }
 
-int secrets_strip(ProtobufCMessage *request, const Volume *v, const char *ref, json_object **patch) {
-        _cleanup_(freep) char *refs = NULL;
+/* Tokens of the pod's account, for a driver with tokenRequests. kubelet puts them among the volume's attributes, or among the secrets if the
+ * driver asks for that (kubernetes: pkg/volume/csi/csi_mounter.go). No PersistentVolume says where to have them from. */
+static void drop_tokens(Task *t) {
+        size_t n = message_map_drop(t->request, "volume_context", TOKENS_KEY) + message_map_drop(t->request, "secrets", TOKENS_KEY);
 
-        if (message_map_drop(request, "secrets", NULL) == 0 || had_secrets(v, ref))
+        if (n > 0)
+                log_notice("The driver of volume '%s' asks for tokens of the pod's service account: they are not kept, and in the VM it gets none.",
+                           t->volume.id);
+}
+
+int secrets_strip(Task *t, const char *ref, json_object **patch) {
+        _cleanup_(freep) char *refs = NULL;
+        const Volume *v = &t->volume;
+
+        drop_tokens(t);
+        if (message_map_drop(t->request, "secrets", NULL) > 0)
+                t->had_secrets = true;          /* the next time, after a conflict, it has none any more */
+        if (!t->had_secrets || had_secrets(v, ref))
                 return 0;
         if (asprintf(&refs, "%s%s%s", v->secrets, isempty(v->secrets) ? "" : ",", ref) < 0)
                 return -ENOMEM;

@@ -8,8 +8,9 @@
 #define SECRET_NODE_STAGE "nodeStageSecretRef"
 #define SECRET_NODE_PUBLISH "nodePublishSecretRef"
 
-/* secrets_strip() - take them out of a request, and note in a patch of @v's object that there were some. Returns 0, -ENOMEM. */
-int secrets_strip(ProtobufCMessage *request, const Volume *v, const char *ref, json_object **patch);
+/* secrets_strip() - take them out of t->request, and note in a patch of the volume's object that there were some. Tokens of the pod's account are
+ * taken out for good. Returns 0, -ENOMEM. */
+int secrets_strip(Task *t, const char *ref, json_object **patch);
 
 /* secrets_fetch() - put them into t->request again, if there were some, and go on with @next; the task fails if they cannot be had. @ref is static. */
 void secrets_fetch(Task *t, const char *ref, TaskStep next);

@@ -32,6 +32,7 @@ struct Task {
         GrpcCall *call;                 /* borrowed; NULL: nobody waits for an answer */
         bool for_itself;                /* it began without a caller */
         ProtobufCMessage *request;      /* the caller's message, decoded; or NULL */
+        bool had_secrets;               /* the request, before secrets_strip() */
         bool has_volume;                /* there is a PeerpodVolume, and it is */
         Volume volume;
         json_object *object;            /* what it borrows from */

@@ -12,7 +12,6 @@
 
 #define ADAPTOR_NAME "org.confidentialcontainers.PeerPod1"
 #define ADAPTOR_PATH "/org/confidentialcontainers/PeerPod1"
-#define ADAPTOR_INTERFACE ADAPTOR_NAME ".Manager"
 #define ANSWER_USEC (10 * USEC_PER_SEC)
 
 /* ---- PodVMInfo ---- */
@@ -77,11 +76,11 @@ void vm_find(Task *t, const char *pod_namespace, const char *pod_name, void (*fo
         task_ask(t, f, find_free);
 }
 
-/* ---- ListPodVMs ---- */
+/* ---- GetManagedObjects ---- */
 
 typedef struct Look {
         sd_bus_slot *slot;
-        char *pod_namespace, *pod_name;
+        char *vm_id;
         void (*seen)(Task *t, int exists, const char *reason);
 } Look;
 
@@ -89,22 +88,62 @@ static void look_free(void *query) {
         Look *l = query;
 
         sd_bus_slot_unref(l->slot);
-        free(l->pod_namespace);
-        free(l->pod_name);
+        free(l->vm_id);
         free(l);
 }
 
-static int find_in_list(sd_bus_message *m, const Look *l) {
-        const char *ns, *name;
+/* Returns 1 if one of them is @vm_id, 0, or -errno. Each goes to the end of what it reads. */
+static int find_in_properties(sd_bus_message *m, const char *vm_id) {
+        const char *name, *value;
+        int r, found = 0;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sv}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+                r = sd_bus_message_read(m, "s", &name);
+                if (r < 0)
+                        return r;
+                if (streq(name, "InstanceId")) {
+                        r = sd_bus_message_read(m, "v", "s", &value);
+                        found = found || (r >= 0 && streq(value, vm_id));
+                } else
+                        r = sd_bus_message_skip(m, "v");
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        if (r >= 0)
+                r = sd_bus_message_exit_container(m);
+        return r < 0 ? r : found;
+}
+
+static int find_in_interfaces(sd_bus_message *m, const char *vm_id) {
+        int r, found = 0;
+
+        r = sd_bus_message_enter_container(m, 'a', "{sa{sv}}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sa{sv}")) > 0) {
+                r = sd_bus_message_skip(m, "s");
+                if (r >= 0)
+                        r = find_in_properties(m, vm_id);
+                found = found || r > 0;
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
+        }
+        if (r >= 0)
+                r = sd_bus_message_exit_container(m);
+        return r < 0 ? r : found;
+}
+
+static int find_in_objects(sd_bus_message *m, const char *vm_id) {
         int r;
 
-        r = sd_bus_message_enter_container(m, 'a', "(sssso)");
-        while (r >= 0) {
-                r = sd_bus_message_read(m, "(sssso)", NULL, &ns, &name, NULL, NULL);
-                if (r <= 0)
+        r = sd_bus_message_enter_container(m, 'a', "{oa{sa{sv}}}");
+        while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "oa{sa{sv}}")) > 0) {
+                r = sd_bus_message_skip(m, "o");
+                if (r >= 0)
+                        r = find_in_interfaces(m, vm_id);
+                if (r > 0)
                         return r;
-                if (streq(ns, l->pod_namespace) && streq(name, l->pod_name))
-                        return 1;
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
         }
         return r;
 }
@@ -115,7 +154,7 @@ static int on_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Look *l = t->query;
         void (*seen)(Task*, int, const char*) = l->seen;
         _cleanup_(freep) char *reason = e ? strdup(strempty(e->message)) : NULL;
-        int r = e ? -EIO : find_in_list(m, l);
+        int r = e ? -EIO : find_in_objects(m, l->vm_id);
 
         task_answered(t);
         seen(t, r, reason ?: r < 0 ? "The adaptor's answer cannot be read." : "");
@@ -142,13 +181,13 @@ static int look_begin(Task *t, Look *l) {
         r = connect_bus(t->wrapper);
         if (r < 0)
                 return r;
-        r = sd_bus_message_new_method_call(t->wrapper->bus, &m, ADAPTOR_NAME, ADAPTOR_PATH, ADAPTOR_INTERFACE, "ListPodVMs");
+        r = sd_bus_message_new_method_call(t->wrapper->bus, &m, ADAPTOR_NAME, ADAPTOR_PATH, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects");
         if (r < 0)
                 return r;
         return sd_bus_call_async(t->wrapper->bus, &l->slot, m, on_list, t, ANSWER_USEC);
 }
 
-void vm_look(Task *t, const char *pod_namespace, const char *pod_name, void (*seen)(Task *t, int exists, const char *reason)) {
+void vm_look(Task *t, const char *vm_id, void (*seen)(Task *t, int exists, const char *reason)) {
         Look *l;
         int r;
 
@@ -157,8 +196,8 @@ void vm_look(Task *t, const char *pod_namespace, const char *pod_name, void (*se
                 seen(t, -ENOMEM, "Out of memory.");
                 return;
         }
-        *l = (Look) { .seen = seen, .pod_namespace = strdup(pod_namespace), .pod_name = strdup(pod_name) };
-        r = l->pod_namespace && l->pod_name ? look_begin(t, l) : -ENOMEM;
+        *l = (Look) { .seen = seen, .vm_id = strdup(vm_id) };
+        r = l->vm_id ? look_begin(t, l) : -ENOMEM;
         if (r < 0) {
                 look_free(l);
                 seen(t, r, strerror(-r));

@@ -66,6 +66,8 @@ int volume_read(json_object *object, Volume *ret, char **reterr) {
                 .unpublish_request = kube_string_at(object, "spec", "wrapperNodeUnpublishVolumeReq", NULL),
                 .unstage_request = kube_string_at(object, "spec", "wrapperNodeUnstageVolumeReq", NULL),
                 .secrets = kube_string_at(object, "metadata", "annotations", VOLUME_SECRETS_ANNOTATION, NULL),
+                .boot_id = kube_string_at(object, "metadata", "annotations", VOLUME_BOOT_ANNOTATION, NULL),
+                .again = kube_string_at(object, "metadata", "annotations", VOLUME_AGAIN_ANNOTATION, NULL),
         };
         if (streq(ret->pv_name, VOLUME_NO_NAME))
                 ret->pv_name = "";

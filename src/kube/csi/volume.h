@@ -41,10 +41,14 @@ typedef struct Volume {
         const char *node_name, *pod_uid, *pod_name, *pod_namespace, *vm_id, *device_path, *target_path;
         const char *publish_request, *publish_response, *stage_request, *node_publish_request, *unpublish_request, *unstage_request;
         const char *secrets;                    /* which requests had some, by VOLUME_SECRETS_ANNOTATION */
+        const char *boot_id;                    /* of the VM whose wrapper has announced itself last */
+        const char *again;                      /* another VM of the same pod waits until this one is gone; the state that it has found, else "" */
 } Volume;
 
 #define VOLUME_NO_NAME "peerpod-volume-name-placeholder"
 #define VOLUME_SECRETS_ANNOTATION "kata.peerpods.io/csi-secrets"
+#define VOLUME_BOOT_ANNOTATION "kata.peerpods.io/csi-boot-id"
+#define VOLUME_AGAIN_ANNOTATION "kata.peerpods.io/csi-again"
 
 /* volume_read() - returns 0, or -EBADMSG with *reterr: no such object, or one whose state this version does not know */
 int volume_read(json_object *object, Volume *ret, char **reterr);

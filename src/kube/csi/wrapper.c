@@ -14,6 +14,7 @@
 #define RETRY_USEC (500 * USEC_PER_MSEC)
 #define RETRY_MAX_USEC (30 * USEC_PER_SEC)
 #define LEAVE_USEC (25 * USEC_PER_SEC)          /* kubelet gives a pod 30 s by default */
+#define LEAVE_PAUSE_USEC USEC_PER_SEC
 
 /* ---- volumes that something is to be done about ---- */
 
@@ -51,8 +52,19 @@ static void entry_start(VolumeEntry *e) {
         task_begin(e->wrapper, e->name, /* call= */ NULL, /* request= */ NULL, e->wrapper->role->advance);
 }
 
+/* While a task is under way, even one of a caller's, its turn comes after that. */
+static void entry_poke(VolumeEntry *e) {
+        if (e->task)
+                e->again = true;
+        else
+                entry_start(e);
+}
+
 static int on_retry(sd_event_source *es, uint64_t usec, void *userdata) {
-        entry_start(userdata);
+        VolumeEntry *e = userdata;
+
+        e->timer = sd_event_source_disable_unref(e->timer);
+        entry_poke(e);
         return 0;
 }
 
@@ -69,7 +81,7 @@ static void entry_retry(VolumeEntry *e) {
 }
 
 static void leave_if_done(Wrapper *w) {
-        if (w->leaving && !w->entries && !w->leave_request)
+        if (w->leaving && !w->entries && !w->leave_request && !w->leave_again)
                 (void) sd_event_exit(w->event, 0);
 }
 
@@ -92,10 +104,8 @@ void wrapper_poke(Wrapper *w, const char *object_name) {
 
         if (volume_entry_get(w, object_name, &e) < 0)
                 log_error("Out of memory, volume '%s' is seen to when it changes.", object_name);
-        else if (e->task)
-                e->again = true;
         else
-                entry_start(e);
+                entry_poke(e);
 }
 
 static void on_object(KubeWatch *watch, KubeChange change, json_object *object, void *userdata) {
@@ -179,6 +189,18 @@ static int make_selector(const Wrapper *w, char **ret) {
         return value && asprintf(ret, "%s=%s", label, value) >= 0 ? 0 : -ENOMEM;
 }
 
+static int read_boot_id(Wrapper *w) {
+        sd_id128_t id;
+        int r;
+
+        if (w->role != &podvm_role)
+                return 0;
+        r = sd_id128_get_boot(&id);
+        if (r >= 0)
+                (void) sd_id128_to_string(id, w->boot_id);
+        return r;
+}
+
 static int start_watch(Wrapper *w) {
         _cleanup_(freep) char *selector = NULL, *path = NULL;
         KubeWatchSpec spec = { .on_object = on_object };
@@ -205,6 +227,9 @@ int wrapper_new(sd_event *event, const Settings *settings, const Role *role, int
         *w = (Wrapper) { .event = sd_event_ref(event), .settings = settings, .role = role, .kube = kube };
         TAILQ_INIT(&w->tasks);
 
+        r = read_boot_id(w);
+        if (r < 0)
+                return log_error_errno(r, "Failed to read the kernel's boot id: %m");
         r = grpc_client_new(event, settings->target, &w->driver);
         if (r < 0)
                 return log_error_errno(r, "Failed to make a client of the driver at '%s': %m", settings->target);
@@ -237,6 +262,7 @@ Wrapper* wrapper_free(Wrapper *w) {
         grpc_client_free(w->driver);
         kube_request_free(w->leave_request);
         sd_event_source_disable_unref(w->leave_timer);
+        sd_event_source_disable_unref(w->leave_again);
         kube_watch_free(w->watch);
         vm_disconnect(w);
         sd_event_unref(w->event);
@@ -246,56 +272,92 @@ Wrapper* wrapper_free(Wrapper *w) {
 
 /* ---- podvm: the pod ends ---- */
 
+static void leave_ask(Wrapper *w);
+
+static int on_leave_again(sd_event_source *es, uint64_t usec, void *userdata) {
+        Wrapper *w = userdata;
+
+        w->leave_again = sd_event_source_disable_unref(w->leave_again);
+        leave_ask(w);
+        return 0;
+}
+
+/* An error is no answer: until LEAVE_USEC are over there may be one. */
+static void leave_ask_again(Wrapper *w, const char *text) {
+        int r;
+
+        log_warning("Failed to learn %s, asking again: %s", w->leaving ? "which volumes the pod has" : "whether the pod ends", text);
+        r = sd_event_add_time_relative(w->event, &w->leave_again, CLOCK_MONOTONIC, LEAVE_PAUSE_USEC, 0, on_leave_again, w);
+        if (r < 0)
+                log_error_errno(r, "Failed to set a timer: %m");        /* then on_leave_timer() is the end */
+}
+
 static void on_listed(KubeRequest *q, const KubeReply *reply, void *userdata) {
         json_object *items = kube_object_at(reply->object, "items", NULL);
         Wrapper *w = userdata;
 
         if (reply->error < 0)
-                log_warning("Leaving without unmounting anything: %s", reply->text);
-        for (size_t i = 0; json_object_is_type(items, json_type_array) && i < json_object_array_length(items); i++)
+                leave_ask_again(w, reply->text);
+        for (size_t i = 0; reply->error >= 0 && json_object_is_type(items, json_type_array) && i < json_object_array_length(items); i++)
                 on_object(w->watch, KUBE_MODIFIED, json_object_array_get_idx(items, i), w);
         w->leave_request = kube_request_free(w->leave_request);
         leave_if_done(w);
 }
 
 static void on_pod(KubeRequest *q, const KubeReply *reply, void *userdata) {
-        _cleanup_(freep) char *selector = NULL, *path = NULL;
+        _cleanup_(freep) char *reason = NULL;
         Wrapper *w = userdata;
-        KubeMeta meta = {};
-        bool ends;
-        int r;
+        KubeMeta meta;
 
-        ends = reply->error == -ENOENT || (reply->error >= 0 && kube_meta(reply->object, &meta, NULL) >= 0 &&
-                                           (meta.deleting || !streq(meta.uid, w->settings->pod_uid)));
-        w->leave_request = kube_request_free(w->leave_request);
-        if (!ends) {
+        if (reply->error == -ENOENT)
+                w->leaving = true;
+        else if (reply->error < 0)
+                leave_ask_again(w, reply->text);
+        else if (kube_meta(reply->object, &meta, &reason) < 0)
+                leave_ask_again(w, strempty(reason));
+        else if (meta.deleting || !streq(meta.uid, w->settings->pod_uid))
+                w->leaving = true;
+        else {
                 log_notice("The pod goes on, its volumes stay mounted.");
                 (void) sd_event_exit(w->event, 0);
-                return;
         }
+        w->leave_request = kube_request_free(w->leave_request);
+        if (w->leaving)
+                leave_ask(w);
+}
 
-        w->leaving = true;
+static int list_volumes(Wrapper *w) {
+        _cleanup_(freep) char *selector = NULL, *path = NULL;
+        int r;
+
         path = kube_path(PEERPOD_API_VERSION, w->settings->namespace, PEERPOD_VOLUME_PLURAL, NULL, NULL);
         r = path ? make_selector(w, &selector) : -ENOMEM;
         if (r >= 0)
                 r = kube_query_add(&path, "labelSelector", selector);
-        if (r >= 0)
-                r = kube_get(w->kube, path, on_listed, w, &w->leave_request);
-        if (r < 0) {
-                log_error_errno(r, "Failed to list the pod's volumes, leaving them mounted: %m");
-                (void) sd_event_exit(w->event, 0);
-        }
+        return r < 0 ? r : kube_get(w->kube, path, on_listed, w, &w->leave_request);
+}
+
+static int read_pod(Wrapper *w) {
+        _cleanup_(freep) char *path = kube_path("v1", w->settings->pod_namespace, "pods", w->settings->pod_name, NULL);
+
+        return path ? kube_get(w->kube, path, on_pod, w, &w->leave_request) : -ENOMEM;
+}
+
+static void leave_ask(Wrapper *w) {
+        int r = w->leaving ? list_volumes(w) : read_pod(w);
+
+        if (r < 0)
+                leave_ask_again(w, strerror(-r));
 }
 
 static int on_leave_timer(sd_event_source *es, uint64_t usec, void *userdata) {
         Wrapper *w = userdata;
 
-        log_warning("Leaving before all volumes are unmounted.");
+        log_warning(w->leaving ? "Leaving before all volumes are unmounted." : "Leaving without knowing whether the pod ends, its volumes stay mounted.");
         return sd_event_exit(w->event, 0);
 }
 
 int wrapper_leave(Wrapper *w) {
-        _cleanup_(freep) char *path = NULL;
         int r;
 
         if (w->leave_timer)
@@ -303,6 +365,6 @@ int wrapper_leave(Wrapper *w) {
         r = sd_event_add_time_relative(w->event, &w->leave_timer, CLOCK_MONOTONIC, LEAVE_USEC, 0, on_leave_timer, w);
         if (r < 0)
                 return r;
-        path = kube_path("v1", w->settings->pod_namespace, "pods", w->settings->pod_name, NULL);
-        return path ? kube_get(w->kube, path, on_pod, w, &w->leave_request) : -ENOMEM;
+        leave_ask(w);
+        return 0;
 }

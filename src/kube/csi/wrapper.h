@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 #include <systemd/sd-bus.h>
 #include <systemd/sd-event.h>
+#include <systemd/sd-id128.h>
 
 #include "basic/hash.h"
 #include "kube/csi/grpc-client.h"
@@ -24,6 +25,8 @@ typedef struct Wrapper Wrapper;
 typedef struct Settings {
         char *role, *endpoint, *target, *namespace, *kubeconfig, *vm_socket, *records_dir;
         char *node_name, *pod_name, *pod_namespace, *pod_uid;
+        bool leader_elect;
+        char *lease_name;
 } Settings;
 
 /* A call that is handled otherwise than by passing it on. */
@@ -66,8 +69,9 @@ struct Wrapper {
         TtrpcClient *adaptor;           /* NULL: not connected */
         sd_bus *bus;                    /* likewise */
         KubeRequest *leave_request;
-        sd_event_source *leave_timer;
+        sd_event_source *leave_timer, *leave_again;
         bool leaving;                   /* podvm: the pod ends */
+        char boot_id[SD_ID128_STRING_MAX]; /* podvm: of this VM, by which a restart of the container is told from a VM that has replaced another */
 };
 
 extern const Role controller_role, node_role, podvm_role;
@@ -81,7 +85,7 @@ DEFINE_CLEANUP(Wrapper*, wrapper_free);
 void wrapper_poke(Wrapper *w, const char *object_name);
 
 /* wrapper_leave() - podvm: SIGTERM. If that is because the pod ends, unmount all its volumes, then end the loop. Another reason (kubelet restarts
- * the container) leaves them to our successor. Returns 0 or -errno. */
+ * the container) leaves them to our successor; so does an API server that gives no answer in time. Returns 0 or -errno. */
 int wrapper_leave(Wrapper *w);
 
 /* For tasks. */
