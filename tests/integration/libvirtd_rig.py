@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For provider-libvirtd-test.py: a libvirtd with its storage pool and network, and QEMU without KVM. The guest is UEFI firmware with an empty disk,
+"""For the tests of provider libvirt: a libvirtd with its storage pool and network, and QEMU without KVM. The guest is UEFI firmware with an empty disk,
 which is all that a VM's life needs; the address that a guest would have made known is put into the neighbour table by hand."""
 import contextlib
+import os
 import pathlib
 import re
 import signal
@@ -21,8 +22,14 @@ def run(*command, **kwargs):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **kwargs).stdout
 
 
+def enter_namespaces():
+    os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
+    run("mount", "--make-rprivate", "/")
+    run("ip", "link", "set", "lo", "up")
+
+
 class Libvirtd:
-    """One with nothing of the machine's: in namespaces of this process, and with empty directories"""
+    """One with nothing of the machine's: in namespaces of this process (enter_namespaces()), and with empty directories"""
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
@@ -57,6 +64,22 @@ class Libvirtd:
         self.process.send_signal(how)
         self.process.wait(60)
 
+    def end_domains(self):
+        if self.process.poll() is not None:
+            self.start()
+        for domain in self.domains():
+            subprocess.run(["virsh", "-q", "-c", self.uri, "destroy", domain], check=False)
+            subprocess.run(["virsh", "-q", "-c", self.uri, "undefine", "--nvram", domain], check=False)
+
+    def clean(self):
+        """The end: no VM, no network, no daemon"""
+        self.end_domains()
+        subprocess.run(["virsh", "-q", "-c", self.uri, "net-destroy", "peerpods"], check=False)
+        self.stop()
+
+    def log(self):
+        return (self.directory / "libvirtd.log").read_text(errors="replace")
+
     def virsh(self, *arguments):
         return run("virsh", "-q", "-c", self.uri, *arguments)
 
@@ -65,6 +88,9 @@ class Libvirtd:
 
     def volumes(self):
         return sorted(line.split()[0] for line in self.virsh("vol-list", "peerpods").splitlines() if line.strip())
+
+    def files(self):
+        return sorted(os.listdir(self.directory / "pool"))
 
     def settings(self, **more):
         return {"LIBVIRT_URI": self.uri, "LIBVIRT_POOL": "peerpods", "LIBVIRT_NET": "peerpods", "LIBVIRT_ACCEL": "tcg",
@@ -104,3 +130,4 @@ class Libvirtd:
     def assert_nothing_left(self):
         assert self.domains() == [], self.domains()
         assert self.volumes() == ["podvm-base.qcow2"], self.volumes()
+        assert self.files() == ["podvm-base.qcow2"], self.files()

@@ -3,14 +3,12 @@
 """Provider libvirt with a libvirtd (libvirtd_rig.py).
 
 Usage: provider-libvirtd-test.py PROVIDERD LIBVIRT.so; as root, for namespaces of its own"""
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 
 import cloud_rig
-from libvirtd_rig import ADDRESS, NAME, Libvirtd, run
+from libvirtd_rig import ADDRESS, NAME, Libvirtd, enter_namespaces
 
 PROVIDERD, MODULE = sys.argv[1:]
 
@@ -119,9 +117,7 @@ CASES = [a_vm_is_made_found_and_deleted_with_its_volumes, a_restart_of_libvirtd_
 
 
 def main():
-    os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
-    run("mount", "--make-rprivate", "/")
-    run("ip", "link", "set", "lo", "up")
+    enter_namespaces()
     bad = 0
     with tempfile.TemporaryDirectory(prefix="pplvd-", dir="/tmp") as directory:
         libvirtd = Libvirtd(directory)
@@ -133,16 +129,11 @@ def main():
                 except Exception as e:
                     bad += 1
                     print(f"not ok {case.__name__}: {type(e).__name__}: {e}", flush=True)
-                    if libvirtd.process.poll() is not None:
-                        libvirtd.start()
-                    for domain in libvirtd.domains():
-                        subprocess.run(["virsh", "-q", "-c", libvirtd.uri, "destroy", domain], check=False)
-                        subprocess.run(["virsh", "-q", "-c", libvirtd.uri, "undefine", "--nvram", domain], check=False)
+                    libvirtd.end_domains()
             if bad:
-                print((libvirtd.directory / "libvirtd.log").read_text(errors="replace")[-4000:])
+                print(libvirtd.log()[-4000:])
         finally:
-            subprocess.run(["virsh", "-q", "-c", libvirtd.uri, "net-destroy", "peerpods"], check=False)
-            libvirtd.stop()
+            libvirtd.clean()
     sys.exit(1 if bad else 0)
 
 
