@@ -19,7 +19,18 @@ int libvirt_last_code(void) {
         return e ? e->code : VIR_ERR_OK;
 }
 
+/* What a lost connection gives has no code of its own: "client socket is closed" is an internal error, the end of file a system error. Only
+ * the domain tells (libvirt/libvirt: src/rpc/virnetclient.c, virnetsocket.c). */
+bool libvirt_is_cut_off(void) {
+        virErrorPtr e = virGetLastError();
+
+        return e && e->domain == VIR_FROM_RPC && (e->code == VIR_ERR_INTERNAL_ERROR || e->code == VIR_ERR_SYSTEM_ERROR);
+}
+
 static PeerpodErrorKind kind_of(int code, PeerpodErrorKind fallback) {
+        if (libvirt_is_cut_off())
+                return PEERPOD_E_UNAVAILABLE;
+
         switch (code) {
         case VIR_ERR_AUTH_FAILED:
         case VIR_ERR_AUTH_CANCELLED:

@@ -369,7 +369,7 @@ static int check_network(virConnectPtr c, const char *name, PeerpodError *error)
         _cleanup_(virNetworkFreep) virNetworkPtr network = virNetworkLookupByName(c, name);
 
         if (!network)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find network '%s'", name);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find network '%s'", name);
         if (virNetworkIsActive(network) != 1)
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Network '%s' is not active.", name);
         return 0;

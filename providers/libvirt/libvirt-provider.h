@@ -56,6 +56,10 @@ int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *for
 /* libvirt_last_code() - code of this thread's last libvirt error */
 int libvirt_last_code(void);
 
+/* libvirt_is_cut_off() - did that error come from the way to the daemon, not from the daemon? Whether the call was done is not known then,
+ * and no other one gets through on this connection. */
+bool libvirt_is_cut_off(void);
+
 int libvirt_oom(PeerpodError *error);
 
 /* libvirt's handles, released by reference count; each keeps its connection open */

@@ -181,17 +181,13 @@ static int volume_xml(const char *name, uint64_t capacity, const char *format, c
         return *ret ? 0 : -ENOMEM;
 }
 
-/* target/format@type of a volume; "raw" if it names none. */
-static int volume_format(virStorageVolPtr volume, char **ret) {
-        char *xml = virStorageVolGetXMLDesc(volume, 0);
+/* target/format@type of a volume's XML; "raw" if it names none. */
+static int volume_format(const char *xml, char **ret) {
         xmlNodePtr node;
         xmlDocPtr doc;
         xmlChar *type = NULL;
 
-        if (!xml)
-                return -EIO;
         doc = xmlReadMemory(xml, (int) strlen(xml), NULL, NULL, XML_PARSE_NONET|XML_PARSE_NOERROR|XML_PARSE_NOWARNING);
-        free(xml);
         if (!doc)
                 return -EBADMSG;
         node = xmlDocGetRootElement(doc);
@@ -211,17 +207,24 @@ static int volume_format(virStorageVolPtr volume, char **ret) {
         return *ret ? 0 : -ENOMEM;
 }
 
-/* A pool is scanned again only when a volume is missing: libvirt knows those that it made, and a scan fails while others upload.
- * The key, which may be any path, is the operator's to use, not a pod's. */
-static int find_base_volume(const Libvirt *l, virStoragePoolPtr pool, const char *image, virStorageVolPtr *ret, PeerpodError *error) {
-        virStorageVolPtr v = virStorageVolLookupByName(pool, image);
+/* A pool is scanned again only when a volume is missing: libvirt knows those that it made, and a scan fails while others upload. */
+static virStorageVolPtr lookup_volume(virStoragePoolPtr pool, const char *name) {
+        virStorageVolPtr v = virStorageVolLookupByName(pool, name);
 
-        if (!v && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && virStoragePoolRefresh(pool, 0) == 0)
-                v = virStorageVolLookupByName(pool, image);
-        if (!v && streq(image, l->image))
+        if (v || libvirt_last_code() != VIR_ERR_NO_STORAGE_VOL)
+                return v;
+        (void) virStoragePoolRefresh(pool, 0);
+        return virStorageVolLookupByName(pool, name);
+}
+
+/* The key, which may be any path, is the operator's to use, not a pod's. */
+static int find_base_volume(const Libvirt *l, virStoragePoolPtr pool, const char *image, virStorageVolPtr *ret, PeerpodError *error) {
+        virStorageVolPtr v = lookup_volume(pool, image);
+
+        if (!v && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && streq(image, l->image))
                 v = virStorageVolLookupByKey(virStoragePoolGetConnect(pool), image);
         if (!v)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find base volume '%s' in pool '%s'", image, l->pool);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find base volume '%s' in pool '%s'", image, l->pool);
         *ret = v;
         return 0;
 }
@@ -236,7 +239,7 @@ static int fail_volume(PeerpodError *error, const char *what, const char *name) 
 
 static int create_root_volume(Storage *s, const char *image, PeerpodError *error) {
         _cleanup_(virStorageVolFreep) virStorageVolPtr base = NULL, volume = NULL;
-        _cleanup_(freep) char *format = NULL, *path = NULL, *xml = NULL;
+        _cleanup_(freep) char *format = NULL, *path = NULL, *base_xml = NULL, *xml = NULL;
         virStorageVolInfo info;
         int r;
 
@@ -246,7 +249,10 @@ static int create_root_volume(Storage *s, const char *image, PeerpodError *error
         path = virStorageVolGetPath(base);
         if (!path || virStorageVolGetInfo(base, &info) < 0)
                 return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to look at base volume '%s'", image);
-        r = volume_format(base, &format);
+        base_xml = virStorageVolGetXMLDesc(base, 0);
+        if (!base_xml)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to look at base volume '%s'", image);
+        r = volume_format(base_xml, &format);
         if (r < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to read the format of base volume '%s': %s", image, strerror(-r));
 
@@ -313,7 +319,8 @@ static int remove_volume(virStoragePoolPtr pool, const char *name, const Peerpod
                 if (volume && virStorageVolDelete(volume, 0) == 0)
                         return 0;
                 /* "is still being allocated", "has asynchronous jobs": an upload that was cut off and not yet noticed. */
-                if (libvirt_last_code() != VIR_ERR_OPERATION_INVALID && libvirt_last_code() != VIR_ERR_INTERNAL_ERROR)
+                if (libvirt_is_cut_off() ||
+                    (libvirt_last_code() != VIR_ERR_OPERATION_INVALID && libvirt_last_code() != VIR_ERR_INTERNAL_ERROR))
                         return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to delete volume '%s'", name);
                 r = libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to delete volume '%s'", name);
                 if (peerpod_call_wait(call, -1, 0, USEC_PER_SEC, NULL) < 0)
@@ -336,12 +343,9 @@ static int find_volume(Storage *s, const char *id, PeerpodError *error) {
         if (s->pool && block)           /* of another machine, perhaps: libvirt will tell */
                 return strv_extend(&s->volumes, id) < 0 ? libvirt_oom(error) : 0;
         if (s->pool) {
-                volume = virStorageVolLookupByName(s->pool, id);
-                if (!volume && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && virStoragePoolRefresh(s->pool, 0) == 0)
-                        volume = virStorageVolLookupByName(s->pool, id);
+                volume = lookup_volume(s->pool, id);
                 if (!volume)
-                        return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find volume '%s' in pool '%s'", id,
-                                            s->libvirt->pool);
+                        return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find volume '%s' in pool '%s'", id, s->libvirt->pool);
                 return strv_extend(&s->volumes, id) < 0 ? libvirt_oom(error) : 0;
         }
 
@@ -372,7 +376,7 @@ int storage_init(Storage *s, const Libvirt *l, virConnectPtr c, const char *name
 
         s->pool = virStoragePoolLookupByName(c, l->pool);
         if (!s->pool)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find storage pool '%s'", l->pool);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find storage pool '%s'", l->pool);
         if (asprintf(&s->root, "%s" ROOT_SUFFIX, name) < 0 || asprintf(&s->seed, "%s" SEED_SUFFIX, name) < 0)
                 return libvirt_oom(error);
         return 0;
@@ -424,6 +428,6 @@ int storage_check_image(const Libvirt *l, virConnectPtr c, PeerpodError *error) 
 
         pool = virStoragePoolLookupByName(c, l->pool);
         if (!pool)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find storage pool '%s'", l->pool);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find storage pool '%s'", l->pool);
         return find_base_volume(l, pool, l->image, &volume, error);
 }

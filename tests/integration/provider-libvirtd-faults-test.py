@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Provider libvirt with a libvirtd, and a proxy between them (libvirtd_proxy.py): each call of a create and of a delete fails once in each way.
+Afterwards the VM runs, or nothing of it is left, or find() still names it; and the same call, made again, works.
+
+Usage: provider-libvirtd-faults-test.py PROVIDERD LIBVIRT.so; as root, for namespaces of its own"""
+import concurrent.futures
+import itertools
+import sys
+import tempfile
+
+import cloud_rig
+import libvirtd_proxy
+import libvirtd_rig
+
+PROVIDERD, MODULE = sys.argv[1:]
+NUMBERS = itertools.count(1)
+FAULTS = "cut", "lost", "error"         # libvirtd_proxy.py
+
+
+class Rig:
+    """One daemon behind one proxy, and one sandbox"""
+
+    def __init__(self, libvirtd):
+        n = next(NUMBERS)
+        self.libvirtd, self.sandbox, self.name = libvirtd, f"sandbox{n}", f"podvm-web-sandbox{n}"
+        self.address = f"192.168.199.{2 + n % 250}"
+        self.proxy = libvirtd_proxy.Proxy(libvirtd, libvirtd.directory / f"proxy{n}", self.address)
+        # Without firmware the VM, whose disk is empty, has nothing to do.
+        self.daemon = cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings(LIBVIRT_URI=self.proxy.uri, LIBVIRT_MEMORY="64"), ["--firmware", ""])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.daemon.__exit__(*exception)
+        self.proxy.__exit__()
+
+    def create(self):
+        _, _, addresses = self.daemon.create(self.sandbox, self.name)
+        assert addresses == [self.address], addresses
+        assert self.name in self.libvirtd.virsh("list", "--state-running", "--name").split()
+
+    def delete(self):
+        self.daemon.delete(self.sandbox, self.name)
+
+    def found(self):
+        return [name for _, name, _ in self.daemon.find()].count(self.name)
+
+    def assert_nothing_left(self):
+        left = [d for d in self.libvirtd.domains() if d == self.name]
+        left += [f for f in self.libvirtd.files() if f.startswith(f"{self.name}-")]
+        assert not left, left
+
+
+def outcome(call, *arguments):
+    try:
+        call(*arguments)
+        return None
+    except cloud_rig.Error as e:
+        return e
+
+
+def judge(fault, error, what):
+    """Whoever asks must learn that another try is worth it, and never that the VM is somebody else's"""
+    if error is None:
+        return f"{what}: done"
+    if fault in ("cut", "lost"):
+        assert error.kind == "Unavailable", f"{what}: {error}"
+    elif fault == "hang":
+        assert error.kind in ("Unavailable", "Cancelled"), f"{what}: {error}"
+    else:
+        assert error.kind in ("Internal", "Unavailable") and "made up by the test" in error.text, f"{what}: {error}"
+    return f"{what}: {error}"
+
+
+def create_with(r, label, fault):
+    """Afterwards the VM runs, or nothing is left; returns a text, and whether it runs"""
+    r.proxy.arm(label, fault)
+    error = outcome(r.create)
+    assert r.proxy.hit.is_set(), f"no call {label} of a create"
+    if error:
+        r.assert_nothing_left()
+    return judge(fault, error, f"create {label} {fault}"), not error
+
+
+def delete_with(r, label, fault):
+    """Afterwards it is gone"""
+    r.proxy.arm(label, fault)
+    error = outcome(r.delete)
+    assert r.proxy.hit.is_set(), f"no call {label} of a delete"
+    text = judge(fault, error, f"delete {label} {fault}")
+    if error and not r.found():
+        r.assert_nothing_left()
+    r.delete()
+    r.assert_nothing_left()
+    return text
+
+
+def one_life(libvirtd, create, delete, fault):
+    """A fault at a call of its creation, which is then made again, and one at a call of its deletion"""
+    with Rig(libvirtd) as r:
+        text, runs = create_with(r, create, fault)
+        if not runs:
+            r.create()
+        return [text, delete_with(r, delete, fault)]
+
+
+def one_create_after_the_other(libvirtd, labels, fault):
+    """A fault at a call of each, and none at last"""
+    texts = []
+    with Rig(libvirtd) as r:
+        for label in labels:
+            text, runs = create_with(r, label, fault)
+            texts.append(text)
+            if runs:
+                r.delete()
+        r.create()
+        r.delete()
+        r.assert_nothing_left()
+    return texts
+
+
+def a_silent_connection_at_a_create(libvirtd, label):
+    """A cancel, as a delete does it, ends it"""
+    with Rig(libvirtd) as r:
+        r.proxy.arm(label, "hang")
+        job = r.daemon.start(outcome, r.daemon.create, r.sandbox, r.name)      # if it succeeds, the VM is gone at once
+        assert r.proxy.hung.wait(cloud_rig.PATIENCE), f"no call {label} of a create"
+        r.delete()
+        texts = [judge("hang", job.result(cloud_rig.PATIENCE), f"create {label} hang")]
+        r.assert_nothing_left()
+        assert not r.found()
+    return texts
+
+
+def a_silent_connection_at_a_delete(libvirtd, label):
+    with Rig(libvirtd) as r:
+        r.create()
+        return [delete_with(r, label, "hang")]
+
+
+def each_fault_at_each_call_of_a_find(libvirtd, labels):
+    """What it cannot ask about is no reason to say that it is not there"""
+    texts = []
+    with Rig(libvirtd) as r:
+        r.create()
+        for fault, label in itertools.product(FAULTS, labels):
+            assert r.found() == 1           # and the connection is there again
+            r.proxy.arm(label, fault)
+            found = []
+            error = outcome(lambda: found.append(r.found()))
+            assert r.proxy.hit.is_set(), f"no call {label} of a find"
+            assert error or found == [1], f"find {label} {fault}: {found}"
+            texts.append(judge(fault, error, f"find {label} {fault}"))
+        r.delete()
+    return texts
+
+
+def calls(libvirtd):
+    """Labels of a create, of a delete, and of a find; and how many the connection has, which comes first"""
+    with Rig(libvirtd) as r:
+        r.daemon.find("nobody")
+        handshake = len(r.proxy.labels) - 1
+        r.proxy.arm()
+        r.create()
+        create = r.proxy.labels
+        r.proxy.arm()
+        assert r.found() == 1
+        find = r.proxy.labels
+        r.proxy.arm()
+        r.delete()
+        delete = list(r.proxy.labels)
+    with Rig(libvirtd) as r:
+        r.create()
+        whole = list(r.proxy.labels)
+        r.delete()
+    assert whole[handshake:] == create, (whole, create)
+    return whole, handshake, delete, find
+
+
+def main():
+    libvirtd_rig.enter_namespaces()
+    bad = 0
+    with tempfile.TemporaryDirectory(prefix="pplvd-", dir="/tmp") as directory:
+        libvirtd = libvirtd_rig.Libvirtd(directory)
+        try:
+            create, handshake, delete, find = calls(libvirtd)
+            print(f"   {len(create)} calls of a create, {len(delete)} of a delete, {len(find)} of a find", flush=True)
+            # The silence of a connection is noticed after 20 seconds, in which the others have the machine.
+            slow = [(a_silent_connection_at_a_create, label) for label in create[handshake:]]
+            slow += [(a_silent_connection_at_a_delete, label) for label in delete]
+            # Calls that a connection has once, and the last ones, at which the VM runs, have a life each.
+            middle = slice(handshake, handshake - len(delete))
+            quick = [(one_life, *labels, fault) for fault in FAULTS for labels in zip(create[:handshake] + create[middle.stop:], delete)]
+            quick += [(one_create_after_the_other, create[middle], fault) for fault in FAULTS]
+            quick.append((each_fault_at_each_call_of_a_find, find))
+            with concurrent.futures.ThreadPoolExecutor(len(slow)) as waiting, concurrent.futures.ThreadPoolExecutor(8) as pool:
+                jobs = [(waiting.submit(f, libvirtd, *a), f, a) for f, *a in slow] + [(pool.submit(f, libvirtd, *a), f, a) for f, *a in quick]
+                for job, f, a in jobs:
+                    try:
+                        print(*(f"ok {text}\n" for text in job.result()), sep="", end="", flush=True)
+                    except Exception as e:
+                        bad += 1
+                        print(f"not ok {f.__name__} {a}: {type(e).__name__}: {e}", flush=True)
+            if not bad:
+                libvirtd.assert_nothing_left()
+                links = libvirtd_rig.run("ip", "-o", "link", "show", "master", "ppd0")
+                assert links == "", links
+        finally:
+            libvirtd.clean()
+    sys.exit(1 if bad else 0)
+
+
+main()
