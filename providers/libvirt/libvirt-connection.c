@@ -20,25 +20,31 @@ int libvirt_last_code(void) {
 }
 
 /* What a lost connection gives has no code of its own: "client socket is closed" is an internal error, the end of file a system error. Only
- * the domain tells (libvirt/libvirt: src/rpc/virnetclient.c, virnetsocket.c). */
-bool libvirt_is_cut_off(void) {
-        virErrorPtr e = virGetLastError();
-
-        return e && e->domain == VIR_FROM_RPC && (e->code == VIR_ERR_INTERNAL_ERROR || e->code == VIR_ERR_SYSTEM_ERROR);
+ * the domain tells (libvirt/libvirt: src/rpc/virnetclient.c, virnetsocket.c; SSH in the process: virnetsshsession.c, virnetlibsshsession.c). */
+static bool is_cut_off(const virError *e) {
+        return e && ((e->domain == VIR_FROM_RPC && (e->code == VIR_ERR_INTERNAL_ERROR || e->code == VIR_ERR_SYSTEM_ERROR)) ||
+                     (e->domain == VIR_FROM_SSH && e->code == VIR_ERR_SSH) ||
+                     (e->domain == VIR_FROM_LIBSSH && e->code == VIR_ERR_LIBSSH));
 }
 
-static PeerpodErrorKind kind_of(int code, PeerpodErrorKind fallback) {
-        if (libvirt_is_cut_off())
+bool libvirt_is_cut_off(void) {
+        return is_cut_off(virGetLastError());
+}
+
+PeerpodErrorKind libvirt_error_kind(const virError *e, PeerpodErrorKind fallback) {
+        if (is_cut_off(e))
                 return PEERPOD_E_UNAVAILABLE;
 
-        switch (code) {
+        switch (e ? e->code : VIR_ERR_OK) {
         case VIR_ERR_AUTH_FAILED:
         case VIR_ERR_AUTH_CANCELLED:
+        case VIR_ERR_AUTH_UNAVAILABLE:
         case VIR_ERR_ACCESS_DENIED:
                 return PEERPOD_E_UNAUTHENTICATED;
         case VIR_ERR_RPC:
         case VIR_ERR_NO_CONNECT:
         case VIR_ERR_INVALID_CONN:
+        case VIR_ERR_OPERATION_TIMEOUT:         /* another one has the VM's lock */
                 return PEERPOD_E_UNAVAILABLE;
         case VIR_ERR_NO_STORAGE_POOL:
         case VIR_ERR_NO_STORAGE_VOL:
@@ -60,8 +66,7 @@ int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *for
         va_start(ap, format);
         (void) vsnprintf(what, sizeof(what), format, ap);
         va_end(ap);
-        return peerpod_error_set(error, kind_of(e ? e->code : VIR_ERR_OK, fallback), "%s: %s", what,
-                                 e && e->message ? e->message : "unknown error");
+        return peerpod_error_set(error, libvirt_error_kind(e, fallback), "%s: %s", what, e && e->message ? e->message : "unknown error");
 }
 
 /* Without a handler libvirt prints every error on stderr, those that we expect too. */

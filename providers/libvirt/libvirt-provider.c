@@ -367,10 +367,11 @@ static int libvirt_open(const PeerpodConfig *config, const PeerpodCall *call, vo
 
 static int check_network(virConnectPtr c, const char *name, PeerpodError *error) {
         _cleanup_(virNetworkFreep) virNetworkPtr network = virNetworkLookupByName(c, name);
+        int active = network ? virNetworkIsActive(network) : -1;
 
-        if (!network)
+        if (active < 0)
                 return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find network '%s'", name);
-        if (virNetworkIsActive(network) != 1)
+        if (active == 0)
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Network '%s' is not active.", name);
         return 0;
 }

@@ -53,6 +53,9 @@ static inline bool libvirt_is_embedded(const Libvirt *l) {
  */
 int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* libvirt_error_kind() - of an error of libvirt's; @fallback where that says nothing */
+PeerpodErrorKind libvirt_error_kind(const virError *e, PeerpodErrorKind fallback);
+
 /* libvirt_last_code() - code of this thread's last libvirt error */
 int libvirt_last_code(void);
 
