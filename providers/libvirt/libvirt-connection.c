@@ -7,6 +7,7 @@
 
 #define KEEPALIVE_INTERVAL_SEC 5
 #define KEEPALIVE_COUNT 3
+#define LOCK_USEC (100 * USEC_PER_MSEC)
 
 int libvirt_oom(PeerpodError *error) {
         (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "Out of memory.");
@@ -160,17 +161,33 @@ static int connect_locked(Libvirt *l, PeerpodError *error) {
         return 0;
 }
 
+/* Another worker may be waiting for a connection, by SSH for example, or to a daemon that does not answer. */
+static int lock_connection(Libvirt *l, const PeerpodCall *call, PeerpodError *error) {
+        for (;;) {
+                uint64_t until = MIN(peerpod_now_usec() + LOCK_USEC, call->deadline_usec);
+                struct timespec ts = {
+                        .tv_sec = (time_t) (until / USEC_PER_SEC),
+                        .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC),
+                };
+                int r;
+
+                r = pthread_mutex_clocklock(&l->mutex, CLOCK_MONOTONIC, &ts);
+                if (r == 0)
+                        return 0;
+                r = peerpod_call_check(call, error);
+                if (r == -ETIMEDOUT)
+                        return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+                if (r < 0)
+                        return r;
+        }
+}
+
 int libvirt_connect(Libvirt *l, const PeerpodCall *call, virConnectPtr *ret, PeerpodError *error) {
-        struct timespec until = {
-                .tv_sec = (time_t) (call->deadline_usec / USEC_PER_SEC),
-                .tv_nsec = (long) (call->deadline_usec % USEC_PER_SEC * NSEC_PER_USEC),
-        };
         int r;
 
-        /* Another worker may be waiting for an SSH connection. */
-        r = pthread_mutex_clocklock(&l->mutex, CLOCK_MONOTONIC, &until);
-        if (r != 0)
-                return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+        r = lock_connection(l, call, error);
+        if (r < 0)
+                return r;
         r = connect_locked(l, error);
         if (r == 0) {
                 (void) virConnectRef(l->connection);

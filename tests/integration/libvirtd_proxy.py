@@ -94,9 +94,13 @@ class Proxy:
     def __exit__(self, *_):
         cut(self.listener)
         self.listener.close()
+        self.cut()
+        os.unlink(self.path)
+
+    def cut(self):
+        """All connections of now"""
         with self.lock:
             cut(*self.sockets)
-        os.unlink(self.path)
 
     def arm(self, label=None, fault=None):
         with self.lock:

@@ -140,6 +140,25 @@ def a_silent_connection_at_a_delete(libvirtd, label):
         return [delete_with(r, label, "hang")]
 
 
+def a_wait_for_a_connection_that_is_not_made_can_be_cancelled(libvirtd, label):
+    """The daemon listens and does not answer: whoever connects first waits as long as that lasts, but nobody behind it"""
+    with Rig(libvirtd) as r:
+        r.proxy.arm(label, "hang")
+        first = r.daemon.start(outcome, r.daemon.find)
+        assert r.proxy.hung.wait(cloud_rig.PATIENCE), f"no call {label}"
+        second = r.daemon.start(outcome, r.daemon.create, r.sandbox, r.name)
+        cloud_rig.wait_for(lambda: "Creating instance" in r.daemon.log(), "a create has begun")
+        third = r.daemon.start(outcome, r.delete)
+        error = second.result(cloud_rig.PATIENCE)
+        assert error and error.kind == "Cancelled", error
+        r.proxy.cut()
+        error = first.result(cloud_rig.PATIENCE)
+        assert error and error.kind == "Unavailable", error
+        assert third.result(cloud_rig.PATIENCE) is None
+        r.assert_nothing_left()
+    return ["a create that waits for a connection: Cancelled"]
+
+
 def each_fault_at_each_call_of_a_find(libvirtd, labels):
     """What it cannot ask about is no reason to say that it is not there"""
     texts = []
@@ -194,7 +213,7 @@ def main():
             middle = slice(handshake, handshake - len(delete))
             quick = [(one_life, *labels, fault) for fault in FAULTS for labels in zip(create[:handshake] + create[middle.stop:], delete)]
             quick += [(one_create_after_the_other, create[middle], fault) for fault in FAULTS]
-            quick.append((each_fault_at_each_call_of_a_find, find))
+            quick += [(each_fault_at_each_call_of_a_find, find), (a_wait_for_a_connection_that_is_not_made_can_be_cancelled, create[0])]
             with concurrent.futures.ThreadPoolExecutor(len(slow)) as waiting, concurrent.futures.ThreadPoolExecutor(8) as pool:
                 jobs = [(waiting.submit(f, libvirtd, *a), f, a) for f, *a in slow] + [(pool.submit(f, libvirtd, *a), f, a) for f, *a in quick]
                 for job, f, a in jobs:
