@@ -282,7 +282,8 @@ static int define_domain(virConnectPtr c, const DomainSpec *spec, virDomainPtr *
         return *ret ? 0 : libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to define instance '%s'", spec->name);
 }
 
-static int make_seed(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec *spec, PeerpodError *error) {
+/* The two disks: the seed's size must be known before there is anything. */
+static int make_disks(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec *spec, const char *image, PeerpodError *error) {
         uint8_t *iso = NULL;
         size_t size = 0;
         int r;
@@ -290,7 +291,9 @@ static int make_seed(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec
         r = seed_iso_make(spec->sandbox_id, spec->name, spec->user_data, spec->user_data_size, &iso, &size);
         if (r < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to make the seed disk: %s", strerror(-r));
-        r = storage_create_seed(&p->storage, call, iso, size, error);
+        r = storage_create_root(&p->storage, call, image, size, error);
+        if (r == 0)
+                r = storage_create_seed(&p->storage, call, iso, size, error);
         erase_free(iso, size);
         return r;
 }
@@ -299,10 +302,7 @@ static int make_seed(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec
 static int start(Libvirt *l, const PeerpodCall *call, const PeerpodInstanceSpec *spec, Plan *p, virDomainPtr d, PeerpodError *error) {
         int r;
 
-        r = storage_create_root(&p->storage, call, isempty(spec->image) ? l->image : spec->image, error);
-        if (r < 0)
-                return r;
-        r = make_seed(p, call, spec, error);
+        r = make_disks(p, call, spec, isempty(spec->image) ? l->image : spec->image, error);
         if (r < 0)
                 return r;
         if (libvirt_is_embedded(l)) {

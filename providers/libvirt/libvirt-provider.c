@@ -392,7 +392,7 @@ static int libvirt_verify(void *provider, const PeerpodCall *call, PeerpodError 
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT,
                                          "DISABLECVM=false asks for confidential VMs, which this provider makes on s390x only, not on %s.",
                                          info.model);
-        r = storage_check_image(l, c, error);
+        r = storage_check(l, c, error);
         if (r < 0)
                 return r;
         r = libvirt_is_embedded(l) ? tap_check(l->network, error) : check_network(c, l->network, error);

@@ -38,6 +38,7 @@ typedef struct Libvirt {
         bool connection_lost;
         pthread_t loop_thread;
         bool loop_running, loop_stop;
+        uint64_t pool_scanned_usec;     /* when we last had the pool's figures renewed; atomic */
         PeerpodLog log;
         void *log_userdata;
 } Libvirt;

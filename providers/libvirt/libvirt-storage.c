@@ -19,6 +19,8 @@
 #define SEED_SUFFIX "-cloudinit.iso"
 #define DEFAULT_DIRECTORY "/var/lib/libvirt/images"
 #define UPLOAD_CHUNK (256 * 1024)
+#define SCAN_USEC (60 * USEC_PER_SEC)           /* how old a pool's figures may be */
+#define GIB (UINT64_C(1) << 30)
 #define STRAGGLER_TRIES 100U
 #define STRAGGLER_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define QCOW2_HEADER_SIZE 72                    /* qemu: docs/interop/qcow2.rst, version 2 */
@@ -237,10 +239,46 @@ static int fail_volume(PeerpodError *error, const char *what, const char *name) 
         return libvirt_fail(error, full ? PEERPOD_E_EXHAUSTED : PEERPOD_E_INTERNAL, "%s '%s'", what, name);
 }
 
-static int create_root_volume(Storage *s, const char *image, PeerpodError *error) {
+/* A pool's figures are those of its last scan, less what was allocated since; what VMs have written shows in the next one only. A scan looks
+ * at each image and is refused while somebody uploads, so it is not made for each VM; if it fails, the figures must do as they are. */
+static int get_free_space(Libvirt *l, virStoragePoolPtr pool, uint64_t needed, uint64_t *ret, PeerpodError *error) {
+        uint64_t now = peerpod_now_usec(), last = __atomic_load_n(&l->pool_scanned_usec, __ATOMIC_RELAXED);
+        bool scanned = last != 0 && now - last < SCAN_USEC;
+        virStoragePoolInfo info = {};
+
+        if (scanned && virStoragePoolGetInfo(pool, &info) < 0)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask storage pool '%s' for its free space", l->pool);
+        if (!scanned || info.available < needed) {
+                __atomic_store_n(&l->pool_scanned_usec, now, __ATOMIC_RELAXED);
+                (void) virStoragePoolRefresh(pool, 0);
+                if (virStoragePoolGetInfo(pool, &info) < 0)
+                        return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask storage pool '%s' for its free space", l->pool);
+        }
+        *ret = info.available;
+        return 0;
+}
+
+/* A root disk takes what its VM writes, so a pool may promise more than it has. But with less than one more VM may write, VMs come to a halt. */
+static int check_space(Libvirt *l, virStoragePoolPtr pool, const char *image, uint64_t root_size, uint64_t seed_size, PeerpodError *error) {
+        uint64_t needed = root_size <= UINT64_MAX - seed_size ? root_size + seed_size : UINT64_MAX, available = 0;
+        int r;
+
+        r = get_free_space(l, pool, needed, &available, error);
+        if (r < 0)
+                return r;
+        if (available < needed)
+                return peerpod_error_set(error, PEERPOD_E_EXHAUSTED,
+                                         "Storage pool '%s' has %.2f GiB free, and a VM needs %.2f GiB: its root disk may grow to that, the larger of "
+                                         "LIBVIRT_ROOT_DISK_SIZE and base image '%s'. Make room, or take a smaller disk.",
+                                         l->pool, (double) available / GIB, (double) needed / GIB, image);
+        return 0;
+}
+
+static int create_root_volume(Storage *s, const char *image, uint64_t seed_size, PeerpodError *error) {
         _cleanup_(virStorageVolFreep) virStorageVolPtr base = NULL, volume = NULL;
         _cleanup_(freep) char *format = NULL, *path = NULL, *base_xml = NULL, *xml = NULL;
         virStorageVolInfo info;
+        uint64_t size;
         int r;
 
         r = find_base_volume(s->libvirt, s->pool, image, &base, error);
@@ -256,7 +294,11 @@ static int create_root_volume(Storage *s, const char *image, PeerpodError *error
         if (r < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to read the format of base volume '%s': %s", image, strerror(-r));
 
-        r = volume_xml(s->root, MAX((uint64_t) info.capacity, s->libvirt->root_disk_size), "qcow2", path, format, &xml);
+        size = MAX((uint64_t) info.capacity, s->libvirt->root_disk_size);
+        r = check_space(s->libvirt, s->pool, image, size, seed_size, error);
+        if (r < 0)
+                return r;
+        r = volume_xml(s->root, size, "qcow2", path, format, &xml);
         if (r < 0)
                 return libvirt_oom(error);
         volume = virStorageVolCreateXML(s->pool, xml, 0);
@@ -369,7 +411,7 @@ int storage_find_volumes(Storage *s, const char *const *ids, size_t n, PeerpodEr
         return 0;
 }
 
-int storage_init(Storage *s, const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
+int storage_init(Storage *s, Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
         *s = (Storage) { .libvirt = l };
         if (libvirt_is_embedded(l))
                 return init_files(s, name, error);
@@ -395,9 +437,9 @@ void storage_done(Storage *s) {
         *s = (Storage) {};
 }
 
-int storage_create_root(Storage *s, const PeerpodCall *call, const char *image, PeerpodError *error) {
+int storage_create_root(Storage *s, const PeerpodCall *call, const char *image, uint64_t seed_size, PeerpodError *error) {
         if (s->pool)
-                return create_root_volume(s, image, error);
+                return create_root_volume(s, image, seed_size, error);
         if (mkdir(s->directory, 0700) < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to create '%s': %s", s->directory, strerror(errno));
         return create_root_file(s, call, image, error);
@@ -416,12 +458,14 @@ int storage_remove(Storage *s, const PeerpodCall *call, PeerpodError *error) {
         return r < 0 ? r : remove_volume(s->pool, s->root, call, error);
 }
 
-int storage_check_image(const Libvirt *l, virConnectPtr c, PeerpodError *error) {
+int storage_check(Libvirt *l, virConnectPtr c, PeerpodError *error) {
         _cleanup_(virStoragePoolFreep) virStoragePoolPtr pool = NULL;
         _cleanup_(virStorageVolFreep) virStorageVolPtr volume = NULL;
         _cleanup_(freep) char *path = NULL;
+        virStorageVolInfo info;
         uint64_t size;
         bool qcow2;
+        int r;
 
         if (libvirt_is_embedded(l))
                 return open_base_file(l, l->image, &path, &qcow2, &size, error);
@@ -429,5 +473,10 @@ int storage_check_image(const Libvirt *l, virConnectPtr c, PeerpodError *error) 
         pool = virStoragePoolLookupByName(c, l->pool);
         if (!pool)
                 return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find storage pool '%s'", l->pool);
-        return find_base_volume(l, pool, l->image, &volume, error);
+        r = find_base_volume(l, pool, l->image, &volume, error);
+        if (r < 0)
+                return r;
+        if (virStorageVolGetInfo(volume, &info) < 0)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to look at base volume '%s'", l->image);
+        return check_space(l, pool, l->image, MAX((uint64_t) info.capacity, l->root_disk_size), /* seed_size= */ 0, error);
 }

@@ -94,7 +94,8 @@ class Libvirtd:
 
     def settings(self, **more):
         return {"LIBVIRT_URI": self.uri, "LIBVIRT_POOL": "peerpods", "LIBVIRT_NET": "peerpods", "LIBVIRT_ACCEL": "tcg",
-                "LIBVIRT_VOL_NAME": "podvm-base.qcow2", "LIBVIRT_MEMORY": "256", "LIBVIRT_CPU": "1", **more}
+                "LIBVIRT_VOL_NAME": "podvm-base.qcow2", "LIBVIRT_MEMORY": "256", "LIBVIRT_CPU": "1",
+                "LIBVIRT_ROOT_DISK_SIZE": "1", **more}
 
     def mac(self):
         """Of the VM that runs, or None; it may be made anew between two looks"""

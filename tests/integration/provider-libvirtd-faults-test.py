@@ -177,25 +177,22 @@ def each_fault_at_each_call_of_a_find(libvirtd, labels):
 
 
 def calls(libvirtd):
-    """Labels of a create, of a delete, and of a find; and how many the connection has, which comes first"""
+    """Labels of a daemon's first create, the first n of which make the connection, of its next create, of a delete, and of a find"""
     with Rig(libvirtd) as r:
-        r.daemon.find("nobody")
-        handshake = len(r.proxy.labels) - 1
-        r.proxy.arm()
         r.create()
-        create = r.proxy.labels
+        first = list(r.proxy.labels)
         r.proxy.arm()
         assert r.found() == 1
-        find = r.proxy.labels
+        find = list(r.proxy.labels)
+        r.delete()
+        r.proxy.arm()
+        r.create()
+        again = list(r.proxy.labels)
         r.proxy.arm()
         r.delete()
         delete = list(r.proxy.labels)
-    with Rig(libvirtd) as r:
-        r.create()
-        whole = list(r.proxy.labels)
-        r.delete()
-    assert whole[handshake:] == create, (whole, create)
-    return whole, handshake, delete, find
+    assert [c for c in first if c in again] == again, (first, again)
+    return first, first.index(again[0]), again, delete, find
 
 
 def main():
@@ -204,15 +201,16 @@ def main():
     with tempfile.TemporaryDirectory(prefix="pplvd-", dir="/tmp") as directory:
         libvirtd = libvirtd_rig.Libvirtd(directory)
         try:
-            create, handshake, delete, find = calls(libvirtd)
+            create, handshake, again, delete, find = calls(libvirtd)
             print(f"   {len(create)} calls of a create, {len(delete)} of a delete, {len(find)} of a find", flush=True)
             # The silence of a connection is noticed after 20 seconds, in which the others have the machine.
             slow = [(a_silent_connection_at_a_create, label) for label in create[handshake:]]
             slow += [(a_silent_connection_at_a_delete, label) for label in delete]
-            # Calls that a connection has once, and the last ones, at which the VM runs, have a life each.
-            middle = slice(handshake, handshake - len(delete))
-            quick = [(one_life, *labels, fault) for fault in FAULTS for labels in zip(create[:handshake] + create[middle.stop:], delete)]
-            quick += [(one_create_after_the_other, create[middle], fault) for fault in FAULTS]
+            # Calls that a daemon makes once, and the last ones, at which the VM runs, have a life each.
+            once = [c for c in create if c not in again]
+            late = again[len(once) - len(delete):]
+            quick = [(one_life, *labels, fault) for fault in FAULTS for labels in zip(once + late, delete)]
+            quick += [(one_create_after_the_other, again[:-len(late)], fault) for fault in FAULTS]
             quick += [(each_fault_at_each_call_of_a_find, find), (a_wait_for_a_connection_that_is_not_made_can_be_cancelled, create[0])]
             with concurrent.futures.ThreadPoolExecutor(len(slow)) as waiting, concurrent.futures.ThreadPoolExecutor(8) as pool:
                 jobs = [(waiting.submit(f, libvirtd, *a), f, a) for f, *a in slow] + [(pool.submit(f, libvirtd, *a), f, a) for f, *a in quick]

@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 import cloud_rig
-from libvirtd_rig import ADDRESS, NAME, Libvirtd, enter_namespaces
+from libvirtd_rig import ADDRESS, NAME, Libvirtd, enter_namespaces, run
 
 PROVIDERD, MODULE = sys.argv[1:]
 
@@ -111,9 +111,35 @@ def a_second_interface_is_refused(libvirtd):
         libvirtd.assert_nothing_left()
 
 
+def a_pool_without_room_is_named(libvirtd):
+    """And asked again once somebody has made room"""
+    place = str(libvirtd.directory / "small")
+    run("mkdir", place)
+    run("mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", place)
+    libvirtd.virsh("pool-create-as", "small", "dir", "--target", place)
+    try:
+        libvirtd.virsh("vol-create-as", "small", "podvm-base.qcow2", "64M", "--format", "qcow2")
+        settings = libvirtd.settings(LIBVIRT_POOL="small")
+        text = "Storage pool 'small' has 0.50 GiB free, and a VM needs 1.00 GiB"
+        status, output = cloud_rig.check(PROVIDERD, MODULE, settings)
+        assert status != 0 and text in output, output
+        with cloud_rig.Daemon(PROVIDERD, MODULE, settings) as d:
+            cloud_rig.expect("Exhausted", text, d.create, "sandbox1", NAME)
+            assert libvirtd.domains() == []
+            assert libvirtd.virsh("vol-list", "small").split()[::2] == ["podvm-base.qcow2"]
+            run("mount", "-o", "remount,size=4g", place)
+            create(d, libvirtd)
+            d.verify()
+            d.delete("sandbox1", NAME)
+    finally:
+        libvirtd.virsh("pool-destroy", "small")
+        run("umount", place)
+    libvirtd.assert_nothing_left()
+
+
 CASES = [a_vm_is_made_found_and_deleted_with_its_volumes, a_restart_of_libvirtd_is_survived,
          a_create_while_libvirtd_is_down_fails_and_leaves_nothing, a_vm_that_a_killed_daemon_has_begun_is_completed,
-         another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_second_interface_is_refused]
+         another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_pool_without_room_is_named, a_second_interface_is_refused]
 
 
 def main():
