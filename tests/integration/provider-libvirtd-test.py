@@ -101,6 +101,18 @@ def what_is_not_there_is_named(libvirtd):
         libvirtd.assert_nothing_left()
 
 
+def a_confidential_vm_is_refused_on_this_machine(libvirtd):
+    """Never is an ordinary one made in its place"""
+    for more, said in (({"DISABLECVM": "false"}, "on s390x only, not on "), ({"DISABLECVM": "false", "LIBVIRT_LAUNCH_SECURITY": "s390-pv"}, "on s390x only"),
+                       ({"DISABLECVM": "false", "LIBVIRT_LAUNCH_SECURITY": "sev-snp"}, "sev-snp"),
+                       ({"LIBVIRT_LAUNCH_SECURITY": "s390-pv"}, "DISABLECVM")):
+        status, output = cloud_rig.check(PROVIDERD, MODULE, libvirtd.settings(**more))
+        assert status != 0 and said in output, output
+    with cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings(DISABLECVM="false")) as d:
+        cloud_rig.expect("FailedPrecondition", "possible on s390x only, not on ", d.create, "sandbox1", NAME)
+        libvirtd.assert_nothing_left()
+
+
 def a_second_interface_is_refused(libvirtd):
     with cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings()) as d:
         try:
@@ -139,7 +151,8 @@ def a_pool_without_room_is_named(libvirtd):
 
 CASES = [a_vm_is_made_found_and_deleted_with_its_volumes, a_restart_of_libvirtd_is_survived,
          a_create_while_libvirtd_is_down_fails_and_leaves_nothing, a_vm_that_a_killed_daemon_has_begun_is_completed,
-         another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_pool_without_room_is_named, a_second_interface_is_refused]
+         another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_pool_without_room_is_named, a_second_interface_is_refused,
+         a_confidential_vm_is_refused_on_this_machine]
 
 
 def main():
