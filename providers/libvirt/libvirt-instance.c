@@ -39,14 +39,14 @@ static int find_domain(virConnectPtr c, const char *name, virDomainPtr *ret, Pee
         return 1;
 }
 
-/* Whose is it? Returns 1 and *ret, 0 if it has no owner tag of ours, or is gone, or negative with @error: not to know is no "no". */
+/* Whose is it? Returns 1 and *ret, 0 if it has no owner tag of ours, or negative with @error: not to know is no "no". */
 static int get_owner(virDomainPtr d, DomainOwner *ret, PeerpodError *error) {
         const char *name = virDomainGetName(d);         /* forgets the last error */
         char *xml = virDomainGetMetadata(d, VIR_DOMAIN_METADATA_ELEMENT, OWNER_NAMESPACE, 0);
         int r;
 
         if (!xml) {
-                if (libvirt_last_code() != VIR_ERR_NO_DOMAIN_METADATA && libvirt_last_code() != VIR_ERR_NO_DOMAIN)
+                if (libvirt_last_code() != VIR_ERR_NO_DOMAIN_METADATA)
                         return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask whose VM '%s' is", name);
                 virResetLastError();
                 return 0;
@@ -464,8 +464,10 @@ static int report(virDomainPtr d, const char *node, PeerpodFound found, void *us
         int r;
 
         r = get_owner(d, &o, error);
-        if (r <= 0 || !streq(o.node, node) || virDomainGetUUIDString(d, uuid) < 0)
-                return MIN(r, 0);
+        if (r < 0)
+                return libvirt_last_code() == VIR_ERR_NO_DOMAIN ? 0 : r;        /* deleted since it was listed */
+        if (r == 0 || !streq(o.node, node) || virDomainGetUUIDString(d, uuid) < 0)
+                return 0;
         r = found(userdata, &(PeerpodFoundInstance) {
                 .size = sizeof(PeerpodFoundInstance),
                 .name = virDomainGetName(d),

@@ -16,7 +16,7 @@ CALL, REPLY, STREAM = 0, 1, 3                   # types
 OK, ERROR, CONTINUE = 0, 1, 2                   # status
 REMOTE_PROGRAM = 0x20008086                     # src/remote/remote_protocol.x; keep-alive is another one
 PACKET_MAX = 16777216 + 4                       # VIR_NET_MESSAGE_MAX, VIR_NET_MESSAGE_LEN_MAX
-OPERATION_FAILED, FROM_QEMU = 9, 10             # include/libvirt/virterror.h
+OPERATION_FAILED, NO_DOMAIN, FROM_QEMU = 9, 42, 10      # include/libvirt/virterror.h
 
 
 class Packet:
@@ -33,10 +33,10 @@ class Packet:
         return self.program == REMOTE_PROGRAM and (self.type == CALL or (self.type == STREAM and self.status == OK))
 
 
-def error_payload(text):
+def error_payload(text, code=OPERATION_FAILED):
     """virNetMessageError"""
     text = text.encode()
-    return struct.pack(">5I", OPERATION_FAILED, FROM_QEMU, 1, len(text), 0)[:16] + text + bytes(-len(text) % 4) + struct.pack(">8I", 2, 0, 0, 0, 0, 0, 0, 0)
+    return struct.pack(">5I", code, FROM_QEMU, 1, len(text), 0)[:16] + text + bytes(-len(text) % 4) + struct.pack(">8I", 2, 0, 0, 0, 0, 0, 0, 0)
 
 
 def read_exactly(s, n):
@@ -74,7 +74,8 @@ class Proxy:
     """Between a module and libvirtd. A label is (procedure, type, k): the k-th such packet that wants an answer, since arm().
     arm(label, fault) breaks that one:
         "cut"   the connection is cut before it is passed on        "lost"  it is done, and the connection cut before its answer
-        "error" it is not done, and the answer is an error          "hang"  from then on the connection is silent, keep-alive too
+        "error" it is not done, and the answer is an error          "gone"  likewise, that there is no such VM
+        "hang"  from then on the connection is silent, keep-alive too
     labels has those seen. With an address, that of each VM that is defined is put into the neighbour table."""
 
     def __init__(self, libvirtd, path, address=None):
@@ -160,15 +161,15 @@ class Connection:
             if fault in ("cut", "lost"):
                 self.lost = packet.serial
             try:
-                if fault in ("cut", "error"):
-                    self.refuse(packet)
+                if fault in ("cut", "error", "gone"):
+                    self.refuse(packet, NO_DOMAIN if fault == "gone" else OPERATION_FAILED)
                 elif not self.silent:
                     self.server.sendall(packet.data)
             except OSError:
                 break
         cut(self.client, self.server)
 
-    def refuse(self, packet):
+    def refuse(self, packet, code):
         if packet.type == STREAM:
             # The daemon's half of the stream ends by an abort, even if the connection is cut then: if that ends while the daemon has not yet
             # taken all data of a stream, its only event loop waits for ever for a lock that it holds, seen with libvirt 11.3 (libvirt/libvirt:
@@ -177,7 +178,7 @@ class Connection:
             self.aborted = packet.serial
             self.server.sendall(packet.like(STREAM, ERROR))
         else:
-            self.client.sendall(packet.like(REPLY, ERROR, error_payload("made up by the test")))
+            self.client.sendall(packet.like(REPLY, ERROR, error_payload("made up by the test", code)))
 
     def from_server(self):
         while packet := read_packet(self.server):

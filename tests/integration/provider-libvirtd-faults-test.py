@@ -181,6 +181,20 @@ def each_fault_at_each_call_of_a_find(libvirtd, labels):
     return texts
 
 
+def a_vm_that_goes_while_it_is_looked_at_is_nobody_elses(libvirtd, ask):
+    """ask: the call whose it is"""
+    with Rig(libvirtd) as r:
+        r.create()
+        r.proxy.arm(ask, "gone")
+        assert r.found() == 0 and r.proxy.hit.is_set()
+        for call in (r.create, r.delete):
+            r.proxy.arm(ask, "gone")
+            cloud_rig.expect("Internal", "made up by the test", call)
+        r.delete()
+        r.assert_nothing_left()
+    return ["a VM that goes while it is looked at"]
+
+
 def calls(libvirtd):
     """Labels of a daemon's first create, the first n of which make the connection, of its next create, of a delete, and of a find"""
     with Rig(libvirtd) as r:
@@ -216,7 +230,8 @@ def main():
             late = again[len(once) - len(delete):]
             quick = [(one_life, *labels, fault) for fault in FAULTS for labels in zip(once + late, delete)]
             quick += [(one_create_after_the_other, again[:-len(late)], fault) for fault in FAULTS]
-            quick += [(each_fault_at_each_call_of_a_find, find), (a_wait_for_a_connection_that_is_not_made_can_be_cancelled, create[0])]
+            quick += [(each_fault_at_each_call_of_a_find, find), (a_wait_for_a_connection_that_is_not_made_can_be_cancelled, create[0]),
+                      (a_vm_that_goes_while_it_is_looked_at_is_nobody_elses, find[1])]
             with concurrent.futures.ThreadPoolExecutor(len(slow)) as waiting, concurrent.futures.ThreadPoolExecutor(8) as pool:
                 jobs = [(waiting.submit(f, libvirtd, *a), f, a) for f, *a in slow] + [(pool.submit(f, libvirtd, *a), f, a) for f, *a in quick]
                 for job, f, a in jobs:
