@@ -28,6 +28,16 @@ def enter_namespaces():
     run("ip", "link", "set", "lo", "up")
 
 
+def others_in_namespace():
+    """Numbers of the processes"""
+    def namespace(pid):
+        try:
+            return os.readlink(f"/proc/{pid}/ns/net")
+        except OSError:         # it ends
+            return None
+    return [p for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid() and namespace(p) == namespace("self")]
+
+
 class Libvirtd:
     """One with nothing of the machine's: in namespaces of this process (enter_namespaces()), and with empty directories"""
 
@@ -72,10 +82,11 @@ class Libvirtd:
             subprocess.run(["virsh", "-q", "-c", self.uri, "undefine", "--nvram", domain], check=False)
 
     def clean(self):
-        """The end: no VM, no network, no daemon"""
+        """The end: no VM, no network, no daemon, and no other process in the network namespace of this one"""
         self.end_domains()
         subprocess.run(["virsh", "-q", "-c", self.uri, "net-destroy", "peerpods"], check=False)
         self.stop()
+        cloud_rig.wait_for(lambda: not others_in_namespace(), "the last process ends")
 
     def log(self):
         return (self.directory / "libvirtd.log").read_text(errors="replace")
