@@ -7,6 +7,7 @@
 
 #define KEEPALIVE_INTERVAL_SEC 5
 #define KEEPALIVE_COUNT 3
+#define LOCK_USEC (100 * USEC_PER_MSEC)
 
 int libvirt_oom(PeerpodError *error) {
         (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "Out of memory.");
@@ -19,15 +20,32 @@ int libvirt_last_code(void) {
         return e ? e->code : VIR_ERR_OK;
 }
 
-static PeerpodErrorKind kind_of(int code, PeerpodErrorKind fallback) {
-        switch (code) {
+/* What a lost connection gives has no code of its own: "client socket is closed" is an internal error, the end of file a system error. Only
+ * the domain tells (libvirt/libvirt: src/rpc/virnetclient.c, virnetsocket.c; SSH in the process: virnetsshsession.c, virnetlibsshsession.c). */
+static bool is_cut_off(const virError *e) {
+        return e && ((e->domain == VIR_FROM_RPC && (e->code == VIR_ERR_INTERNAL_ERROR || e->code == VIR_ERR_SYSTEM_ERROR)) ||
+                     (e->domain == VIR_FROM_SSH && e->code == VIR_ERR_SSH) ||
+                     (e->domain == VIR_FROM_LIBSSH && e->code == VIR_ERR_LIBSSH));
+}
+
+bool libvirt_is_cut_off(void) {
+        return is_cut_off(virGetLastError());
+}
+
+PeerpodErrorKind libvirt_error_kind(const virError *e, PeerpodErrorKind fallback) {
+        if (is_cut_off(e))
+                return PEERPOD_E_UNAVAILABLE;
+
+        switch (e ? e->code : VIR_ERR_OK) {
         case VIR_ERR_AUTH_FAILED:
         case VIR_ERR_AUTH_CANCELLED:
+        case VIR_ERR_AUTH_UNAVAILABLE:
         case VIR_ERR_ACCESS_DENIED:
                 return PEERPOD_E_UNAUTHENTICATED;
         case VIR_ERR_RPC:
         case VIR_ERR_NO_CONNECT:
         case VIR_ERR_INVALID_CONN:
+        case VIR_ERR_OPERATION_TIMEOUT:         /* another one has the VM's lock */
                 return PEERPOD_E_UNAVAILABLE;
         case VIR_ERR_NO_STORAGE_POOL:
         case VIR_ERR_NO_STORAGE_VOL:
@@ -49,8 +67,7 @@ int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *for
         va_start(ap, format);
         (void) vsnprintf(what, sizeof(what), format, ap);
         va_end(ap);
-        return peerpod_error_set(error, kind_of(e ? e->code : VIR_ERR_OK, fallback), "%s: %s", what,
-                                 e && e->message ? e->message : "unknown error");
+        return peerpod_error_set(error, libvirt_error_kind(e, fallback), "%s: %s", what, e && e->message ? e->message : "unknown error");
 }
 
 /* Without a handler libvirt prints every error on stderr, those that we expect too. */
@@ -144,17 +161,33 @@ static int connect_locked(Libvirt *l, PeerpodError *error) {
         return 0;
 }
 
+/* Another worker may be waiting for a connection, by SSH for example, or to a daemon that does not answer. */
+static int lock_connection(Libvirt *l, const PeerpodCall *call, PeerpodError *error) {
+        for (;;) {
+                uint64_t until = MIN(peerpod_now_usec() + LOCK_USEC, call->deadline_usec);
+                struct timespec ts = {
+                        .tv_sec = (time_t) (until / USEC_PER_SEC),
+                        .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC),
+                };
+                int r;
+
+                r = pthread_mutex_clocklock(&l->mutex, CLOCK_MONOTONIC, &ts);
+                if (r == 0)
+                        return 0;
+                r = peerpod_call_check(call, error);
+                if (r == -ETIMEDOUT)
+                        return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+                if (r < 0)
+                        return r;
+        }
+}
+
 int libvirt_connect(Libvirt *l, const PeerpodCall *call, virConnectPtr *ret, PeerpodError *error) {
-        struct timespec until = {
-                .tv_sec = (time_t) (call->deadline_usec / USEC_PER_SEC),
-                .tv_nsec = (long) (call->deadline_usec % USEC_PER_SEC * NSEC_PER_USEC),
-        };
         int r;
 
-        /* Another worker may be waiting for an SSH connection. */
-        r = pthread_mutex_clocklock(&l->mutex, CLOCK_MONOTONIC, &until);
-        if (r != 0)
-                return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+        r = lock_connection(l, call, error);
+        if (r < 0)
+                return r;
         r = connect_locked(l, error);
         if (r == 0) {
                 (void) virConnectRef(l->connection);

@@ -39,12 +39,15 @@ static int find_domain(virConnectPtr c, const char *name, virDomainPtr *ret, Pee
         return 1;
 }
 
-/* Whose is it? Returns 1 and *ret, 0 if it has no owner tag of ours. */
-static int get_owner(virDomainPtr d, DomainOwner *ret) {
+/* Whose is it? Returns 1 and *ret, 0 if it has no owner tag of ours, or negative with @error: not to know is no "no". */
+static int get_owner(virDomainPtr d, DomainOwner *ret, PeerpodError *error) {
+        const char *name = virDomainGetName(d);         /* forgets the last error */
         char *xml = virDomainGetMetadata(d, VIR_DOMAIN_METADATA_ELEMENT, OWNER_NAMESPACE, 0);
         int r;
 
         if (!xml) {
+                if (libvirt_last_code() != VIR_ERR_NO_DOMAIN_METADATA)
+                        return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask whose VM '%s' is", name);
                 virResetLastError();
                 return 0;
         }
@@ -53,10 +56,13 @@ static int get_owner(virDomainPtr d, DomainOwner *ret) {
         return r < 0 ? 0 : 1;
 }
 
-static bool is_owned_by(virDomainPtr d, const char *sandbox_id, const char *node) {
+/* Returns 1 yes, 0 no, or negative with @error. */
+static int is_owned_by(virDomainPtr d, const char *sandbox_id, const char *node, PeerpodError *error) {
         _cleanup_(domain_owner_done) DomainOwner o = {};
+        int r;
 
-        return get_owner(d, &o) > 0 && streq(o.sandbox_id, sandbox_id) && (!node || streq(o.node, node));
+        r = get_owner(d, &o, error);
+        return r <= 0 ? r : streq(o.sandbox_id, sandbox_id) && (!node || streq(o.node, node));
 }
 
 /* No disk may go while a VM has it open, and libvirt would not object: ask again, whatever destroy said. */
@@ -73,7 +79,7 @@ static int stop_domain(virDomainPtr d, const PeerpodCall *call, const char *name
 
                 /* It ended meanwhile, as the next look tells; or QEMU takes its time to go, with a disk that hangs. */
                 int r = libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to stop instance '%s'", name);
-                if (peerpod_call_wait(call, -1, 0, USEC_PER_SEC / 5, NULL) < 0)
+                if (libvirt_is_cut_off() || peerpod_call_wait(call, -1, 0, USEC_PER_SEC / 5, NULL) < 0)
                         return r;
         }
 }
@@ -88,9 +94,9 @@ static int undefine_domain(virDomainPtr d, const char *name, PeerpodError *error
         return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to undefine instance '%s'", name);
 }
 
-/* libvirt makes directories for a VM before it writes down that it starts one, so a service that is killed in between leaves them
- * (libvirt/libvirt: src/conf/domain_conf.c, virDomainDefGetShortName(); they are named by the VM's number and the first 20 characters
- * of its name). One whose number no running VM has is nobody's. */
+/* libvirt makes directories for a VM before it writes down that it starts one, and the process that becomes QEMU writes its number to a
+ * file, so a service that is killed in between leaves them (libvirt/libvirt: src/conf/domain_conf.c, virDomainDefGetShortName(); the
+ * directories are named by the VM's number and the first 20 characters of its name). One whose number no running VM has is nobody's. */
 static int remove_leftovers(const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
         static const struct {
                 const char *directory, *prefix;
@@ -98,6 +104,12 @@ static int remove_leftovers(const Libvirt *l, virConnectPtr c, const char *name,
                 { "lib/qemu", "domain-" },
                 { "run/qemu/channel", "" },
         };
+        _cleanup_(freep) char *pid_file = NULL;
+
+        if (asprintf(&pid_file, "%s/run/qemu/%s.pid", l->embed_root, name) < 0)
+                return libvirt_oom(error);
+        if (unlink(pid_file) < 0 && errno != ENOENT)
+                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", pid_file, strerror(errno));
 
         for (size_t i = 0; i < ELEMENTSOF(places); i++) {
                 _cleanup_(freep) char *directory = NULL;
@@ -276,7 +288,8 @@ static int define_domain(virConnectPtr c, const DomainSpec *spec, virDomainPtr *
         return *ret ? 0 : libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to define instance '%s'", spec->name);
 }
 
-static int make_seed(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec *spec, PeerpodError *error) {
+/* The two disks: the seed's size must be known before there is anything. */
+static int make_disks(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec *spec, const char *image, PeerpodError *error) {
         uint8_t *iso = NULL;
         size_t size = 0;
         int r;
@@ -284,7 +297,9 @@ static int make_seed(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec
         r = seed_iso_make(spec->sandbox_id, spec->name, spec->user_data, spec->user_data_size, &iso, &size);
         if (r < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to make the seed disk: %s", strerror(-r));
-        r = storage_create_seed(&p->storage, call, iso, size, error);
+        r = storage_create_root(&p->storage, call, image, size, error);
+        if (r == 0)
+                r = storage_create_seed(&p->storage, call, iso, size, error);
         erase_free(iso, size);
         return r;
 }
@@ -293,10 +308,7 @@ static int make_seed(Plan *p, const PeerpodCall *call, const PeerpodInstanceSpec
 static int start(Libvirt *l, const PeerpodCall *call, const PeerpodInstanceSpec *spec, Plan *p, virDomainPtr d, PeerpodError *error) {
         int r;
 
-        r = storage_create_root(&p->storage, call, isempty(spec->image) ? l->image : spec->image, error);
-        if (r < 0)
-                return r;
-        r = make_seed(p, call, spec, error);
+        r = make_disks(p, call, spec, isempty(spec->image) ? l->image : spec->image, error);
         if (r < 0)
                 return r;
         if (libvirt_is_embedded(l)) {
@@ -377,7 +389,10 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
         if (r < 0)
                 return r;
         if (r > 0) {
-                if (!is_owned_by(d, spec->sandbox_id, spec->node))
+                r = is_owned_by(d, spec->sandbox_id, spec->node, error);
+                if (r < 0)
+                        return r;
+                if (r == 0)
                         return peerpod_error_set(error, PEERPOD_E_ALREADY_EXISTS,
                                                  "A VM named '%s' exists and belongs to somebody else.", spec->name);
                 if (virDomainIsActive(d) == 1) {
@@ -432,24 +447,36 @@ int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstan
         r = find_domain(c, key->name, &d, error);
         if (r < 0)
                 return r;
-        /* The id says nothing that name and owner do not; one that does not fit is somebody else's VM. */
-        if (r > 0 && !is_owned_by(d, key->sandbox_id, /* node= */ NULL))
-                return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "VM '%s' belongs to somebody else.", key->name);
+        if (r > 0) {
+                /* The id says nothing that name and owner do not; one that does not fit is somebody else's VM. */
+                r = is_owned_by(d, key->sandbox_id, /* node= */ NULL, error);
+                if (r < 0)
+                        return r;
+                if (r == 0)
+                        return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "VM '%s' belongs to somebody else.", key->name);
+        }
         return erase(l, c, call, d, key->name, error);
 }
 
-static int report(virDomainPtr d, const char *node, PeerpodFound found, void *userdata) {
+static int report(virDomainPtr d, const char *node, PeerpodFound found, void *userdata, PeerpodError *error) {
         _cleanup_(domain_owner_done) DomainOwner o = {};
         char uuid[VIR_UUID_STRING_BUFLEN];
+        int r;
 
-        if (get_owner(d, &o) == 0 || !streq(o.node, node) || virDomainGetUUIDString(d, uuid) < 0)
+        r = get_owner(d, &o, error);
+        if (r < 0)
+                return libvirt_last_code() == VIR_ERR_NO_DOMAIN ? 0 : r;        /* deleted since it was listed */
+        if (r == 0 || !streq(o.node, node) || virDomainGetUUIDString(d, uuid) < 0)
                 return 0;
-        return found(userdata, &(PeerpodFoundInstance) {
+        r = found(userdata, &(PeerpodFoundInstance) {
                 .size = sizeof(PeerpodFoundInstance),
                 .name = virDomainGetName(d),
                 .sandbox_id = o.sandbox_id,
                 .id = uuid,
         });
+        if (r < 0)
+                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "The list of instances was refused.");
+        return r;
 }
 
 int instance_find(void *provider, const PeerpodCall *call, const char *node, PeerpodFound found, void *userdata, PeerpodError *error) {
@@ -468,11 +495,8 @@ int instance_find(void *provider, const PeerpodCall *call, const char *node, Pee
         for (int i = 0; i < n; i++) {
                 if (r == 0)
                         r = peerpod_call_check(call, error);
-                if (r == 0) {
-                        r = report(domains[i], node, found, userdata);
-                        if (r < 0)
-                                (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "The list of instances was refused.");
-                }
+                if (r == 0)
+                        r = report(domains[i], node, found, userdata, error);
                 (void) virDomainFree(domains[i]);
         }
         free(domains);

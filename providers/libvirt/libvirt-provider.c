@@ -367,10 +367,11 @@ static int libvirt_open(const PeerpodConfig *config, const PeerpodCall *call, vo
 
 static int check_network(virConnectPtr c, const char *name, PeerpodError *error) {
         _cleanup_(virNetworkFreep) virNetworkPtr network = virNetworkLookupByName(c, name);
+        int active = network ? virNetworkIsActive(network) : -1;
 
-        if (!network)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find network '%s'", name);
-        if (virNetworkIsActive(network) != 1)
+        if (active < 0)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find network '%s'", name);
+        if (active == 0)
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Network '%s' is not active.", name);
         return 0;
 }
@@ -391,7 +392,7 @@ static int libvirt_verify(void *provider, const PeerpodCall *call, PeerpodError 
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT,
                                          "DISABLECVM=false asks for confidential VMs, which this provider makes on s390x only, not on %s.",
                                          info.model);
-        r = storage_check_image(l, c, error);
+        r = storage_check(l, c, error);
         if (r < 0)
                 return r;
         r = libvirt_is_embedded(l) ? tap_check(l->network, error) : check_network(c, l->network, error);

@@ -38,6 +38,7 @@ typedef struct Libvirt {
         bool connection_lost;
         pthread_t loop_thread;
         bool loop_running, loop_stop;
+        uint64_t pool_scanned_usec;     /* when we last had the pool's figures renewed; atomic */
         PeerpodLog log;
         void *log_userdata;
 } Libvirt;
@@ -53,8 +54,15 @@ static inline bool libvirt_is_embedded(const Libvirt *l) {
  */
 int libvirt_fail(PeerpodError *error, PeerpodErrorKind fallback, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* libvirt_error_kind() - of an error of libvirt's; @fallback where that says nothing */
+PeerpodErrorKind libvirt_error_kind(const virError *e, PeerpodErrorKind fallback);
+
 /* libvirt_last_code() - code of this thread's last libvirt error */
 int libvirt_last_code(void);
+
+/* libvirt_is_cut_off() - did that error come from the way to the daemon, not from the daemon? Whether the call was done is not known then,
+ * and no other one gets through on this connection. */
+bool libvirt_is_cut_off(void);
 
 int libvirt_oom(PeerpodError *error);
 

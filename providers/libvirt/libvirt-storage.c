@@ -19,6 +19,8 @@
 #define SEED_SUFFIX "-cloudinit.iso"
 #define DEFAULT_DIRECTORY "/var/lib/libvirt/images"
 #define UPLOAD_CHUNK (256 * 1024)
+#define SCAN_USEC (60 * USEC_PER_SEC)           /* how old a pool's figures may be */
+#define GIB (UINT64_C(1) << 30)
 #define STRAGGLER_TRIES 100U
 #define STRAGGLER_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define QCOW2_HEADER_SIZE 72                    /* qemu: docs/interop/qcow2.rst, version 2 */
@@ -181,17 +183,13 @@ static int volume_xml(const char *name, uint64_t capacity, const char *format, c
         return *ret ? 0 : -ENOMEM;
 }
 
-/* target/format@type of a volume; "raw" if it names none. */
-static int volume_format(virStorageVolPtr volume, char **ret) {
-        char *xml = virStorageVolGetXMLDesc(volume, 0);
+/* target/format@type of a volume's XML; "raw" if it names none. */
+static int volume_format(const char *xml, char **ret) {
         xmlNodePtr node;
         xmlDocPtr doc;
         xmlChar *type = NULL;
 
-        if (!xml)
-                return -EIO;
         doc = xmlReadMemory(xml, (int) strlen(xml), NULL, NULL, XML_PARSE_NONET|XML_PARSE_NOERROR|XML_PARSE_NOWARNING);
-        free(xml);
         if (!doc)
                 return -EBADMSG;
         node = xmlDocGetRootElement(doc);
@@ -211,17 +209,24 @@ static int volume_format(virStorageVolPtr volume, char **ret) {
         return *ret ? 0 : -ENOMEM;
 }
 
-/* A pool is scanned again only when a volume is missing: libvirt knows those that it made, and a scan fails while others upload.
- * The key, which may be any path, is the operator's to use, not a pod's. */
-static int find_base_volume(const Libvirt *l, virStoragePoolPtr pool, const char *image, virStorageVolPtr *ret, PeerpodError *error) {
-        virStorageVolPtr v = virStorageVolLookupByName(pool, image);
+/* A pool is scanned again only when a volume is missing: libvirt knows those that it made, and a scan fails while others upload. */
+static virStorageVolPtr lookup_volume(virStoragePoolPtr pool, const char *name) {
+        virStorageVolPtr v = virStorageVolLookupByName(pool, name);
 
-        if (!v && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && virStoragePoolRefresh(pool, 0) == 0)
-                v = virStorageVolLookupByName(pool, image);
-        if (!v && streq(image, l->image))
+        if (v || libvirt_last_code() != VIR_ERR_NO_STORAGE_VOL)
+                return v;
+        (void) virStoragePoolRefresh(pool, 0);
+        return virStorageVolLookupByName(pool, name);
+}
+
+/* The key, which may be any path, is the operator's to use, not a pod's. */
+static int find_base_volume(const Libvirt *l, virStoragePoolPtr pool, const char *image, virStorageVolPtr *ret, PeerpodError *error) {
+        virStorageVolPtr v = lookup_volume(pool, image);
+
+        if (!v && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && streq(image, l->image))
                 v = virStorageVolLookupByKey(virStoragePoolGetConnect(pool), image);
         if (!v)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find base volume '%s' in pool '%s'", image, l->pool);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find base volume '%s' in pool '%s'", image, l->pool);
         *ret = v;
         return 0;
 }
@@ -234,10 +239,46 @@ static int fail_volume(PeerpodError *error, const char *what, const char *name) 
         return libvirt_fail(error, full ? PEERPOD_E_EXHAUSTED : PEERPOD_E_INTERNAL, "%s '%s'", what, name);
 }
 
-static int create_root_volume(Storage *s, const char *image, PeerpodError *error) {
+/* A pool's figures are those of its last scan, less what was allocated since; what VMs have written shows in the next one only. A scan looks
+ * at each image and is refused while somebody uploads, so it is not made for each VM; if it fails, the figures must do as they are. */
+static int get_free_space(Libvirt *l, virStoragePoolPtr pool, uint64_t needed, uint64_t *ret, PeerpodError *error) {
+        uint64_t now = peerpod_now_usec(), last = __atomic_load_n(&l->pool_scanned_usec, __ATOMIC_RELAXED);
+        bool scanned = last != 0 && now - last < SCAN_USEC;
+        virStoragePoolInfo info = {};
+
+        if (scanned && virStoragePoolGetInfo(pool, &info) < 0)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask storage pool '%s' for its free space", l->pool);
+        if (!scanned || info.available < needed) {
+                __atomic_store_n(&l->pool_scanned_usec, now, __ATOMIC_RELAXED);
+                (void) virStoragePoolRefresh(pool, 0);
+                if (virStoragePoolGetInfo(pool, &info) < 0)
+                        return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask storage pool '%s' for its free space", l->pool);
+        }
+        *ret = info.available;
+        return 0;
+}
+
+/* A root disk takes what its VM writes, so a pool may promise more than it has. But with less than one more VM may write, VMs come to a halt. */
+static int check_space(Libvirt *l, virStoragePoolPtr pool, const char *image, uint64_t root_size, uint64_t seed_size, PeerpodError *error) {
+        uint64_t needed = root_size <= UINT64_MAX - seed_size ? root_size + seed_size : UINT64_MAX, available = 0;
+        int r;
+
+        r = get_free_space(l, pool, needed, &available, error);
+        if (r < 0)
+                return r;
+        if (available < needed)
+                return peerpod_error_set(error, PEERPOD_E_EXHAUSTED,
+                                         "Storage pool '%s' has %.2f GiB free, and a VM needs %.2f GiB: its root disk may grow to that, the larger of "
+                                         "LIBVIRT_ROOT_DISK_SIZE and base image '%s'. Make room, or take a smaller disk.",
+                                         l->pool, (double) available / GIB, (double) needed / GIB, image);
+        return 0;
+}
+
+static int create_root_volume(Storage *s, const char *image, uint64_t seed_size, PeerpodError *error) {
         _cleanup_(virStorageVolFreep) virStorageVolPtr base = NULL, volume = NULL;
-        _cleanup_(freep) char *format = NULL, *path = NULL, *xml = NULL;
+        _cleanup_(freep) char *format = NULL, *path = NULL, *base_xml = NULL, *xml = NULL;
         virStorageVolInfo info;
+        uint64_t size;
         int r;
 
         r = find_base_volume(s->libvirt, s->pool, image, &base, error);
@@ -246,11 +287,18 @@ static int create_root_volume(Storage *s, const char *image, PeerpodError *error
         path = virStorageVolGetPath(base);
         if (!path || virStorageVolGetInfo(base, &info) < 0)
                 return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to look at base volume '%s'", image);
-        r = volume_format(base, &format);
+        base_xml = virStorageVolGetXMLDesc(base, 0);
+        if (!base_xml)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to look at base volume '%s'", image);
+        r = volume_format(base_xml, &format);
         if (r < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to read the format of base volume '%s': %s", image, strerror(-r));
 
-        r = volume_xml(s->root, MAX((uint64_t) info.capacity, s->libvirt->root_disk_size), "qcow2", path, format, &xml);
+        size = MAX((uint64_t) info.capacity, s->libvirt->root_disk_size);
+        r = check_space(s->libvirt, s->pool, image, size, seed_size, error);
+        if (r < 0)
+                return r;
+        r = volume_xml(s->root, size, "qcow2", path, format, &xml);
         if (r < 0)
                 return libvirt_oom(error);
         volume = virStorageVolCreateXML(s->pool, xml, 0);
@@ -313,7 +361,8 @@ static int remove_volume(virStoragePoolPtr pool, const char *name, const Peerpod
                 if (volume && virStorageVolDelete(volume, 0) == 0)
                         return 0;
                 /* "is still being allocated", "has asynchronous jobs": an upload that was cut off and not yet noticed. */
-                if (libvirt_last_code() != VIR_ERR_OPERATION_INVALID && libvirt_last_code() != VIR_ERR_INTERNAL_ERROR)
+                if (libvirt_is_cut_off() ||
+                    (libvirt_last_code() != VIR_ERR_OPERATION_INVALID && libvirt_last_code() != VIR_ERR_INTERNAL_ERROR))
                         return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to delete volume '%s'", name);
                 r = libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to delete volume '%s'", name);
                 if (peerpod_call_wait(call, -1, 0, USEC_PER_SEC, NULL) < 0)
@@ -336,12 +385,9 @@ static int find_volume(Storage *s, const char *id, PeerpodError *error) {
         if (s->pool && block)           /* of another machine, perhaps: libvirt will tell */
                 return strv_extend(&s->volumes, id) < 0 ? libvirt_oom(error) : 0;
         if (s->pool) {
-                volume = virStorageVolLookupByName(s->pool, id);
-                if (!volume && libvirt_last_code() == VIR_ERR_NO_STORAGE_VOL && virStoragePoolRefresh(s->pool, 0) == 0)
-                        volume = virStorageVolLookupByName(s->pool, id);
+                volume = lookup_volume(s->pool, id);
                 if (!volume)
-                        return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find volume '%s' in pool '%s'", id,
-                                            s->libvirt->pool);
+                        return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find volume '%s' in pool '%s'", id, s->libvirt->pool);
                 return strv_extend(&s->volumes, id) < 0 ? libvirt_oom(error) : 0;
         }
 
@@ -365,14 +411,14 @@ int storage_find_volumes(Storage *s, const char *const *ids, size_t n, PeerpodEr
         return 0;
 }
 
-int storage_init(Storage *s, const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
+int storage_init(Storage *s, Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
         *s = (Storage) { .libvirt = l };
         if (libvirt_is_embedded(l))
                 return init_files(s, name, error);
 
         s->pool = virStoragePoolLookupByName(c, l->pool);
         if (!s->pool)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find storage pool '%s'", l->pool);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find storage pool '%s'", l->pool);
         if (asprintf(&s->root, "%s" ROOT_SUFFIX, name) < 0 || asprintf(&s->seed, "%s" SEED_SUFFIX, name) < 0)
                 return libvirt_oom(error);
         return 0;
@@ -391,9 +437,9 @@ void storage_done(Storage *s) {
         *s = (Storage) {};
 }
 
-int storage_create_root(Storage *s, const PeerpodCall *call, const char *image, PeerpodError *error) {
+int storage_create_root(Storage *s, const PeerpodCall *call, const char *image, uint64_t seed_size, PeerpodError *error) {
         if (s->pool)
-                return create_root_volume(s, image, error);
+                return create_root_volume(s, image, seed_size, error);
         if (mkdir(s->directory, 0700) < 0)
                 return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to create '%s': %s", s->directory, strerror(errno));
         return create_root_file(s, call, image, error);
@@ -412,18 +458,25 @@ int storage_remove(Storage *s, const PeerpodCall *call, PeerpodError *error) {
         return r < 0 ? r : remove_volume(s->pool, s->root, call, error);
 }
 
-int storage_check_image(const Libvirt *l, virConnectPtr c, PeerpodError *error) {
+int storage_check(Libvirt *l, virConnectPtr c, PeerpodError *error) {
         _cleanup_(virStoragePoolFreep) virStoragePoolPtr pool = NULL;
         _cleanup_(virStorageVolFreep) virStorageVolPtr volume = NULL;
         _cleanup_(freep) char *path = NULL;
+        virStorageVolInfo info;
         uint64_t size;
         bool qcow2;
+        int r;
 
         if (libvirt_is_embedded(l))
                 return open_base_file(l, l->image, &path, &qcow2, &size, error);
 
         pool = virStoragePoolLookupByName(c, l->pool);
         if (!pool)
-                return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "Failed to find storage pool '%s'", l->pool);
-        return find_base_volume(l, pool, l->image, &volume, error);
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to find storage pool '%s'", l->pool);
+        r = find_base_volume(l, pool, l->image, &volume, error);
+        if (r < 0)
+                return r;
+        if (virStorageVolGetInfo(volume, &info) < 0)
+                return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to look at base volume '%s'", l->image);
+        return check_space(l, pool, l->image, MAX((uint64_t) info.capacity, l->root_disk_size), /* seed_size= */ 0, error);
 }

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For provider-libvirtd-test.py: a libvirtd with its storage pool and network, and QEMU without KVM. The guest is UEFI firmware with an empty disk,
+"""For the tests of provider libvirt: a libvirtd with its storage pool and network, and QEMU without KVM. The guest is UEFI firmware with an empty disk,
 which is all that a VM's life needs; the address that a guest would have made known is put into the neighbour table by hand."""
 import contextlib
+import os
 import pathlib
 import re
 import signal
@@ -21,8 +22,24 @@ def run(*command, **kwargs):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **kwargs).stdout
 
 
+def enter_namespaces():
+    os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
+    run("mount", "--make-rprivate", "/")
+    run("ip", "link", "set", "lo", "up")
+
+
+def others_in_namespace():
+    """Numbers of the processes"""
+    def namespace(pid):
+        try:
+            return os.readlink(f"/proc/{pid}/ns/net")
+        except OSError:         # it ends
+            return None
+    return [p for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid() and namespace(p) == namespace("self")]
+
+
 class Libvirtd:
-    """One with nothing of the machine's: in namespaces of this process, and with empty directories"""
+    """One with nothing of the machine's: in namespaces of this process (enter_namespaces()), and with empty directories"""
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
@@ -57,6 +74,23 @@ class Libvirtd:
         self.process.send_signal(how)
         self.process.wait(60)
 
+    def end_domains(self):
+        if self.process.poll() is not None:
+            self.start()
+        for domain in self.domains():
+            subprocess.run(["virsh", "-q", "-c", self.uri, "destroy", domain], check=False)
+            subprocess.run(["virsh", "-q", "-c", self.uri, "undefine", "--nvram", domain], check=False)
+
+    def clean(self):
+        """The end: no VM, no network, no daemon, and no other process in the network namespace of this one"""
+        self.end_domains()
+        subprocess.run(["virsh", "-q", "-c", self.uri, "net-destroy", "peerpods"], check=False)
+        self.stop()
+        cloud_rig.wait_for(lambda: not others_in_namespace(), "the last process ends")
+
+    def log(self):
+        return (self.directory / "libvirtd.log").read_text(errors="replace")
+
     def virsh(self, *arguments):
         return run("virsh", "-q", "-c", self.uri, *arguments)
 
@@ -66,9 +100,13 @@ class Libvirtd:
     def volumes(self):
         return sorted(line.split()[0] for line in self.virsh("vol-list", "peerpods").splitlines() if line.strip())
 
+    def files(self):
+        return sorted(os.listdir(self.directory / "pool"))
+
     def settings(self, **more):
         return {"LIBVIRT_URI": self.uri, "LIBVIRT_POOL": "peerpods", "LIBVIRT_NET": "peerpods", "LIBVIRT_ACCEL": "tcg",
-                "LIBVIRT_VOL_NAME": "podvm-base.qcow2", "LIBVIRT_MEMORY": "256", "LIBVIRT_CPU": "1", **more}
+                "LIBVIRT_VOL_NAME": "podvm-base.qcow2", "LIBVIRT_MEMORY": "256", "LIBVIRT_CPU": "1",
+                "LIBVIRT_ROOT_DISK_SIZE": "1", **more}
 
     def mac(self):
         """Of the VM that runs, or None; it may be made anew between two looks"""
@@ -104,3 +142,4 @@ class Libvirtd:
     def assert_nothing_left(self):
         assert self.domains() == [], self.domains()
         assert self.volumes() == ["podvm-base.qcow2"], self.volumes()
+        assert self.files() == ["podvm-base.qcow2"], self.files()

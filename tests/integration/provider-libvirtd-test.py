@@ -3,14 +3,12 @@
 """Provider libvirt with a libvirtd (libvirtd_rig.py).
 
 Usage: provider-libvirtd-test.py PROVIDERD LIBVIRT.so; as root, for namespaces of its own"""
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 
 import cloud_rig
-from libvirtd_rig import ADDRESS, NAME, Libvirtd, run
+from libvirtd_rig import ADDRESS, NAME, Libvirtd, enter_namespaces, run
 
 PROVIDERD, MODULE = sys.argv[1:]
 
@@ -103,6 +101,18 @@ def what_is_not_there_is_named(libvirtd):
         libvirtd.assert_nothing_left()
 
 
+def a_confidential_vm_is_refused_on_this_machine(libvirtd):
+    """Never is an ordinary one made in its place"""
+    for more, said in (({"DISABLECVM": "false"}, "on s390x only, not on "), ({"DISABLECVM": "false", "LIBVIRT_LAUNCH_SECURITY": "s390-pv"}, "on s390x only"),
+                       ({"DISABLECVM": "false", "LIBVIRT_LAUNCH_SECURITY": "sev-snp"}, "sev-snp"),
+                       ({"LIBVIRT_LAUNCH_SECURITY": "s390-pv"}, "DISABLECVM")):
+        status, output = cloud_rig.check(PROVIDERD, MODULE, libvirtd.settings(**more))
+        assert status != 0 and said in output, output
+    with cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings(DISABLECVM="false")) as d:
+        cloud_rig.expect("FailedPrecondition", "possible on s390x only, not on ", d.create, "sandbox1", NAME)
+        libvirtd.assert_nothing_left()
+
+
 def a_second_interface_is_refused(libvirtd):
     with cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings()) as d:
         try:
@@ -113,15 +123,40 @@ def a_second_interface_is_refused(libvirtd):
         libvirtd.assert_nothing_left()
 
 
+def a_pool_without_room_is_named(libvirtd):
+    """And asked again once somebody has made room"""
+    place = str(libvirtd.directory / "small")
+    run("mkdir", place)
+    run("mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", place)
+    libvirtd.virsh("pool-create-as", "small", "dir", "--target", place)
+    try:
+        libvirtd.virsh("vol-create-as", "small", "podvm-base.qcow2", "64M", "--format", "qcow2")
+        settings = libvirtd.settings(LIBVIRT_POOL="small")
+        text = "Storage pool 'small' has 0.50 GiB free, and a VM needs 1.00 GiB"
+        status, output = cloud_rig.check(PROVIDERD, MODULE, settings)
+        assert status != 0 and text in output, output
+        with cloud_rig.Daemon(PROVIDERD, MODULE, settings) as d:
+            cloud_rig.expect("Exhausted", text, d.create, "sandbox1", NAME)
+            assert libvirtd.domains() == []
+            assert libvirtd.virsh("vol-list", "small").split()[::2] == ["podvm-base.qcow2"]
+            run("mount", "-o", "remount,size=4g", place)
+            create(d, libvirtd)
+            d.verify()
+            d.delete("sandbox1", NAME)
+    finally:
+        libvirtd.virsh("pool-destroy", "small")
+        run("umount", place)
+    libvirtd.assert_nothing_left()
+
+
 CASES = [a_vm_is_made_found_and_deleted_with_its_volumes, a_restart_of_libvirtd_is_survived,
          a_create_while_libvirtd_is_down_fails_and_leaves_nothing, a_vm_that_a_killed_daemon_has_begun_is_completed,
-         another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_second_interface_is_refused]
+         another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_pool_without_room_is_named, a_second_interface_is_refused,
+         a_confidential_vm_is_refused_on_this_machine]
 
 
 def main():
-    os.unshare(os.CLONE_NEWNET | os.CLONE_NEWNS)
-    run("mount", "--make-rprivate", "/")
-    run("ip", "link", "set", "lo", "up")
+    enter_namespaces()
     bad = 0
     with tempfile.TemporaryDirectory(prefix="pplvd-", dir="/tmp") as directory:
         libvirtd = Libvirtd(directory)
@@ -133,16 +168,11 @@ def main():
                 except Exception as e:
                     bad += 1
                     print(f"not ok {case.__name__}: {type(e).__name__}: {e}", flush=True)
-                    if libvirtd.process.poll() is not None:
-                        libvirtd.start()
-                    for domain in libvirtd.domains():
-                        subprocess.run(["virsh", "-q", "-c", libvirtd.uri, "destroy", domain], check=False)
-                        subprocess.run(["virsh", "-q", "-c", libvirtd.uri, "undefine", "--nvram", domain], check=False)
+                    libvirtd.end_domains()
             if bad:
-                print((libvirtd.directory / "libvirtd.log").read_text(errors="replace")[-4000:])
+                print(libvirtd.log()[-4000:])
         finally:
-            subprocess.run(["virsh", "-q", "-c", libvirtd.uri, "net-destroy", "peerpods"], check=False)
-            libvirtd.stop()
+            libvirtd.clean()
     sys.exit(1 if bad else 0)
 
 

@@ -271,6 +271,36 @@ static void images_are_recognized(void **state) {
         close(fd);
 }
 
+static void errors_say_whether_to_try_again(void **state) {
+        static const struct {
+                int domain, code;
+                PeerpodErrorKind kind;
+        } cases[] = {
+                { VIR_FROM_RPC, VIR_ERR_INTERNAL_ERROR, PEERPOD_E_UNAVAILABLE },        /* the way to the daemon */
+                { VIR_FROM_RPC, VIR_ERR_SYSTEM_ERROR, PEERPOD_E_UNAVAILABLE },
+                { VIR_FROM_SSH, VIR_ERR_SSH, PEERPOD_E_UNAVAILABLE },
+                { VIR_FROM_LIBSSH, VIR_ERR_LIBSSH, PEERPOD_E_UNAVAILABLE },
+                { VIR_FROM_REMOTE, VIR_ERR_NO_CONNECT, PEERPOD_E_UNAVAILABLE },
+                { VIR_FROM_QEMU, VIR_ERR_OPERATION_TIMEOUT, PEERPOD_E_UNAVAILABLE },
+                { VIR_FROM_QEMU, VIR_ERR_INTERNAL_ERROR, PEERPOD_E_INTERNAL },          /* the daemon's own */
+                { VIR_FROM_STORAGE, VIR_ERR_SYSTEM_ERROR, PEERPOD_E_INTERNAL },
+                { VIR_FROM_LIBSSH, VIR_ERR_AUTH_FAILED, PEERPOD_E_UNAUTHENTICATED },
+                { VIR_FROM_RPC, VIR_ERR_AUTH_UNAVAILABLE, PEERPOD_E_UNAUTHENTICATED },
+                { VIR_FROM_ACCESS, VIR_ERR_ACCESS_DENIED, PEERPOD_E_UNAUTHENTICATED },
+                { VIR_FROM_STORAGE, VIR_ERR_NO_STORAGE_POOL, PEERPOD_E_FAILED_PRECONDITION },
+                { VIR_FROM_NETWORK, VIR_ERR_NO_NETWORK, PEERPOD_E_FAILED_PRECONDITION },
+                { VIR_FROM_QEMU, VIR_ERR_CONFIG_UNSUPPORTED, PEERPOD_E_FAILED_PRECONDITION },
+                { VIR_FROM_QEMU, VIR_ERR_NO_MEMORY, PEERPOD_E_EXHAUSTED },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                virError e = { .domain = cases[i].domain, .code = cases[i].code };
+
+                assert_int_equal(libvirt_error_kind(&e, PEERPOD_E_INTERNAL), cases[i].kind);
+        }
+        assert_int_equal(libvirt_error_kind(NULL, PEERPOD_E_INTERNAL), PEERPOD_E_INTERNAL);
+}
+
 static void tap_names_fit_and_differ(void **state) {
         char a[IFNAMSIZ], b[IFNAMSIZ];
 
@@ -311,6 +341,7 @@ int main(void) {
                 cmocka_unit_test(useful_addresses_are_kept_in_order),
                 cmocka_unit_test(image_names_stay_in_their_directory),
                 cmocka_unit_test(images_are_recognized),
+                cmocka_unit_test(errors_say_whether_to_try_again),
                 cmocka_unit_test(tap_names_fit_and_differ),
                 cmocka_unit_test(commands_are_bounded),
         };
