@@ -1014,7 +1014,7 @@ static Relay* restored(Fixture *f, Handover *h, int *ret_result) {
         Relay *r = NULL;
 
         assert_int_equal(relay_new(f->event, rules, ELEMENTSOF(rules), &handlers, f, &r), 0);
-        *ret_result = relay_restore(r, h, NULL, NULL);
+        *ret_result = relay_restore(r, h, NULL, NULL, NULL);
         return r;
 }
 
