@@ -31,6 +31,7 @@
 #include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-steps.h"
 #include "adaptor/sandbox-story.h"
+#include "adaptor/sandbox-waiters.h"
 #include "adaptor/tunnel-check.h"
 #include "adaptor/tunnel-client.h"
 #include "adaptor/unit-client.h"
@@ -53,14 +54,6 @@
 /* The shim learns that a start has failed when all of it is undone, but need not wait for a cloud that is slow to delete. */
 #define PATIENCE_USEC (10 * USEC_PER_SEC)
 
-struct SandboxWaiter {
-        Sandbox *sandbox;               /* borrowed; NULL while the handler runs */
-        TAILQ_ENTRY(SandboxWaiter) waiters;
-        SandboxGoal goal;
-        SandboxDone done;
-        void *userdata;
-};
-
 static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
         [SANDBOX_PLANNED]  = BIT(STEP_REGISTER) | BIT(STEP_READ_VOLUMES) | BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
         [SANDBOX_CREATING] = BIT(STEP_CREATE_INSTANCE) | BIT(STEP_SET_UP_TUNNEL) | BIT(STEP_ALLOW_ADDRESSES) | BIT(STEP_START_SOCKET) |
@@ -75,31 +68,6 @@ static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
 
 /* What there is nothing to undo of, as the cloud was never asked. */
 #define STEPS_AFTER_START (BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_DELETE_INSTANCE))
-
-static void waiters_notify(Sandbox *s, SandboxGoal goal, const sd_bus_error *error) {
-        SandboxWaiter *w, *next;
-
-        for (w = TAILQ_FIRST(&s->waiters); w; w = next) {
-                next = TAILQ_NEXT(w, waiters);
-                if (w->goal != goal)
-                        continue;
-
-                TAILQ_REMOVE(&s->waiters, w, waiters);
-                w->sandbox = NULL;
-                w->done(s, error, w->userdata);
-                free(w);
-                next = TAILQ_FIRST(&s->waiters);        /* the handler may have changed the list */
-        }
-}
-
-static bool has_waiter(const Sandbox *s, SandboxGoal goal) {
-        const SandboxWaiter *w;
-
-        TAILQ_FOREACH(w, &s->waiters, waiters)
-                if (w->goal == goal)
-                        return true;
-        return false;
-}
 
 /* CreateVM and StartVM will never succeed: say so. */
 static void waiters_fail(Sandbox *s) {
@@ -234,7 +202,6 @@ static void drop_step(Sandbox *s) {
 
 Sandbox* sandbox_free(Sandbox *s) {
         static const sd_bus_error stopping = SD_BUS_ERROR_MAKE_CONST(PEERPOD_ERROR_UNAVAILABLE, "the adaptor is being stopped");
-        SandboxWaiter *w;
 
         if (!s)
                 return NULL;
@@ -247,12 +214,7 @@ Sandbox* sandbox_free(Sandbox *s) {
         sd_event_source_disable_unref(s->retry);
         sd_event_source_disable_unref(s->patience);
         sd_event_source_disable_unref(s->hold);
-        while ((w = TAILQ_FIRST(&s->waiters))) {
-                TAILQ_REMOVE(&s->waiters, w, waiters);
-                w->sandbox = NULL;
-                w->done(s, &stopping, w->userdata);
-                free(w);
-        }
+        waiters_dismiss(s, &stopping);
         sandbox_story_close(s);
         if (s->manager)
                 manager_remove_sandbox(s->manager, s);
@@ -606,7 +568,7 @@ static void state_done(Sandbox *s) {
         case SANDBOX_PLANNED:
                 waiters_notify(s, GOAL_PLANNED, NULL);
                 crash_point("planned-answered");
-                if (has_waiter(s, GOAL_RUNNING))
+                if (waiters_has(s, GOAL_RUNNING))
                         try_set_state(s, SANDBOX_CREATING);
                 return;
 
@@ -631,7 +593,7 @@ static void state_done(Sandbox *s) {
                 }
 
                 waiters_fail(s);
-                if (has_waiter(s, GOAL_GONE)) {
+                if (waiters_has(s, GOAL_GONE)) {
                         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
                         (void) sd_bus_error_setf(&error, PEERPOD_ERROR_UNAVAILABLE, "%s; trying again until it is gone",
@@ -761,33 +723,7 @@ void sandbox_recover(Sandbox *s) {
         sandbox_advance(s);
 }
 
-int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata, SandboxWaiter **ret) {
-        SandboxWaiter *w = new(SandboxWaiter);
-
-        if (!w)
-                return -ENOMEM;
-        *w = (SandboxWaiter) { .sandbox = s, .goal = goal, .done = done, .userdata = userdata };
-        TAILQ_INSERT_TAIL(&s->waiters, w, waiters);
-
-        *ret = w;
-        return 0;
-}
-
-void sandbox_waiter_forget(SandboxWaiter *w) {
-        assert(w->sandbox);     /* not from its own handler */
-
-        TAILQ_REMOVE(&w->sandbox->waiters, w, waiters);
-        free(w);
-}
-
-void sandbox_waiter_cancel(SandboxWaiter *w) {
-        Sandbox *s = w->sandbox;
-        SandboxGoal goal = w->goal;
-
-        sandbox_waiter_forget(w);
-        if (has_waiter(s, goal))
-                return;
-
+void sandbox_abandoned(Sandbox *s, SandboxGoal goal) {
         if ((goal == GOAL_RUNNING && s->record.state == SANDBOX_CREATING) ||
             (goal == GOAL_PLANNED && s->record.state == SANDBOX_PLANNED)) {
                 _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
