@@ -173,9 +173,7 @@ static int run(int argc, char *argv[]) {
                 return r;
 
         (void) sd_notifyf(/* unset_environment= */ false, "READY=1\nSTATUS=Wrapping the driver at %s as %s", settings.target, role->name);
-        r = sd_event_loop(event);
-        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
-        return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
+        return daemon_loop(event);
 }
 
 DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

@@ -171,9 +171,7 @@ static int run(int argc, char *argv[]) {
                 return r;
 
         (void) sd_notify(/* unset_environment= */ false, "READY=1");
-        r = sd_event_loop(event);
-        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
-        return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
+        return daemon_loop(event);
 }
 
 DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);
