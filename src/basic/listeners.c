@@ -9,8 +9,6 @@
 #include "basic/log.h"
 #include "basic/util.h"
 
-#define PAUSE_USEC (100 * USEC_PER_MSEC)
-
 void listeners_update(Listeners *l) {
         bool room = !l->has_room || l->has_room(l->userdata);   /* and may have paused */
 
@@ -39,19 +37,43 @@ void listeners_pause(Listeners *l, uint64_t usec) {
         l->paused = r >= 0;
 }
 
+/* Or nobody is there: the next one may well be accepted at once. */
+static bool concerns_connection(int error) {
+        switch (error) {
+
+        case EAGAIN:
+        case EINTR:
+        case ECONNABORTED:              /* and errors of the new connection, as accept(2) says of TCP */
+        case ENETDOWN:
+        case EPROTO:
+        case ENOPROTOOPT:
+        case EHOSTDOWN:
+        case ENONET:
+        case EHOSTUNREACH:
+        case EOPNOTSUPP:
+        case ENETUNREACH:
+                return true;
+        default:
+                return false;
+        }
+}
+
 static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
         struct sockaddr_storage sa = {};
         socklen_t size = sizeof(sa);
         Listeners *l = userdata;
         int client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
 
-        if (client >= 0)
+        if (client >= 0) {
+                l->in_trouble = false;
                 l->accepted(client, (const struct sockaddr*) &sa, size, l->userdata);
-        else if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
+        } else if (concerns_connection(errno))
                 return 0;
-        else {
-                log_warning_errno(errno, "Failed to accept a connection, pausing: %m");
-                listeners_pause(l, PAUSE_USEC);
+        else {                          /* EMFILE, ENFILE, ENOMEM, …: nothing that an instant repetition could cure */
+                if (!l->in_trouble)
+                        log_warning_errno(errno, "Failed to accept a connection, trying again until it works: %m");
+                l->in_trouble = true;
+                listeners_pause(l, LISTENERS_PAUSE_USEC);
         }
         listeners_update(l);
         return 0;
@@ -89,6 +111,7 @@ int listeners_add(Listeners *l, int fd) {
 
         (void) TAKE_FD(owned);
         l->sources[l->n_sources++] = TAKE_PTR(source);
+        listeners_update(l);
         return 0;
 }
 

@@ -8,7 +8,10 @@
 #include <sys/socket.h>
 #include <systemd/sd-event.h>
 
+#include "basic/util.h"
+
 #define LISTENERS_MAX 16U
+#define LISTENERS_PAUSE_USEC (100 * USEC_PER_MSEC)      /* when no descriptor or memory is left for another connection */
 
 /* Its user sets the first part, and does not move it afterwards. */
 typedef struct Listeners {
@@ -22,6 +25,7 @@ typedef struct Listeners {
         size_t n_sources;
         sd_event_source *pause;
         bool paused;
+        bool in_trouble;                /* and has said so */
 } Listeners;
 
 /* listeners_add() - @fd: a listening stream socket; taken, on failure too. Returns 0, -E2BIG or another -errno. */
