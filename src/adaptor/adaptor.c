@@ -98,12 +98,7 @@ static int run(int argc, char *argv[]) {
         manager_notify_ready(m);
         crash_point("ready");
 
-        r = sd_event_loop(event);
-        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
-        if (r < 0)
-                return log_error_errno(r, "Event loop has failed: %m");
-
-        return r;
+        return daemon_loop(event);
 }
 
 DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

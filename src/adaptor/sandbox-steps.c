@@ -388,3 +388,10 @@ const SandboxStepMethods sandbox_steps[_SANDBOX_STEP_MAX] = {
         [STEP_DELETE_INSTANCE]  = { start_delete, finish_delete, CRASH_POINTS_AROUND("delete") },
         [STEP_TEAR_DOWN_TUNNEL] = { start_teardown, NULL, CRASH_POINTS_AROUND("teardown") },
 };
+
+void sandbox_drop_step(Sandbox *s) {
+        s->step = _SANDBOX_STEP_INVALID;
+        s->call = service_call_free(s->call);
+        s->job = unit_job_free(s->job);
+        s->node_call = node_call_free(s->node_call);
+}

@@ -21,8 +21,13 @@ const char* sandbox_step_to_string(SandboxStep step);
 /* sandbox_read_pod_network() - what the bus shows of it. Returns 0, or negative with @ret_error newly allocated or NULL. */
 int sandbox_read_pod_network(Sandbox *s, const char *text, char **ret_error);
 
-/* In sandbox.c: how a step's answer comes back, and the fields of what is logged, made anew. */
+/* sandbox_drop_step() - nobody waits for the one under way any more: its answer finds nobody */
+void sandbox_drop_step(Sandbox *s);
+
+/* In sandbox.c: how a step's answer comes back. */
 void sandbox_on_answer(ServiceCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 void sandbox_on_registered(NodeCall *call, sd_bus_message *reply, const sd_bus_error *error, void *userdata);
 void sandbox_on_job_done(UnitJob *job, const sd_bus_error *error, void *userdata);
+
+/* In sandbox-object.c: the fields of what is logged, made anew. */
 int sandbox_make_log_fields(Sandbox *s);

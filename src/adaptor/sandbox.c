@@ -26,21 +26,16 @@
 #include "adaptor/hold.h"
 #include "adaptor/manager.h"
 #include "adaptor/node-client.h"
-#include "adaptor/provider-client.h"
 #include "adaptor/sandbox-bus.h"
 #include "adaptor/sandbox-files.h"
 #include "adaptor/sandbox-steps.h"
 #include "adaptor/sandbox-story.h"
-#include "adaptor/tunnel-check.h"
-#include "adaptor/tunnel-client.h"
+#include "adaptor/sandbox-waiters.h"
 #include "adaptor/unit-client.h"
-#include "adaptor/volumes.h"
 #include "basic/crash-point.h"
-#include "basic/json.h"
 #include "basic/messages.h"
 #include "basic/parse.h"
 #include "basic/sandbox-store.h"
-#include "basic/strv.h"
 #include "basic/util.h"
 
 #define RETRY_FIRST_USEC USEC_PER_SEC
@@ -52,14 +47,6 @@
 
 /* The shim learns that a start has failed when all of it is undone, but need not wait for a cloud that is slow to delete. */
 #define PATIENCE_USEC (10 * USEC_PER_SEC)
-
-struct SandboxWaiter {
-        Sandbox *sandbox;               /* borrowed; NULL while the handler runs */
-        TAILQ_ENTRY(SandboxWaiter) waiters;
-        SandboxGoal goal;
-        SandboxDone done;
-        void *userdata;
-};
 
 static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
         [SANDBOX_PLANNED]  = BIT(STEP_REGISTER) | BIT(STEP_READ_VOLUMES) | BIT(STEP_INSPECT_NETWORK) | BIT(STEP_PREPARE_FILES),
@@ -76,31 +63,6 @@ static const uint32_t steps_of_state[_SANDBOX_STATE_MAX] = {
 /* What there is nothing to undo of, as the cloud was never asked. */
 #define STEPS_AFTER_START (BIT(STEP_STOP_SOCKET) | BIT(STEP_STOP_PROXY) | BIT(STEP_DELETE_INSTANCE))
 
-static void waiters_notify(Sandbox *s, SandboxGoal goal, const sd_bus_error *error) {
-        SandboxWaiter *w, *next;
-
-        for (w = TAILQ_FIRST(&s->waiters); w; w = next) {
-                next = TAILQ_NEXT(w, waiters);
-                if (w->goal != goal)
-                        continue;
-
-                TAILQ_REMOVE(&s->waiters, w, waiters);
-                w->sandbox = NULL;
-                w->done(s, error, w->userdata);
-                free(w);
-                next = TAILQ_FIRST(&s->waiters);        /* the handler may have changed the list */
-        }
-}
-
-static bool has_waiter(const Sandbox *s, SandboxGoal goal) {
-        const SandboxWaiter *w;
-
-        TAILQ_FOREACH(w, &s->waiters, waiters)
-                if (w->goal == goal)
-                        return true;
-        return false;
-}
-
 /* CreateVM and StartVM will never succeed: say so. */
 static void waiters_fail(Sandbox *s) {
         if (!sd_bus_error_is_set(&s->failure))
@@ -108,168 +70,6 @@ static void waiters_fail(Sandbox *s) {
 
         waiters_notify(s, GOAL_PLANNED, &s->failure);
         waiters_notify(s, GOAL_RUNNING, &s->failure);
-}
-
-int sandbox_make_log_fields(Sandbox *s) {
-        _cleanup_(log_context_done) LogContext c = {};
-        const struct {
-                const char *name, *value;
-        } fields[] = {
-                { "PEERPOD_SANDBOX_ID",    s->record.id },
-                { "PEERPOD_POD_NAME",      s->record.pod_name },
-                { "PEERPOD_POD_NAMESPACE", s->record.pod_namespace },
-                { "PEERPOD_INSTANCE_ID",   s->record.instance_id },
-                { "PEERPOD_PROVIDER",      s->manager->provider_name },
-        };
-
-        for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
-                int r;
-
-                if (isempty(fields[i].value))
-                        continue;
-                r = log_context_add(&c, fields[i].name, fields[i].value);
-                if (r < 0)
-                        return r;
-        }
-
-        log_context_done(&s->log);
-        s->log = c;
-        c = (LogContext) {};
-        return 0;
-}
-
-static int make_names(Sandbox *s) {
-        const Settings *settings = s->manager->settings;
-        int r;
-
-        if (asprintf(&s->socket_unit, "peerpod-agent-proxy@%s.socket", s->record.id) < 0 ||
-            asprintf(&s->proxy_unit, "peerpod-agent-proxy@%s.service", s->record.id) < 0)
-                return -ENOMEM;
-        r = sandbox_files_agent_socket(settings, s->record.id, &s->agent_socket);
-        if (r < 0)
-                return r;
-        r = sandbox_files_user_data_path(settings, s->record.id, &s->user_data_path);
-        if (r < 0)
-                return r;
-
-        return sandbox_bus_path(s->record.id, &s->path);
-}
-
-int sandbox_new_from_record(Manager *m, SandboxRecord *record, Sandbox **ret) {
-        _cleanup_(sandbox_freep) Sandbox *s = NULL;
-        int r;
-
-        assert(sandbox_id_is_valid(record->id));
-
-        if (manager_find_sandbox(m, record->id))
-                return -EEXIST;
-
-        s = new(Sandbox);
-        if (!s)
-                return -ENOMEM;
-        *s = (Sandbox) { .step = _SANDBOX_STEP_INVALID, .failure = SD_BUS_ERROR_NULL, .record = *record };
-        TAILQ_INIT(&s->waiters);
-        TAILQ_INIT(&s->checks);
-        s->manager = m;
-
-        r = make_names(s);
-        if (r >= 0)
-                r = sandbox_story_open(s);
-        if (r >= 0)
-                r = sandbox_make_log_fields(s);
-        if (r >= 0 && s->record.pod_network)
-                r = sandbox_read_pod_network(s, s->record.pod_network, /* ret_error= */ NULL);
-        if (r >= 0)
-                r = manager_add_sandbox(m, s);
-        if (r < 0) {
-                s->record = SANDBOX_RECORD_NULL;        /* still the caller's */
-                return r;
-        }
-
-        *record = SANDBOX_RECORD_NULL;
-        *ret = TAKE_PTR(s);
-        return 0;
-}
-
-/* Copies; the request's strings move only when nothing can fail any more. */
-int sandbox_new(Manager *m, const char *id, const char *netns_path, CreateRequest *request, Sandbox **ret) {
-        _cleanup_(sandbox_record_done) SandboxRecord record = SANDBOX_RECORD_NULL;
-        Sandbox *s;
-        int r;
-
-        record.id = strdup(id);
-        record.netns_path = strdup(netns_path);
-        record.node = strdup(m->settings->node);
-        record.pod_name = strdup(request->pod_name);
-        record.pod_namespace = strdup(request->pod_namespace);
-        if (!record.id || !record.netns_path || !record.node || !record.pod_name || !record.pod_namespace)
-                return -ENOMEM;
-        r = instance_name_make(request->pod_name, id, &record.instance_name);
-        if (r < 0)
-                return r;
-        record.state_usec[SANDBOX_PLANNED] = now_usec(CLOCK_REALTIME);  /* a constant of the object that now appears */
-
-        r = sandbox_new_from_record(m, &record, &s);
-        if (r < 0)
-                return r;
-
-        s->record.pod_uid = TAKE_PTR(request->pod_uid);
-        s->record.machine_type = TAKE_PTR(request->machine_type);
-        s->record.image = TAKE_PTR(request->image);
-        s->record.gpu_model = TAKE_PTR(request->gpu_model);
-        s->record.vcpus = request->vcpus;
-        s->record.gpus = request->gpus;
-        s->record.memory_mib = request->memory_mib;
-        s->initdata = TAKE_PTR(request->initdata);
-        *ret = s;
-        return 0;
-}
-
-static void drop_step(Sandbox *s) {
-        s->step = _SANDBOX_STEP_INVALID;
-        s->call = service_call_free(s->call);
-        s->job = unit_job_free(s->job);
-        s->node_call = node_call_free(s->node_call);
-}
-
-Sandbox* sandbox_free(Sandbox *s) {
-        static const sd_bus_error stopping = SD_BUS_ERROR_MAKE_CONST(PEERPOD_ERROR_UNAVAILABLE, "the adaptor is being stopped");
-        SandboxWaiter *w;
-
-        if (!s)
-                return NULL;
-
-        drop_step(s);
-        tunnel_checks_cancel(s);
-        shim_watch_reset(s);
-        unit_watch_free(s->watch);
-        sd_event_source_disable_unref(s->deadline);
-        sd_event_source_disable_unref(s->retry);
-        sd_event_source_disable_unref(s->patience);
-        sd_event_source_disable_unref(s->hold);
-        while ((w = TAILQ_FIRST(&s->waiters))) {
-                TAILQ_REMOVE(&s->waiters, w, waiters);
-                w->sandbox = NULL;
-                w->done(s, &stopping, w->userdata);
-                free(w);
-        }
-        sandbox_story_close(s);
-        if (s->manager)
-                manager_remove_sandbox(s->manager, s);
-
-        sd_bus_error_free(&s->failure);
-        log_context_done(&s->log);
-        free(s->path);
-        free(s->agent_socket);
-        free(s->socket_unit);
-        free(s->proxy_unit);
-        free(s->user_data_path);
-        free(s->tunnel_type);
-        free(s->initdata);
-        erase_free_stringp(&s->auth);
-        sandbox_record_done(&s->record);
-        free(s);
-        return NULL;
 }
 
 int sandbox_save(Sandbox *s) {
@@ -356,7 +156,7 @@ static int sandbox_set_state(Sandbox *s, SandboxState to) {
         }
 
         s->unsaved = r < 0;
-        drop_step(s);
+        sandbox_drop_step(s);
         s->todo = steps_called_for(s);
         s->tried = 0;
         s->n_retries = 0;
@@ -523,7 +323,7 @@ static void step_done(Sandbox *s, sd_bus_message *reply, const sd_bus_error *ans
                 (void) sd_bus_error_copy(&error, answer);
         else if (sandbox_steps[step].finish)
                 r = sandbox_steps[step].finish(s, reply, &error);
-        drop_step(s);
+        sandbox_drop_step(s);
         crash_point_of(sandbox_steps[step].points, noted);
 
         if (answer || r < 0)
@@ -606,7 +406,7 @@ static void state_done(Sandbox *s) {
         case SANDBOX_PLANNED:
                 waiters_notify(s, GOAL_PLANNED, NULL);
                 crash_point("planned-answered");
-                if (has_waiter(s, GOAL_RUNNING))
+                if (waiters_has(s, GOAL_RUNNING))
                         try_set_state(s, SANDBOX_CREATING);
                 return;
 
@@ -631,7 +431,7 @@ static void state_done(Sandbox *s) {
                 }
 
                 waiters_fail(s);
-                if (has_waiter(s, GOAL_GONE)) {
+                if (waiters_has(s, GOAL_GONE)) {
                         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
 
                         (void) sd_bus_error_setf(&error, PEERPOD_ERROR_UNAVAILABLE, "%s; trying again until it is gone",
@@ -695,7 +495,7 @@ void sandbox_advance(Sandbox *s) {
                 }
                 crash_point_of(sandbox_steps[step].points, after);
 
-                drop_step(s);
+                sandbox_drop_step(s);
                 if (r > 0) {
                         step_succeeded(s, step);
                         crash_point_of(sandbox_steps[step].points, noted);
@@ -761,33 +561,7 @@ void sandbox_recover(Sandbox *s) {
         sandbox_advance(s);
 }
 
-int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata, SandboxWaiter **ret) {
-        SandboxWaiter *w = new(SandboxWaiter);
-
-        if (!w)
-                return -ENOMEM;
-        *w = (SandboxWaiter) { .sandbox = s, .goal = goal, .done = done, .userdata = userdata };
-        TAILQ_INSERT_TAIL(&s->waiters, w, waiters);
-
-        *ret = w;
-        return 0;
-}
-
-void sandbox_waiter_forget(SandboxWaiter *w) {
-        assert(w->sandbox);     /* not from its own handler */
-
-        TAILQ_REMOVE(&w->sandbox->waiters, w, waiters);
-        free(w);
-}
-
-void sandbox_waiter_cancel(SandboxWaiter *w) {
-        Sandbox *s = w->sandbox;
-        SandboxGoal goal = w->goal;
-
-        sandbox_waiter_forget(w);
-        if (has_waiter(s, goal))
-                return;
-
+void sandbox_abandoned(Sandbox *s, SandboxGoal goal) {
         if ((goal == GOAL_RUNNING && s->record.state == SANDBOX_CREATING) ||
             (goal == GOAL_PLANNED && s->record.state == SANDBOX_PLANNED)) {
                 _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
@@ -798,10 +572,4 @@ void sandbox_waiter_cancel(SandboxWaiter *w) {
                 sandbox_story_caller_left(s);
                 sandbox_fail(s, &error);
         }
-}
-
-bool sandbox_matches(const Sandbox *s, const char *netns_path, const CreateRequest *request) {
-        return streq_ptr(s->record.netns_path, netns_path) &&
-               streq_ptr(s->record.pod_name, request->pod_name) &&
-               streq_ptr(s->record.pod_namespace, request->pod_namespace);
 }

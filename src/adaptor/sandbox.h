@@ -10,6 +10,7 @@
 
 #include "adaptor/request.h"
 #include "adaptor/sandbox-record.h"
+#include "adaptor/sandbox-waiters.h"
 #include "adaptor/shim-watch.h"
 #include "adaptor/story.h"
 #include "basic/cleanup.h"
@@ -21,7 +22,6 @@ typedef struct Manager Manager;
 typedef struct NodeCall NodeCall;
 typedef struct Pod Pod;
 typedef struct Sandbox Sandbox;
-typedef struct SandboxWaiter SandboxWaiter;
 typedef struct TunnelCheck TunnelCheck;
 typedef struct UnitJob UnitJob;
 typedef struct UnitWatch UnitWatch;
@@ -46,18 +46,6 @@ typedef enum SandboxStep {
         _SANDBOX_STEP_MAX,
         _SANDBOX_STEP_INVALID = -EINVAL,
 } SandboxStep;
-
-/* What somebody waits for. */
-typedef enum SandboxGoal {
-        GOAL_PLANNED,           /* CreateVM can be answered */
-        GOAL_RUNNING,           /* StartVM can be answered */
-        GOAL_GONE,              /* nothing is left */
-        _SANDBOX_GOAL_MAX,
-} SandboxGoal;
-
-/* @error: NULL when the goal is reached, else why it never will be, or (GOAL_GONE) is not yet. Runs once; the waiter is freed after
- * it. */
-typedef void (*SandboxDone)(Sandbox *s, const sd_bus_error *error, void *userdata);
 
 struct Sandbox {
         Manager *manager;               /* borrowed */
@@ -97,7 +85,7 @@ struct Sandbox {
         Story story;
         TAILQ_ENTRY(Sandbox) untold;
         bool is_untold;                 /* the story on disk is older */
-        TAILQ_HEAD(, SandboxWaiter) waiters;
+        SandboxWaiters waiters;
         TAILQ_HEAD(, TunnelCheck) checks;       /* of the tunnel, asked for on the bus */
 };
 
@@ -150,24 +138,14 @@ void sandbox_fail(Sandbox *s, const sd_bus_error *error);
 /* sandbox_fail_made() - an instance of a sandbox that is only planned has been found: its disk has forgotten the start */
 void sandbox_fail_made(Sandbox *s);
 
+/* sandbox_abandoned() - nobody waits for that goal any more, and nobody was told: a start is given up */
+void sandbox_abandoned(Sandbox *s, SandboxGoal goal);
+
 /* sandbox_save() - write the record as it is. Returns 0 or -errno. */
 int sandbox_save(Sandbox *s);
 
 /* sandbox_set_last_error() - show it on the bus; nothing else changes */
 void sandbox_set_last_error(Sandbox *s, const char *text);
-
-/**
- * sandbox_wait() - be told when a goal is reached, or never will be
- * @done: not called before this returns
- * @ret:  valid until @done is called
- */
-int sandbox_wait(Sandbox *s, SandboxGoal goal, SandboxDone done, void *userdata, SandboxWaiter **ret);
-
-/* sandbox_waiter_cancel() - nobody waits here any more; a start that nobody waits for is given up. @done is not called. */
-void sandbox_waiter_cancel(SandboxWaiter *w);
-
-/* sandbox_waiter_forget() - the same, but what it waited for goes on */
-void sandbox_waiter_forget(SandboxWaiter *w);
 
 /* sandbox_matches() - is this the sandbox that such a CreateVM would make */
 bool sandbox_matches(const Sandbox *s, const char *netns_path, const CreateRequest *request);

@@ -11,7 +11,7 @@
 #include "agent-proxy/creation.h"
 #include "agent-proxy/credentials.h"
 #include "agent-proxy/proxy-config.h"
-#include "agent-proxy/proxy-status.h"
+#include "agent-proxy/vm-link.h"
 #include "basic/crash-point.h"
 #include "basic/daemon.h"
 #include "basic/handover.h"
@@ -21,15 +21,9 @@
 #include "basic/options.h"
 #include "basic/parse.h"
 #include "ttrpc/acceptor.h"
-#include "ttrpc/link.h"
 #include "ttrpc/relay.h"
-#include "ttrpc/wire.h"
 
 #define CONNECTIONS_MAX 64U                     /* of the shim and of tools */
-#define CHECK_TIMEOUT_USEC (5 * USEC_PER_SEC)
-#define PAUSE_USEC LINK_PAUSE_USEC
-#define STATUS_USEC USEC_PER_SEC
-#define SESSION_KEEP_MORE_USEC (30 * USEC_PER_SEC)      /* the other end may notice a loss so much earlier than we do */
 #define FINISH_USEC (500 * USEC_PER_MSEC)
 
 typedef enum SandboxLife {
@@ -40,7 +34,7 @@ typedef enum SandboxLife {
         _SANDBOX_LIFE_MAX,
 } SandboxLife;
 
-/* Kinds of calls. These numbers and the order of what proxy_store() writes are the format of STATE_VERSION. */
+/* Kinds of calls. These numbers and the order of what proxy_store() and vm_link_store() write are the format of STATE_VERSION. */
 enum {
         CALL_CHECK = 1,
         CALL_CREATE_SANDBOX = 2,
@@ -58,33 +52,21 @@ typedef struct Proxy {
         LogContext log;
         ProxyConfig config;
         Relay *relay;
-        Link *link;
+        VmLink *vm;
         Acceptor *acceptor;
-        sd_event_source *timer;         /* before the next Check or try */
-        sd_event_source *status_timer;
-        uint64_t deadline;              /* CLOCK_MONOTONIC, for the agent to answer by */
-        bool ready;                     /* the agent has answered once: the shim is let in, and stays in when the link is lost */
-        uint64_t lost_usec;             /* CLOCK_MONOTONIC, when the link was lost; 0: it is not */
-        uint64_t up_usec;               /* CLOCK_MONOTONIC, when it was found well */
         bool stopping;
-        bool resuming;                  /* connected, and the session's WELCOME is awaited */
-        unsigned n_resumed;
-        SandboxLife sandbox;
-        char trouble[320];              /* the last one, for the log */
+        SandboxLife sandbox;            /* changed by proxy_set_sandbox() */
 
         Creations creations;
         ProxyCounters counters;
-        uint64_t start_usec;            /* CLOCK_MONOTONIC */
 
         char *listen, *credentials, *runtime_dir;       /* options */
 } Proxy;
 
 static void proxy_done(Proxy *p) {
-        sd_event_source_disable_unref(p->timer);
-        sd_event_source_disable_unref(p->status_timer);
         acceptor_free(p->acceptor);
-        link_free(p->link);
         relay_free(p->relay);
+        vm_link_free(p->vm);
         creations_done(&p->creations);
         proxy_counters_done(&p->counters);
         proxy_config_done(&p->config);
@@ -92,324 +74,39 @@ static void proxy_done(Proxy *p) {
         sd_event_unref(p->event);
 }
 
-static void proxy_set_status(Proxy *p, const char *text) {
-        char since[16] = "";
-
-        if (p->lost_usec > 0) {
-                time_t t = time(NULL) - (now_usec(CLOCK_MONOTONIC) - p->lost_usec) / USEC_PER_SEC;
-                struct tm tm;
-
-                if (localtime_r(&t, &tm))
-                        (void) strftime(since, sizeof(since), "%T", &tm);
-                (void) sd_notifyf(0, "STATUS=Connecting again to the pod VM since %s: %s", since, text);
-        } else if (!p->ready)
-                (void) sd_notifyf(0, "STATUS=Waiting for the pod VM: %s", text);
-        else if (p->n_resumed > 0)
-                (void) sd_notifyf(0, "STATUS=" PROXY_STATUS_CONNECTED "%zu; session resumed %u times.",
-                                  relay_get_n_connections(p->relay), p->n_resumed);
-        else
-                (void) sd_notifyf(0, "STATUS=" PROXY_STATUS_CONNECTED "%zu", relay_get_n_connections(p->relay));
-}
-
-static int on_tell_clients(sd_event_source *source, uint64_t usec, void *userdata) {
-        Proxy *p = userdata;
-
-        p->status_timer = sd_event_source_disable_unref(p->status_timer);
-        if (p->ready && p->lost_usec == 0)
-                proxy_set_status(p, "");
-        return 0;
-}
-
-/* Clients that come and go must not make us talk to systemd, and wait for it, each time. */
-static void proxy_tell_clients_later(Proxy *p) {
-        if (p->ready && !p->status_timer)
-                (void) sd_event_add_time_relative(p->event, &p->status_timer, CLOCK_MONOTONIC, STATUS_USEC, 0, on_tell_clients, p);
-}
-
 static void proxy_update_acceptor(Proxy *p) {
-        proxy_tell_clients_later(p);
-        acceptor_set_enabled(p->acceptor, p->ready && relay_has_room(p->relay));
+        vm_link_clients_changed(p->vm);
+        acceptor_set_enabled(p->acceptor, vm_link_is_ready(p->vm) && relay_has_room(p->relay));
 }
 
-/* Says what is wrong once, not every half second. */
-static void proxy_trouble(Proxy *p, const char *text) {
-        proxy_set_status(p, text);
-        if (streq(text, p->trouble))
-                return;
-        (void) snprintf(p->trouble, sizeof(p->trouble), "%s", text);
-        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Waiting for the pod VM: %s.", p->trouble);
-}
-
-static uint64_t proxy_patience(const Proxy *p) {
-        return p->ready && p->sandbox != SANDBOX_DESTROYED ? p->config.grace_time_usec : p->config.connect_timeout_usec;
-}
-
-/* The VM is given up: the end of this process closes the shim's connections, which tells Kata. */
-static void proxy_fail(Proxy *p, const char *text) {
-        if (p->ready)
-                (void) log_full(&p->log, LOG_ERR, MSG_LINK_LOST, 0, "The pod VM was out of reach for %s and is given up: %s.",
-                                FORMAT_USEC(proxy_patience(p)), text);
-        else
-                (void) log_full(&p->log, LOG_ERR, MSG_LINK_LOST, 0, "The agent in the pod VM did not answer within %s: %s.",
-                                FORMAT_USEC(p->config.connect_timeout_usec), text);
-        (void) sd_notifyf(0, "STATUS=No answer from the pod VM: %s", text);
-        (void) sd_event_exit(p->event, -ETIMEDOUT);
-}
-
-static int on_timer(sd_event_source *source, uint64_t usec, void *userdata);
-
-static void proxy_retry_later(Proxy *p, const char *text) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC);
-        int r;
-
-        if (now >= p->deadline) {
-                proxy_fail(p, text);
-                return;
-        }
-
-        proxy_trouble(p, text);
-        p->timer = sd_event_source_disable_unref(p->timer);
-        r = sd_event_add_time_relative(p->event, &p->timer, CLOCK_MONOTONIC, MIN(PAUSE_USEC, p->deadline - now), 0, on_timer, p);
-        if (r < 0)
-                proxy_fail(p, "out of memory");
-}
-
-static void proxy_is_ready(Proxy *p) {
-        crash_point("ready");
-        p->trouble[0] = '\0';
-        p->timer = sd_event_source_disable_unref(p->timer);
-        if (p->lost_usec > 0)
-                (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers again, after %s.",
-                                FORMAT_USEC(now_usec(CLOCK_MONOTONIC) - p->lost_usec));
-        else
-                (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The agent in the pod VM answers.");
-        p->lost_usec = 0;
-        p->up_usec = now_usec(CLOCK_MONOTONIC);
-        proxy_counters_set(&p->counters, PROXY_LINK_UP, 1);
-        p->ready = true;
-        (void) sd_notify(0, "READY=1");
-        proxy_set_status(p, "");
-        crash_point("ready-told");
-        proxy_update_acceptor(p);
-}
-
-static bool is_serving(TtrpcSlice response) {
-        WireField f;
-        size_t offset = 0;
-        uint64_t status = 0;
-
-        while (wire_next(response, &offset, &f) > 0)
-                if (f.number == 1 && f.type == WIRE_VARINT)
-                        status = f.varint;
-        return status == 1;             /* kata-containers: health.proto, HealthCheckResponse.ServingStatus */
-}
-
-/* A pod VM's text goes into a STATUS= field, and may be no second field to it, as READY=1 would be (sd_notify(3)). */
-static void make_one_line(char *s) {
-        for (; *s; s++)
-                if ((unsigned char) *s < ' ' || *s == 0x7f)
-                        *s = '?';
-}
-
-static void on_check(int code, TtrpcSlice message, TtrpcSlice payload, void *userdata) {
-        Proxy *p = userdata;
-        char text[256];
-
-        if (code == -ENOTCONN)          /* on_upstream_lost() tries again */
-                return;
-        if (code != TTRPC_OK) {
-                (void) snprintf(text, sizeof(text), "Health.Check: %.*s", (int) MIN(message.size, (size_t) 200),
-                                (const char*) message.data ?: "");
-                make_one_line(text);
-                proxy_retry_later(p, text);
-        } else if (!is_serving(payload))
-                proxy_retry_later(p, "Health.Check: the agent is not serving yet");
-        else
-                proxy_is_ready(p);
-}
-
-static void proxy_check(Proxy *p) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC);
-        int r;
-
-        if (now >= p->deadline) {
-                proxy_fail(p, p->trouble[0] ? p->trouble : "no time left");
-                return;
-        }
-        r = relay_call(p->relay, "grpc.Health", "Check", NULL, 0, MIN(CHECK_TIMEOUT_USEC, p->deadline - now), on_check, p);
-        if (r < 0)
-                proxy_retry_later(p, strerrordesc_np(-r) ?: "error");
-}
-
-static void proxy_connect(Proxy *p) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC);
-        int r;
-
-        if (now >= p->deadline) {
-                proxy_fail(p, p->trouble[0] ? p->trouble : "no time left");
-                return;
-        }
-        crash_point("dial");
-        r = link_start(p->link, p->deadline - now);
-        if (r < 0)
-                proxy_fail(p, strerrordesc_np(-r) ?: "error");
-}
-
-static bool proxy_is_away(const Proxy *p) {
-        Channel *upstream = relay_get_upstream(p->relay);
-
-        return !upstream || channel_is_away(upstream);
-}
-
-static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
-        Proxy *p = userdata;
-
-        p->timer = sd_event_source_disable_unref(p->timer);
-        if (proxy_is_away(p))
-                proxy_connect(p);
-        else
-                proxy_check(p);
-        return 0;
-}
-
-/* @resumable: nothing is lost with it. */
-static void proxy_lost_link(Proxy *p, const char *text, bool resumable) {
-        if (p->ready && p->lost_usec == 0) {
-                proxy_counters_add(&p->counters, PROXY_LINKS_LOST, 1);
-                proxy_counters_set(&p->counters, PROXY_LINK_UP, 0);
-                p->lost_usec = now_usec(CLOCK_MONOTONIC);
-                p->deadline = usec_add(p->lost_usec, proxy_patience(p));
-                if (p->sandbox == SANDBOX_DESTROYED)
-                        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Link to the pod VM ended after DestroySandbox: %s.", text);
-                else
-                        (void) log_full(&p->log, LOG_WARNING, MSG_LINK_LOST, 0, "Link to the pod VM lost: %s. Connecting again%s.", text,
-                                        resumable ? " to resume the session" : "");
-        }
-        link_stop(p->link);
-        proxy_trouble(p, text);
-
-        /* At once, but not as fast as it may be lost again and again. */
-        if (p->up_usec > 0 && now_usec(CLOCK_MONOTONIC) - p->up_usec >= USEC_PER_SEC) {
-                p->up_usec = 0;
-                p->timer = sd_event_source_disable_unref(p->timer);
-                proxy_connect(p);
-        } else
-                proxy_retry_later(p, text);
+static void proxy_set_sandbox(Proxy *p, SandboxLife life) {
+        p->sandbox = life;
+        vm_link_expect_end(p->vm, life == SANDBOX_DESTROYED);
 }
 
 static const uint8_t serving[] = { 0x08, 0x01 };        /* kata-containers: health.proto, HealthCheckResponse */
 
-static void on_session_away(Channel *c, int error, const char *text, void *userdata) {
+static void on_vm_well(void *userdata) {
+        proxy_update_acceptor(userdata);
+}
+
+static void on_vm_away(void *userdata) {
         Proxy *p = userdata;
 
-        if (!p->ready) {                /* nothing on it is worth resuming */
-                relay_lose_upstream(p->relay, error, text ?: strerrordesc_np(-error) ?: "error");
-                return;
-        }
         /* Kata gives a Check 30 seconds (90 with runtime-rs) and then ends the pod. */
-        relay_set_upstream_away(p->relay);
         relay_answer_calls(p->relay, CALL_CHECK, serving, sizeof(serving));
-        proxy_lost_link(p, text ?: strerrordesc_np(-error) ?: "error", /* resumable= */ true);
 }
 
-static void on_session_up(Channel *c, void *userdata) {
-        Proxy *p = userdata;
-
-        if (!p->resuming)               /* a new one, whose agent is being asked */
-                return;
-        p->resuming = false;
-        p->n_resumed++;
-        p->trouble[0] = '\0';
-        (void) log_full(&p->log, LOG_NOTICE, MSG_LINK_UP, 0, "The session with the pod VM is resumed, %s after the link was lost.",
-                        FORMAT_USEC(now_usec(CLOCK_MONOTONIC) - p->lost_usec));
-        p->lost_usec = 0;
-        p->up_usec = now_usec(CLOCK_MONOTONIC);
-        proxy_counters_add(&p->counters, PROXY_LINKS_RESUMED, 1);
-        proxy_counters_set(&p->counters, PROXY_LINK_UP, 1);
-        proxy_set_status(p, "");
-}
-
-static const ChannelKeeper keeper = {
-        .on_away = on_session_away,
-        .on_up = on_session_up,
-};
-
-static int proxy_start_session(Proxy *p, Channel *channel) {
-        uint64_t keep_usec = p->config.grace_time_usec + SESSION_KEEP_MORE_USEC;
-
-        return channel_start_session(channel, keep_usec / USEC_PER_SEC, &keeper, p);
-}
-
-static void on_link_up(Link *l, Channel *channel, const char *address, void *userdata) {
-        Proxy *p = userdata;
-        Channel *upstream = relay_get_upstream(p->relay);
-        bool sessions = channel_has_alpn(channel);
-        int r = 0;
-
-        (void) log_full(&p->log, LOG_INFO, NULL, 0, "Connected to the forwarder at %s (%s%s).", address, channel_describe(channel),
-                        sessions ? ", resumable" : "");
-        if (p->counters.values[PROXY_LINKS] == 0)
-                proxy_counters_set(&p->counters, PROXY_BOOT_USEC, now_usec(CLOCK_MONOTONIC) - p->start_usec);
-        proxy_counters_add(&p->counters, PROXY_LINKS, 1);
-        crash_point("link-up");
-
-        if (upstream && channel_session(upstream) && !sessions) {
-                channel_free(channel);
-                relay_lose_upstream(p->relay, -ESTALE, "the pod VM does not know the session any more");
-                return;
-        }
-
-        p->resuming = upstream && channel_session(upstream) && channel_session(upstream)->confirmed;
-        if (sessions && !(upstream && channel_session(upstream)))
-                r = proxy_start_session(p, upstream ?: channel);
-        if (r < 0) {
-                channel_free(channel);
-                proxy_retry_later(p, strerrordesc_np(-r) ?: "error");
-                return;
-        }
-
-        if (upstream)
-                channel_attach(upstream, channel);
-        else {
-                (void) sd_notify(0, "STATUS=Connected to the forwarder, waiting for the agent.");
-                relay_set_upstream(p->relay, channel);
-        }
-        if (!p->resuming)
-                proxy_check(p);
-        crash_point("checking");
-}
-
-static void on_link_trouble(Link *l, const char *text, void *userdata) {
-        proxy_trouble(userdata, text);
-}
-
-static void on_link_failed(Link *l, const char *text, void *userdata) {
-        proxy_fail(userdata, text);
-}
-
-static const LinkHandlers link_handlers = {
-        .on_up = on_link_up,
-        .on_trouble = on_link_trouble,
-        .on_failed = on_link_failed,
+static const VmLinkHandlers vm_link_handlers = {
+        .on_well = on_vm_well,
+        .on_away = on_vm_away,
 };
 
 static void on_upstream_failing(Relay *r, void *userdata) {
         Proxy *p = userdata;
 
-        if (p->ready)
+        if (vm_link_is_ready(p->vm))
                 relay_answer_calls(p->relay, CALL_CHECK, serving, sizeof(serving));
-}
-
-/* Takes what the shim asks while there is no link. */
-static int proxy_set_away(Proxy *p) {
-        static const ChannelHandlers none = {};
-        Channel *away;
-        int r;
-
-        r = channel_new_away(p->event, &none, NULL, &away);
-        if (r >= 0)
-                relay_set_upstream(p->relay, away);
-        return r;
 }
 
 /* The forwarder's last words: there is nothing to connect to again. What is in flight has been answered with them. */
@@ -423,16 +120,14 @@ static void on_upstream_lost(Relay *r, int error, const char *text, void *userda
         Proxy *p = userdata;
 
         if (p->sandbox == SANDBOX_BEING_CREATED)        /* nobody knows: let the shim try again */
-                p->sandbox = SANDBOX_NONE;
+                proxy_set_sandbox(p, SANDBOX_NONE);
         if (p->stopping)
                 return;
 
         if (error == -ESHUTDOWN && p->sandbox != SANDBOX_DESTROYED)
                 proxy_vm_ends(p, text);
-        else if (p->ready && proxy_set_away(p) < 0)
-                proxy_fail(p, "out of memory");
         else
-                proxy_lost_link(p, text, /* resumable= */ false);
+                vm_link_lost(p->vm, text);
 }
 
 static void on_connections_changed(Relay *r, void *userdata) {
@@ -466,9 +161,9 @@ static void on_sandbox_created(int code, TtrpcSlice message, TtrpcSlice payload,
         Proxy *p = userdata;
 
         if (code == TTRPC_OK)
-                p->sandbox = SANDBOX_CREATED;
+                proxy_set_sandbox(p, SANDBOX_CREATED);
         else if (p->sandbox == SANDBOX_BEING_CREATED)
-                p->sandbox = SANDBOX_NONE;
+                proxy_set_sandbox(p, SANDBOX_NONE);
 }
 
 /* The agent would begin a second sandbox over the first one's remains (kata-containers: src/agent/src/rpc.rs, create_sandbox). */
@@ -481,7 +176,7 @@ static void check_create_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
                 (void) log_full(&p->log, LOG_WARNING, NULL, 0, "Refused a second CreateSandbox.");
                 return;
         }
-        p->sandbox = SANDBOX_BEING_CREATED;
+        proxy_set_sandbox(p, SANDBOX_BEING_CREATED);
         edit->on_answer = on_sandbox_created;
         edit->kind = CALL_CREATE_SANDBOX;
 }
@@ -491,7 +186,7 @@ static void on_sandbox_destroyed(int code, TtrpcSlice message, TtrpcSlice payloa
 
         /* An agent that ends before its answer is out is lost to us, or to the forwarder, which then answers for it. */
         if (code != TTRPC_OK && code != TTRPC_UNAVAILABLE && code != -ENOTCONN)
-                p->sandbox = SANDBOX_CREATED;
+                proxy_set_sandbox(p, SANDBOX_CREATED);
 }
 
 /* The agent's last call (kata-containers: src/agent/src/rpc.rs, destroy_sandbox): that the link ends now is no event. */
@@ -500,7 +195,7 @@ static void note_destroy_sandbox(const TtrpcRequest *request, RelayEdit *edit, v
 
         if (p->sandbox != SANDBOX_CREATED)
                 return;
-        p->sandbox = SANDBOX_DESTROYED;
+        proxy_set_sandbox(p, SANDBOX_DESTROYED);
         edit->on_answer = on_sandbox_destroyed;
         edit->kind = CALL_DESTROY_SANDBOX;
 }
@@ -522,7 +217,7 @@ static void answer_check(const TtrpcRequest *request, RelayEdit *edit, void *use
         Proxy *p = userdata;
 
         edit->kind = CALL_CHECK;
-        if (!p->ready || !proxy_is_away(p))
+        if (!vm_link_is_ready(p->vm) || !vm_link_is_away(p->vm))
                 return;
         edit->payload = malloc(sizeof(serving));
         if (!edit->payload)
@@ -550,19 +245,17 @@ static void on_connection(Acceptor *a, Channel *channel, const char *peer, void 
 }
 
 static int proxy_make_link(Proxy *p, TlsContext *tls) {
-        LinkSettings settings = { .tls = tls, .server_name = p->config.server_name };
-        int r;
+        const VmLinkSettings settings = {
+                .config = &p->config,
+                .tls = tls,
+                .relay = p->relay,
+                .counters = &p->counters,
+                .log = &p->log,
+                .handlers = &vm_link_handlers,
+                .userdata = p,
+        };
 
-        for (char **a = p->config.addresses; *a; a++) {
-                r = link_add_ip(&settings, *a, p->config.port);
-                if (r < 0) {
-                        (void) log_full(&p->log, LOG_ERR, NULL, r, "Bad address '%.64s' in proxy.json: %m", *a);
-                        return EXIT_CONFIGURATION;
-                }
-        }
-
-        r = link_new(p->event, &settings, &link_handlers, p, &p->link);
-        return r < 0 ? log_oom() : 0;
+        return vm_link_new(p->event, &settings, &p->vm);
 }
 
 static int proxy_listen(Proxy *p) {
@@ -599,8 +292,7 @@ static int proxy_store(Proxy *p) {
                                 relay_get_n_connections(p->relay), relay_get_n_calls(p->relay));
         handover_put(&h, STATE_VERSION);
         handover_put(&h, p->sandbox);
-        handover_put(&h, p->n_resumed);
-        relay_store(p->relay, &h, "the agent proxy is restarting", FINISH_USEC, NULL);
+        vm_link_store(p->vm, &h, "the agent proxy is restarting", FINISH_USEC);
         r = handover_store(&h);
         if (r < 0)
                 (void) log_full(&p->log, LOG_WARNING, NULL, r, "Failed to hand over connections, closing them: %m");
@@ -608,19 +300,13 @@ static int proxy_store(Proxy *p) {
 }
 
 static int read_state(Proxy *p, Handover *h) {
-        int r;
-
         if (handover_get(h, UINT64_MAX) != STATE_VERSION)
                 return -EPROTONOSUPPORT;
-        p->sandbox = handover_get(h, _SANDBOX_LIFE_MAX - 1);
-        p->n_resumed = handover_get(h, UINT32_MAX);
-        r = relay_restore(p->relay, h, &keeper, NULL);
-        if (r >= 0 && !relay_get_upstream(p->relay))
-                r = proxy_set_away(p);
-        return r;
+        proxy_set_sandbox(p, handover_get(h, _SANDBOX_LIFE_MAX - 1));
+        return vm_link_restore(p->vm, h);
 }
 
-/* 1: this goes on where the process before has stopped. */
+/* Goes on where the process before has stopped, if there was one. */
 static int proxy_restore(Proxy *p) {
         _cleanup_(handover_done) Handover h = HANDOVER_NULL;
         int r;
@@ -633,20 +319,16 @@ static int proxy_restore(Proxy *p) {
         if (r < 0) {
                 (void) log_full(&p->log, LOG_ERR, NULL, r, "Cannot take over the connections of the process before, closing them: %m");
                 p->relay = relay_free(p->relay);
-                p->sandbox = SANDBOX_NONE;
-                return proxy_make_relay(p);
+                proxy_set_sandbox(p, SANDBOX_NONE);
+                r = proxy_make_relay(p);
+                if (r < 0)
+                        return r;
+                vm_link_set_relay(p->vm, p->relay);
+                return 0;
         }
 
-        p->ready = true;
-        p->lost_usec = now_usec(CLOCK_MONOTONIC);
-        p->deadline = usec_add(p->lost_usec, proxy_patience(p));
-        (void) log_full(&p->log, LOG_NOTICE, NULL, 0, "Took over %zu connections with %zu calls in flight.",
-                        relay_get_n_connections(p->relay), relay_get_n_calls(p->relay));
-        (void) sd_notify(0, "READY=1");
-        proxy_set_status(p, "restarted");
-        relay_set_upstream_away(p->relay);
         proxy_update_acceptor(p);
-        return 1;
+        return 0;
 }
 
 static const Option options[] = {
@@ -704,18 +386,15 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         if (r != 0)
                 return r;
 
-        p->start_usec = now_usec(CLOCK_MONOTONIC);
         r = proxy_restore(p);
         if (r < 0)
                 return r;
-        if (r == 0)
-                p->deadline = usec_add(p->start_usec, p->config.connect_timeout_usec);
-        proxy_connect(p);
+        vm_link_start(p->vm);
 
         r = sd_event_loop(p->event);
         crash_point("stopping");
         (void) sd_notify(0, "STOPPING=1");
-        if (r < 0 || !p->ready || !handover_is_possible() || proxy_store(p) < 0)
+        if (r < 0 || !vm_link_is_ready(p->vm) || !handover_is_possible() || proxy_store(p) < 0)
                 relay_finish(p->relay, "the agent proxy is stopping", FINISH_USEC);
         return r;
 }

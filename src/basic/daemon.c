@@ -12,7 +12,6 @@
 #include "basic/log.h"
 #include "basic/strv.h"
 
-
 int daemon_event_new(sd_event **ret) {
         return daemon_event_new_with(/* on_signal= */ NULL, NULL, ret);
 }
@@ -41,6 +40,13 @@ int daemon_event_new_with(sd_event_signal_handler_t on_signal, void *userdata, s
 
         *ret = TAKE_PTR(event);
         return 0;
+}
+
+int daemon_loop(sd_event *event) {
+        int r = sd_event_loop(event);
+
+        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
+        return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
 }
 
 /* $LISTEN_FDS is read once; a taken name becomes "". Returns the number or -errno. */

@@ -18,6 +18,9 @@ int daemon_event_new(sd_event **ret);
 /* daemon_event_new_with() - the same, but these signals call @on_signal, which sees to the end */
 int daemon_event_new_with(sd_event_signal_handler_t on_signal, void *userdata, sd_event **ret);
 
+/* daemon_loop() - turn until told to exit, and tell systemd that the service stops. Returns the exit code, or -errno, which is logged. */
+int daemon_loop(sd_event *event);
+
 /**
  * daemon_take_socket() - take one listening stream socket that systemd passed under a name
  * @name: FileDescriptorName= of the socket unit. Without $LISTEN_FDNAMES, systemd's single descriptor is taken for it.

@@ -8,6 +8,7 @@
 #include <systemd/sd-event.h>
 
 #include "basic/cleanup.h"
+#include "basic/listeners.h"
 #include "metrics/exposition.h"
 
 #define HTTP_CONNECTIONS_MAX 32U
@@ -34,8 +35,8 @@ int http_server_new(sd_event *event, const HttpPages *pages, uint64_t connection
 HttpServer* http_server_free(HttpServer *s);
 DEFINE_CLEANUP(HttpServer*, http_server_free);
 
-/* http_server_listen() - @fd: a listening stream socket; taken, on failure too */
-int http_server_listen(HttpServer *s, int fd);
+/* http_server_listeners() - borrowed, for adding to them */
+Listeners* http_server_listeners(HttpServer *s);
 
 /* http_server_gathered() - for all who wait for /metrics. @e is borrowed; NULL: there is no memory. */
 void http_server_gathered(HttpServer *s, Exposition *e);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* peerpod-metrics: tells a scraper what the family's services have counted. */
-#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include "basic/daemon.h"
@@ -51,34 +50,13 @@ static void settings_done(Settings *s) {
         options_done(options, s);
 }
 
-/* All sockets that systemd holds for us, whatever an admin made of the list. */
-static int take_sockets(HttpServer *server) {
-        int n, r;
-
-        n = sd_listen_fds(/* unset_environment= */ true);
-        if (n < 0)
-                return log_error_errno(n, "Failed to take systemd's sockets: %m");
-        if (n == 0)
-                return log_error_errno(ENOTCONN, "There is no socket from systemd; by hand, use --listen.");
-
-        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
-                if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, /* listening= */ true) <= 0)
-                        return log_error_errno(EINVAL, "Descriptor %i from systemd is no listening stream socket.", fd);
-                r = http_server_listen(server, fd);
-                if (r < 0)
-                        return log_error_errno(r, "Failed to listen: %m");
-        }
-
-        return 0;
-}
-
 static int listen_by_hand(HttpServer *server, const char *path) {
         int fd, r;
 
         fd = daemon_listen_unix(path);
         if (fd < 0)
                 return log_error_errno(fd, "Failed to listen on '%s': %m", path);
-        r = http_server_listen(server, fd);
+        r = listeners_add(http_server_listeners(server), fd);
         return r < 0 ? log_error_errno(r, "Failed to listen: %m") : 0;
 }
 
@@ -119,7 +97,7 @@ static int run(int argc, char *argv[]) {
         r = http_server_new(event, &(HttpPages) { .gather = gather, .userdata = &collector }, settings.connection_usec, &server);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the HTTP server: %m");
-        r = isempty(settings.listen) ? take_sockets(server) : listen_by_hand(server, settings.listen);
+        r = isempty(settings.listen) ? listeners_add_passed(http_server_listeners(server)) : listen_by_hand(server, settings.listen);
         if (r < 0)
                 return r;
 
@@ -129,9 +107,7 @@ static int run(int argc, char *argv[]) {
                 return log_error_errno(r, "Failed to set a timer: %m");
 
         (void) sd_notify(/* unset_environment= */ false, "READY=1");
-        r = sd_event_loop(event);
-        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
-        return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
+        return daemon_loop(event);
 }
 
 DEFINE_MAIN_FUNCTION(run);

@@ -204,7 +204,7 @@ static int get_hold(Relay *r, Handover *h) {
         return conn_request(c, frame);
 }
 
-int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, RelayConnRestorer restorer) {
+int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, void *userdata, RelayConnRestorer restorer) {
         uint32_t next_id = handover_get(h, UINT32_MAX);
         Channel *upstream = NULL;
         uint64_t n;
@@ -213,7 +213,7 @@ int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, RelayConnR
         assert(!r->upstream && !r->conns);
 
         if (handover_get(h, 1))
-                k = channel_restore(r->event, h, keeper, r->userdata, &upstream);
+                k = channel_restore(r->event, h, keeper, userdata, &upstream);
         if (k < 0)
                 return k;
         if (upstream)

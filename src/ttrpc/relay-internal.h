@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the parts of the relay share: relay-call.c has the calls in flight, relay-down.c the callers' connections, relay.c the
- * upstream and the relay as a whole. */
+/* What the parts of the relay share: relay-call.c has the calls in flight, relay-down.c the callers' connections,
+ * relay-request.c their requests, relay.c the upstream and the relay as a whole. */
 #pragma once
 
 #include "ttrpc/relay.h"
@@ -128,7 +128,11 @@ void conn_free(Conn *c);
 void conn_finish(Conn *c, const char *text, uint64_t timeout_usec);     /* answers what is in flight, writes all out */
 void conn_restored(Conn *c);
 
-/* Held requests. */
+/* Requests. */
+
+/* Judges a whole frame from a caller. 1: its id is changed, it is to go upstream as it lies there. 0: nothing to send;
+ * or @ret_new is the frame to send in its place (malloc()ed). */
+int conn_frame(Conn *c, uint8_t *frame, const TtrpcHeader *h, uint8_t **ret_new, size_t *ret_new_size);
 void hold_drop(RelayHold *h);                   /* its owner is told */
 void conn_drop_holds(Conn *c, bool all, const char *text);      /* @all: also those that survive; @text: answered with it */
 int conn_request(Conn *c, const uint8_t *frame);        /* of a hold that was stored: as if it had come */

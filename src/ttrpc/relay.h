@@ -156,8 +156,9 @@ typedef int (*RelayConnRestorer)(Channel *channel, Handover *h, void *userdata);
 
 void relay_store(Relay *r, Handover *h, const char *text, uint64_t timeout_usec, RelayConnStorer storer);
 
-/* For a new relay. Returns 0, -EBADMSG, -ENOMEM, …; the relay is of no more use then. */
-int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, RelayConnRestorer restorer);
+/* For a new relay; @userdata is the keeper's, for the upstream's session. Returns 0, -EBADMSG, -ENOMEM, …; the relay is of no more use
+ * then. */
+int relay_restore(Relay *r, Handover *h, const ChannelKeeper *keeper, void *userdata, RelayConnRestorer restorer);
 
 /* relay_set_counters() - where it counts from now on, beginning with what is there; borrowed, outlives the relay */
 void relay_set_counters(Relay *r, uint64_t counters[static _RELAY_COUNTER_MAX]);

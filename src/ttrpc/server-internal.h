@@ -2,6 +2,7 @@
 /* What the parts of the server share: server-call.c has the calls and their answers, server.c the connections and the server as a whole. */
 #pragma once
 
+#include "basic/listeners.h"
 #include "ttrpc/deadline.h"
 #include "ttrpc/frame.h"
 #include "ttrpc/reader.h"
@@ -24,19 +25,10 @@ typedef struct Service {
         char name[];
 } Service;
 
-typedef struct Listener {
-        TtrpcServer *server;            /* borrowed */
-        int fd;
-        sd_event_source *source;
-} Listener;
-
 struct TtrpcServer {
         sd_event *event;
         Service *services;
-        Listener listeners[TTRPC_LISTEN_MAX];
-        unsigned n_listeners;
-        sd_event_source *accept_pause;  /* enabled while the machine has no room for another connection */
-        bool accepting;
+        Listeners listeners;
         uid_t *uids;
         size_t n_uids;
         TtrpcServerLimits limits;

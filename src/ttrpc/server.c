@@ -31,7 +31,6 @@
 #define TEXT_BAD_REQUEST "unmarshal request error: proto: cannot parse invalid wire-format data"
 
 static void connection_close(Connection *c);
-static void server_update_accepting(TtrpcServer *s);
 
 /* Frames */
 
@@ -65,7 +64,7 @@ static void connection_dispatch_call(Connection *c, uint32_t stream_id, const Se
         }
 
         if (silent_remove(&c->server->silent, &c->silent))
-                server_update_accepting(c->server);
+                listeners_update(&c->server->listeners);
 
         ttrpc_call_ref(call);   /* ours, beside the table's: the handler may end the call */
         r = method->handler(call, request->payload.data, request->payload.size, service->userdata);
@@ -160,22 +159,6 @@ static void connection_handle_frame(Connection *c, const TtrpcFrame *frame) {
 
 /* Connections */
 
-static void server_update_accepting(TtrpcServer *s) {
-        bool accepting;
-
-        if (s->draining)
-                return;         /* the listeners are closed */
-
-        accepting = sd_event_source_get_enabled(s->accept_pause, NULL) == 0 &&
-                    silent_has_room(&s->silent, s->n_connections, s->limits.n_connections_max);
-        if (accepting == s->accepting)
-                return;
-
-        s->accepting = accepting;
-        for (unsigned i = 0; i < s->n_listeners; i++)
-                (void) sd_event_source_set_enabled(s->listeners[i].source, accepting ? SD_EVENT_ON : SD_EVENT_OFF);
-}
-
 static void server_check_drained(TtrpcServer *s) {
         if (s->drain_done && s->n_connections == 0)
                 (void) sd_event_source_set_enabled(s->drain_done, SD_EVENT_ONESHOT);
@@ -239,7 +222,7 @@ static void connection_close(Connection *c) {
         (void) silent_remove(&s->silent, &c->silent);
         connection_free(c);
 
-        server_update_accepting(s);
+        listeners_update(&s->listeners);
         server_check_drained(s);
 }
 
@@ -427,94 +410,34 @@ int ttrpc_server_add_connection_fd(TtrpcServer *s, int fd_taken) {
         s->connections = TAKE_PTR(c);
         s->n_connections++;
         silent_add(&s->silent, &s->connections->silent);
-        server_update_accepting(s);
+        listeners_update(&s->listeners);
         return 0;
 }
 
 /* Listening */
 
-static int on_accept_pause_over(sd_event_source *source, uint64_t usec, void *userdata) {
+static bool server_has_room(void *userdata) {
         TtrpcServer *s = userdata;
 
-        (void) sd_event_source_set_enabled(s->accept_pause, SD_EVENT_OFF);
-        server_update_accepting(s);
-        return 0;
+        return silent_has_room(&s->silent, s->n_connections, s->limits.n_connections_max);
 }
 
-static void server_pause_accepting(TtrpcServer *s, int error) {
-        log_debug_errno(error, "Failed to accept a ttrpc connection, trying again later: %m");
+static void on_accepted(int fd, const struct sockaddr *sa, socklen_t size, void *userdata) {
+        TtrpcServer *s = userdata;
+        int r = ttrpc_server_add_connection_fd(s, fd);
 
-        (void) sd_event_source_set_time_relative(s->accept_pause, TTRPC_ACCEPT_PAUSE_USEC);
-        (void) sd_event_source_set_enabled(s->accept_pause, SD_EVENT_ONESHOT);
-        server_update_accepting(s);
-}
-
-static int on_accept(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
-        Listener *l = userdata;
-        int connection_fd, r;
-
-        connection_fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK);
-        if (connection_fd < 0) {
-                switch (errno) {
-                case EAGAIN:
-                case EINTR:
-                case ECONNABORTED:      /* and errors of the new connection, as accept(2) says of TCP */
-                case ENETDOWN:
-                case EPROTO:
-                case ENOPROTOOPT:
-                case EHOSTDOWN:
-                case ENONET:
-                case EHOSTUNREACH:
-                case EOPNOTSUPP:
-                case ENETUNREACH:
-                        return 0;
-                default:                /* EMFILE, ENFILE, ENOMEM, …: nothing that an instant repetition could cure */
-                        server_pause_accepting(l->server, errno);
-                        return 0;
-                }
+        if (r < 0 && r != -EPERM) {
+                log_debug_errno(r, "Failed to serve a ttrpc connection, accepting again later: %m");
+                listeners_pause(&s->listeners, LISTENERS_PAUSE_USEC);
         }
-
-        r = ttrpc_server_add_connection_fd(l->server, connection_fd);
-        if (r < 0 && r != -EPERM)
-                server_pause_accepting(l->server, r);
-        return 0;
 }
 
-int ttrpc_server_add_listen_fd(TtrpcServer *s, int fd_taken) {
-        _cleanup_(close_fdp) int fd = fd_taken;
-        Listener *l = s->listeners + s->n_listeners;
-        int r;
-
-        if (s->draining)
+int ttrpc_server_add_listen_fd(TtrpcServer *s, int fd) {
+        if (s->draining) {
+                close_fd(fd);
                 return -ESHUTDOWN;
-        if (s->n_listeners >= ELEMENTSOF(s->listeners))
-                return -E2BIG;
-
-        r = fd_set_nonblocking(fd, true);
-        if (r < 0)
-                return r;
-
-        *l = (Listener) { .server = s, .fd = fd };
-        r = sd_event_add_io(s->event, &l->source, fd, EPOLLIN, on_accept, l);
-        if (r < 0)
-                return r;
-        (void) sd_event_source_set_description(l->source, "ttrpc-listen");
-
-        if (!s->accepting)
-                (void) sd_event_source_set_enabled(l->source, SD_EVENT_OFF);
-        TAKE_FD(fd);
-        s->n_listeners++;
-        return 0;
-}
-
-static void server_close_listeners(TtrpcServer *s) {
-        while (s->n_listeners > 0) {
-                Listener *l = s->listeners + --s->n_listeners;
-
-                l->source = sd_event_source_disable_unref(l->source);
-                l->fd = close_fd(l->fd);
         }
-        s->accept_pause = sd_event_source_disable_unref(s->accept_pause);
+        return listeners_add(&s->listeners, fd);
 }
 
 /* The server */
@@ -528,20 +451,11 @@ int ttrpc_server_new(sd_event *event, TtrpcServer **ret) {
                 return -ENOMEM;
         *s = (TtrpcServer) {
                 .event = sd_event_ref(event),
-                .accepting = true,
+                .listeners = { .event = event, .accepted = on_accepted, .has_room = server_has_room, .userdata = s },
                 .limits = TTRPC_SERVER_LIMITS_DEFAULT,
         };
 
         r = ttrpc_deadlines_init(&s->deadlines, event, server_on_deadline, s);
-        if (r < 0)
-                return r;
-
-        /* Made now, as a timer may need a descriptor: it is for when there are none left. */
-        r = sd_event_add_time(event, &s->accept_pause, CLOCK_MONOTONIC, USEC_INFINITY, 0, on_accept_pause_over, s);
-        if (r < 0)
-                return r;
-        (void) sd_event_source_set_description(s->accept_pause, "ttrpc-accept-pause");
-        r = sd_event_source_set_enabled(s->accept_pause, SD_EVENT_OFF);
         if (r < 0)
                 return r;
 
@@ -553,7 +467,7 @@ TtrpcServer* ttrpc_server_free(TtrpcServer *s) {
         if (!s)
                 return NULL;
 
-        server_close_listeners(s);
+        listeners_done(&s->listeners);
         s->draining = true;     /* no new connections from the callbacks */
         s->drain_timer = sd_event_source_disable_unref(s->drain_timer);
         while (s->connections)
@@ -588,7 +502,7 @@ int ttrpc_server_add_service(TtrpcServer *s, const char *name, const TtrpcMethod
 
 void ttrpc_server_set_limits(TtrpcServer *s, const TtrpcServerLimits *limits) {
         s->limits = *limits;
-        server_update_accepting(s);
+        listeners_update(&s->listeners);
 }
 
 int ttrpc_server_allow_uid(TtrpcServer *s, uid_t uid) {
@@ -642,7 +556,7 @@ int ttrpc_server_drain(TtrpcServer *s, uint64_t timeout_usec, void (*done)(Ttrpc
         s->drained = done;
         s->drained_userdata = userdata;
         s->draining = true;
-        server_close_listeners(s);
+        listeners_done(&s->listeners);
         for (Connection *c = s->connections, *next; c; c = next) {
                 next = c->next;
                 server_connection_close_if_drained(c);

@@ -68,10 +68,8 @@ typedef struct TtrpcServerLimits {
                 .linger_usec = 5 * USEC_PER_SEC,                \
         })
 
-#define TTRPC_LISTEN_MAX 8                              /* listening sockets of one server */
 #define TTRPC_METADATA_MAX (16U << 10)                  /* bytes of one call's metadata; more is RESOURCE_EXHAUSTED */
 #define TTRPC_STATUS_TEXT_MAX (64U << 10)               /* bytes of a status text; more is cut off */
-#define TTRPC_ACCEPT_PAUSE_USEC (250 * USEC_PER_MSEC)   /* when no descriptor or memory is left for another connection */
 
 /**
  * ttrpc_server_new() - a server without services and sockets
@@ -115,7 +113,7 @@ int ttrpc_server_allow_uid(TtrpcServer *s, uid_t uid);
  * ttrpc_server_add_listen_fd() - accept connections from a listening stream socket
  * @fd: taken, on failure too; made non-blocking
  *
- * Returns 0, -E2BIG (TTRPC_LISTEN_MAX), or what fcntl and epoll say.
+ * Returns 0, -E2BIG (LISTENERS_MAX), or what fcntl and epoll say.
  */
 int ttrpc_server_add_listen_fd(TtrpcServer *s, int fd);
 

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tunnel/tunnel.h"
 
-#include <limits.h>
 #include <linux/rtnetlink.h>
-#include <sys/random.h>
 
 #include "basic/crash-point.h"
 #include "basic/messages.h"
@@ -13,9 +11,8 @@
 #include "net/tc.h"
 #include "tunnel/diagnose.h"
 #include "tunnel/inspect.h"
-
-/* Each failed attempt means that a random number of 16 million was in use; so many in a row mean that the range is full. */
-#define VNI_ATTEMPTS 4096
+#include "tunnel/pod-netns.h"
+#include "tunnel/tunnel-device.h"
 
 int tunnel_new(const char *sandbox_id, const char *netns_path, Tunnel **ret) {
         _cleanup_(tunnel_freep) Tunnel *t = new(Tunnel);
@@ -40,47 +37,6 @@ Tunnel* tunnel_free(Tunnel *t) {
                 free(t);
         }
         return NULL;
-}
-
-/* A pod's network namespace, opened. */
-typedef struct PodNetns {
-        int fd;
-        uint64_t cookie;
-        Netlink *nl;
-} PodNetns;
-
-#define POD_NETNS_NULL ((PodNetns) { .fd = -EBADF })
-
-static void pod_netns_done(PodNetns *n) {
-        n->nl = netlink_free(n->nl);
-        n->fd = close_fd(n->fd);
-}
-
-static int pod_netns_open(Manager *m, const char *path, PodNetns *ret, NetError *e) {
-        _cleanup_(pod_netns_done) PodNetns n = POD_NETNS_NULL;
-        int r;
-
-        if (isempty(path) || path[0] != '/' || !text_is_plain(path, PATH_MAX))
-                return net_error_set(e, -EINVAL, "path of the network namespace is not an absolute path");
-        r = netns_open(path, &n.fd);
-        if (r == -EMEDIUMTYPE)
-                return net_error_set(e, r, "'%.128s' is not a network namespace", path);
-        if (r < 0)
-                return net_error_set(e, r, "open network namespace '%.128s': %s", path, strerror(-r));
-
-        r = netns_same(n.fd, m->host_netns_fd);
-        if (r > 0)
-                return net_error_set(e, -EINVAL, "'%.128s' is the host's own network namespace", path);
-        if (r == 0)
-                r = netns_cookie(n.fd, &n.cookie);
-        if (r >= 0)
-                r = netlink_open(n.fd, NETLINK_ROUTE, &n.nl);
-        if (r < 0)
-                return net_error_set(e, r, "enter network namespace '%.128s': %s", path, strerror(-r));
-
-        *ret = n;
-        n = POD_NETNS_NULL;
-        return 0;
 }
 
 int tunnel_open_netns(Manager *m, const Tunnel *t, int *ret_fd, Netlink **ret_nl, NetError *e) {
@@ -115,75 +71,6 @@ IPAddress tunnel_local_address(const Tunnel *t) {
         return tunnel_read_pod_network(t, &pn, NULL) < 0 ? IP_ADDRESS_NULL : pn.worker_ip.address;
 }
 
-static bool device_is_ours(const Tunnel *t, const Link *l) {
-        return link_is_vxlan(l) && l->vni == t->vni && l->port == t->port;
-}
-
-/* A reserved or working device of an earlier call or process that lost its record. Anything else of the name is not ours. */
-static int remove_device(PodNetns *n, NetError *e) {
-        Link l;
-        int r = link_get(n->nl, TUNNEL_DEVICE, &l);
-
-        if (r == -ENODEV)
-                return 0;
-        if (r < 0)
-                return netlink_fail(n->nl, e, r, "look at '%s'", TUNNEL_DEVICE);
-        if (!link_is_vxlan(&l))
-                return net_error_set(e, -EEXIST, "pod has an interface '%s' that is not a tunnel's", TUNNEL_DEVICE);
-
-        crash_point("device-delete");
-        r = link_delete(n->nl, l.ifindex);
-        crash_point("device-deleted");
-        return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_DEVICE) : 0;
-}
-
-static int remove_bridge(PodNetns *n, NetError *e) {
-        Link l;
-        int r = link_get(n->nl, TUNNEL_BRIDGE, &l);
-
-        if (r >= 0 && streq(l.kind, "bridge"))
-                r = link_delete(n->nl, l.ifindex);
-        return r < 0 && r != -ENODEV ? netlink_fail(n->nl, e, r, "delete '%s'", TUNNEL_BRIDGE) : 0;
-}
-
-/* Both, whatever the first gives. */
-static int remove_devices(PodNetns *n, NetError *e) {
-        NetError bridge_error = {};
-        int r = remove_device(n, e), k = remove_bridge(n, &bridge_error);
-
-        if (r >= 0 && k < 0 && e)
-                *e = bridge_error;
-        return r < 0 ? r : k;
-}
-
-/*
- * Who tells the sender of a packet that is too large for the tunnel? Frames come to vxlan1 by a redirect at layer 2, where nobody
- * compares sizes. The VXLAN driver does when its device is a port of a bridge: it then answers "fragmentation needed" or "packet too
- * big" itself, in the name of the pod and by the way on which the packet came, with the MTU of the route to the VM less its headers
- * (linux: drivers/net/vxlan/vxlan_core.c, vxlan_xmit_one(); net/ipv4/ip_tunnel_core.c, skb_tunnel_check_pmtu()). So it gets a bridge
- * that is down, has no other port and never sees a frame: the redirect at ingress comes before the bridge.
- */
-static int join_bridge(PodNetns *n, const Link *device, NetError *e) {
-        Link bridge;
-        int r;
-
-        r = link_get(n->nl, TUNNEL_BRIDGE, &bridge);
-        if (r == -ENODEV) {
-                r = bridge_create(n->nl, TUNNEL_BRIDGE);
-                if (r < 0)
-                        return netlink_fail(n->nl, e, r, "create '%s'", TUNNEL_BRIDGE);
-                r = link_get(n->nl, TUNNEL_BRIDGE, &bridge);
-        }
-        if (r < 0)
-                return netlink_fail(n->nl, e, r, "look at '%s'", TUNNEL_BRIDGE);
-        if (!streq(bridge.kind, "bridge"))
-                return net_error_set(e, -EEXIST, "pod has an interface '%s' that is not a tunnel's", TUNNEL_BRIDGE);
-        if (device->master == bridge.ifindex)
-                return 0;
-        r = link_set_master(n->nl, device->ifindex, bridge.ifindex);
-        return r < 0 ? netlink_fail(n->nl, e, r, "make '%s' a port of '%s'", device->name, TUNNEL_BRIDGE) : 0;
-}
-
 /* The redirect on the pod's interface, and the qdisc if it came with it. */
 static int remove_redirect(PodNetns *n, const char *interface, bool own_ingress, NetError *e) {
         IngressHook hook;
@@ -207,61 +94,6 @@ static int remove_redirect(PodNetns *n, const char *interface, bool own_ingress,
         if (r >= 0 && target != 0)
                 r = tc_redirect_delete(n->nl, l.ifindex, hook);
         return r < 0 && r != -ENOENT ? netlink_fail(n->nl, e, r, "delete the redirect of '%s'", interface) : 0;
-}
-
-/* Make vxlan1, down and without remote end, which reserves its VNI on this host. */
-static int create_device(Manager *m, const Tunnel *t, PodNetns *n, const PodNetwork *pn, NetError *e) {
-        VxlanSettings s = {
-                .name = TUNNEL_DEVICE, .netns_fd = n->fd, .vni = t->vni, .port = t->port, .mtu = pn->mtu,
-                /* The VM's guard takes frames from this address only. Without it the kernel takes one by the route, which is another
-                 * one where the VM is not reached by the host's primary interface (a libvirt network on this host). */
-                .local = pn->worker_ip.address,
-                /* So that a router on the way tells what it cannot carry, and join_bridge()'s answers say so. */
-                .inherit_df = true,
-        };
-        Link l;
-        int r;
-
-        crash_point("device-create");
-        r = vxlan_create(m->host, &s);
-        crash_point("device-created");
-        if (r < 0)
-                return netlink_fail(m->host, e, r, "create '%s' with VXLAN id %u", TUNNEL_DEVICE, t->vni);
-
-        r = link_get(n->nl, TUNNEL_DEVICE, &l);
-        if (r >= 0)
-                r = link_set_no_address_generation(n->nl, l.ifindex);
-        if (r < 0)
-                (void) netlink_fail(n->nl, e, r, "set up '%s'", TUNNEL_DEVICE);
-        else
-                r = join_bridge(n, &l, e);
-        if (r < 0)
-                (void) remove_devices(n, NULL);
-        return r;
-}
-
-/*
- * Any number within the range may be in use: by tunnels of before a restart, by the cluster's network, by another program. The
- * kernel knows, so the device itself is the reservation. The start is random, not the lowest free number: a sender who wants
- * to forge frames has to know it.
- */
-static int reserve_vni(Manager *m, Tunnel *t, PodNetns *n, const PodNetwork *pn, NetError *e) {
-        uint32_t min = m->settings->vxlan_min_id, range = VXLAN_VNI_MAX - min + 1, start;
-        int r;
-
-        if (getrandom(&start, sizeof(start), 0) != sizeof(start))
-                return net_error_set(e, -EIO, "no random number");
-
-        for (uint32_t i = 0; i < MIN((uint32_t) VNI_ATTEMPTS, range); i++) {
-                t->vni = min + (start % range + i) % range;
-                r = tunnel_save(m, t, e);
-                if (r < 0)
-                        return r;
-                r = create_device(m, t, n, pn, e);
-                if (r != -EEXIST || !vxlan_vni_is_taken(m->host))
-                        return r;
-        }
-        return net_error_set(e, -ENOSPC, "no free VXLAN id between %u and %u on UDP port %u", min, VXLAN_VNI_MAX, t->port);
 }
 
 static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
@@ -293,10 +125,10 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
         r = remove_redirect(n, t->interface, t->own_ingress, e);
         if (r < 0)
                 return r;
-        r = remove_devices(n, e);
+        r = tunnel_remove_devices(n, e);
         if (r < 0)
                 return r;
-        r = reserve_vni(m, t, n, &pn, e);
+        r = tunnel_reserve_vni(m, t, n, &pn, e);
         if (r < 0)
                 return r;
 
@@ -306,37 +138,6 @@ static int inspect_new(Manager *m, Tunnel *t, PodNetns *n, NetError *e) {
         if (r < 0)
                 return net_error_set(e, r, "write the pod's network as JSON: %s", strerror(-r));
         return tunnel_save(m, t, e);
-}
-
-/* Is the reserved device still there? It goes when somebody deletes it by hand. */
-static int ensure_device(Manager *m, Tunnel *t, PodNetns *n, Link *ret, NetError *e) {
-        _cleanup_(pod_network_done) PodNetwork pn = POD_NETWORK_NULL;
-        Link l;
-        int r;
-
-        r = link_get(n->nl, TUNNEL_DEVICE, &l);
-        if (r >= 0 && device_is_ours(t, &l)) {
-                r = join_bridge(n, &l, e);
-                if (r < 0)
-                        return r;
-                *ret = l;
-                return 0;
-        }
-        if (r >= 0)
-                r = remove_device(n, e);
-        else if (r != -ENODEV)
-                (void) netlink_fail(n->nl, e, r, "look at '%s'", TUNNEL_DEVICE);
-        if (r < 0 && r != -ENODEV)
-                return r;
-
-        r = tunnel_read_pod_network(t, &pn, e);
-        if (r < 0)
-                return r;
-        r = create_device(m, t, n, &pn, e);
-        if (r < 0)
-                return r;
-        r = link_get(n->nl, TUNNEL_DEVICE, ret);
-        return r < 0 ? netlink_fail(n->nl, e, r, "look at '%s'", TUNNEL_DEVICE) : 0;
 }
 
 int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, char **ret_pod_network, NetError *e) {
@@ -353,7 +154,7 @@ int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, c
 
         t = manager_find(m, sandbox_id);
         if (t && t->netns_cookie == n.cookie && t->pod_network) {
-                r = ensure_device(m, t, &n, &l, e);
+                r = tunnel_ensure_device(m, t, &n, &l, e);
                 if (r < 0)
                         return r;
                 text = strdup(t->pod_network);
@@ -385,7 +186,7 @@ int tunnel_inspect(Manager *m, const char *sandbox_id, const char *netns_path, c
                 }
         }
         if (r < 0) {
-                (void) remove_devices(&n, NULL);
+                (void) tunnel_remove_devices(&n, NULL);
                 (void) tunnel_unlink(m, sandbox_id, NULL);
                 return r;
         }
@@ -583,7 +384,7 @@ static int set_up_or_undo(Manager *m, Tunnel *t, PodNetns *n, const IPAddress *p
         r = link_get(n->nl, t->interface, &pod);
         if (r < 0)
                 return netlink_fail(n->nl, e, r, "look at the pod's interface '%s'", t->interface);
-        r = ensure_device(m, t, n, &device, e);
+        r = tunnel_ensure_device(m, t, n, &device, e);
         if (r < 0)
                 return r;
         r = set_up(m, t, n, peer, &device, &pod, &done, e);
@@ -666,7 +467,7 @@ int tunnel_teardown(Manager *m, const char *sandbox_id, const char *netns_path, 
                 if (t)
                         keep_error(remove_redirect(&n, t->interface, t->own_ingress, &step), &step, &result, e);
                 if (t || !manager_find_netns(m, n.cookie))
-                        keep_error(remove_devices(&n, &step), &step, &result, e);
+                        keep_error(tunnel_remove_devices(&n, &step), &step, &result, e);
         }
 
         if (!t)
@@ -698,9 +499,9 @@ int tunnel_recover(Manager *m, Tunnel *t, NetError *e) {
         if (r < 0)
                 return r;
         if (!t->pod_network) {          /* we were stopped within Inspect; nobody has got an answer */
-                (void) remove_devices(&n, NULL);
+                (void) tunnel_remove_devices(&n, NULL);
                 return 0;
         }
-        r = ip_address_is_set(&peer) ? set_up_or_undo(m, t, &n, &peer, e) : ensure_device(m, t, &n, &l, e);
+        r = ip_address_is_set(&peer) ? set_up_or_undo(m, t, &n, &peer, e) : tunnel_ensure_device(m, t, &n, &l, e);
         return r < 0 ? r : 1;
 }

@@ -116,11 +116,7 @@ static int run(int argc, char *argv[]) {
         fd = -EBADF;
 
         (void) sd_notifyf(0, "READY=1\nSTATUS=Holding %zu tunnels.", manager->n_tunnels);
-        r = sd_event_loop(event);
-        if (r < 0)
-                return log_error_errno(r, "Failed to run the event loop: %m");
-        (void) sd_notify(0, "STOPPING=1");
-        return r;
+        return daemon_loop(event);
 }
 
 DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

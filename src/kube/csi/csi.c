@@ -258,9 +258,7 @@ static int run(int argc, char *argv[]) {
         if (r < 0)
                 return r;
 
-        r = sd_event_loop(p.event);
-        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
-        return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
+        return daemon_loop(p.event);
 }
 
 DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

@@ -5,13 +5,13 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 
+#include "basic/listeners.h"
 #include "basic/log.h"
 #include "basic/util.h"
 #include "kube/csi/grpc-link.h"
 #include "ttrpc/deadline.h"
 
 #define RECEIVE_USEC (30 * USEC_PER_SEC)
-#define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define PATH_SIZE_MAX 256U
 
 typedef struct Connection Connection;
@@ -55,8 +55,7 @@ struct GrpcServer {
         sd_event *event;
         GrpcServerSpec spec;
         void *userdata;
-        sd_event_source *listener;              /* owns the socket */
-        sd_event_source *accept_again;
+        Listeners listeners;
         nghttp2_session_callbacks *callbacks;
         TtrpcDeadlines deadlines;
         TAILQ_HEAD(, Connection) connections;
@@ -472,35 +471,11 @@ static int connection_new(GrpcServer *s, int fd) {
         return 0;
 }
 
-static int on_accept_again(sd_event_source *es, uint64_t usec, void *userdata) {
-        GrpcServer *s = userdata;
+static void on_accepted(int fd, const struct sockaddr *sa, socklen_t size, void *userdata) {
+        int r = connection_new(userdata, fd);
 
-        s->accept_again = sd_event_source_disable_unref(s->accept_again);
-        (void) sd_event_source_set_enabled(s->listener, SD_EVENT_ON);
-        return 0;
-}
-
-static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
-        GrpcServer *s = userdata;
-        int client, r;
-
-        client = accept4(fd, NULL, NULL, SOCK_CLOEXEC|SOCK_NONBLOCK);
-        if (client >= 0) {
-                r = connection_new(s, client);
-                if (r < 0)
-                        log_debug_errno(r, "Refused a connection: %m");
-                return 0;
-        }
-        if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-                return 0;
-
-        log_warning_errno(errno, "Failed to accept a connection, pausing: %m");
-        r = sd_event_add_time_relative(s->event, &s->accept_again, CLOCK_MONOTONIC, ACCEPT_PAUSE_USEC, 0, on_accept_again, s);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(es, SD_EVENT_OFF);
         if (r < 0)
-                log_error_errno(r, "Failed to pause: %m");
-        return 0;
+                log_debug_errno(r, "Refused a connection: %m");
 }
 
 static int make_callbacks(nghttp2_session_callbacks **ret) {
@@ -526,7 +501,12 @@ int grpc_server_new(sd_event *event, int fd, const GrpcServerSpec *spec, void *u
         s = new(GrpcServer);
         if (!s)
                 return -ENOMEM;
-        *s = (GrpcServer) { .event = sd_event_ref(event), .spec = *spec, .userdata = userdata };
+        *s = (GrpcServer) {
+                .event = sd_event_ref(event),
+                .spec = *spec,
+                .userdata = userdata,
+                .listeners = { .event = event, .accepted = on_accepted, .userdata = s },
+        };
         if (s->spec.receive_usec == 0)
                 s->spec.receive_usec = RECEIVE_USEC;
         TAILQ_INIT(&s->connections);
@@ -537,14 +517,10 @@ int grpc_server_new(sd_event *event, int fd, const GrpcServerSpec *spec, void *u
         r = make_callbacks(&s->callbacks);
         if (r < 0)
                 return r;
-        r = sd_event_add_io(event, &s->listener, fd, EPOLLIN, on_listener, s);
-        if (r < 0)
-                return r;
-        r = sd_event_source_set_io_fd_own(s->listener, true);
+        r = listeners_add(&s->listeners, TAKE_FD(owned));
         if (r < 0)
                 return r;
 
-        (void) TAKE_FD(owned);
         *ret = TAKE_PTR(s);
         return 0;
 }
@@ -561,8 +537,7 @@ GrpcServer* grpc_server_free(GrpcServer *s) {
         s->spec.on_cancelled = nobody_is_told;
         while ((c = TAILQ_FIRST(&s->connections)))
                 connection_free(c);
-        sd_event_source_disable_unref(s->listener);
-        sd_event_source_disable_unref(s->accept_again);
+        listeners_done(&s->listeners);
         ttrpc_deadlines_done(&s->deadlines);
         nghttp2_session_callbacks_del(s->callbacks);
         sd_event_unref(s->event);

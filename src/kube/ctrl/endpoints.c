@@ -102,7 +102,7 @@ static int serve(sd_event *event, const char *address, const char *option, const
                 close_fd(fd);
                 return log_error_errno(r, "Failed to make the HTTP server: %m");
         }
-        r = http_server_listen(s, fd);
+        r = listeners_add(http_server_listeners(s), fd);
         if (r < 0)
                 return log_error_errno(r, "Failed to listen on '%s': %m", address);
         *ret = TAKE_PTR(s);

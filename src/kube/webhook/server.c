@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kube/webhook/server.h"
 
-#include <microhttpd.h>
 #include <sys/queue.h>
-#include <sys/socket.h>
 
-#include "basic/io.h"
 #include "basic/log.h"
 #include "basic/strv.h"
 #include "basic/util.h"
+#include "http/http-daemon.h"
 #include "kube/webhook/review.h"
 #include "kube/webhook/webhook.h"
 
-#define SOCKETS_MAX 16U
-#define ACCEPT_PAUSE_USEC (100 * USEC_PER_MSEC)
 #define SILENCE_USEC USEC_PER_SEC       /* before that, nobody has to go for another one: the answer may be on its way */
 #define REVIEW_PATH "/mutate-v1-pod"
 #define BODY_SIZE_FIRST ((size_t) 16 << 10)
@@ -26,9 +22,7 @@ typedef struct Request Request;
 struct Generation {
         LIST_ENTRY(Generation) generations;
         Server *server;                         /* borrowed */
-        struct MHD_Daemon *daemon;
-        sd_event_source *io;                    /* libmicrohttpd's epoll descriptor */
-        sd_event_source *timer;                 /* when it wants to run for other reasons */
+        HttpDaemon daemon;
         uint64_t end_usec;                      /* of its certificate; CLOCK_REALTIME */
         unsigned n_connections;
 };
@@ -58,24 +52,13 @@ struct Server {
         Generation *current;
         LIST_HEAD(, Generation) generations;
         sd_event_source *reap;
-        sd_event_source *listeners[SOCKETS_MAX];
-        size_t n_listeners;
-        sd_event_source *accept_again;
+        Listeners listeners;
         TAILQ_HEAD(, Connection) connections;
         unsigned n_connections;
         size_t n_body_bytes;                    /* allocated for requests that are not answered yet */
 };
 
-static void run_generation(Generation *g);
-static void update_listeners(Server *s);
-
 /* ---- connections ---- */
-
-static int connection_fd(struct MHD_Connection *mhd) {
-        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-
-        return info ? info->connect_fd : -EBADF;
-}
 
 static Connection* connection_of(struct MHD_Connection *mhd) {
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -83,10 +66,9 @@ static Connection* connection_of(struct MHD_Connection *mhd) {
         return info ? info->socket_context : NULL;
 }
 
-/* libmicrohttpd sees the end and closes it; the descriptor is its own. */
 static void end_connection(Connection *c) {
         c->ending = true;
-        (void) shutdown(connection_fd(c->mhd), SHUT_RDWR);
+        http_end_connection(c->mhd);
 }
 
 static int on_deadline(sd_event_source *es, uint64_t usec, void *userdata) {
@@ -120,7 +102,6 @@ static void connection_used(Connection *c, uint64_t usec) {
         set_deadline(c, usec);
 }
 
-
 static void connection_started(Generation *g, struct MHD_Connection *mhd, void **context) {
         Server *s = g->server;
         Connection *c = new(Connection);
@@ -130,7 +111,7 @@ static void connection_started(Generation *g, struct MHD_Connection *mhd, void *
         *context = c;
         if (!c) {
                 log_oom();
-                (void) shutdown(connection_fd(mhd), SHUT_RDWR);
+                http_end_connection(mhd);
                 return;
         }
         *c = (Connection) { .generation = g, .mhd = mhd, .used_usec = now_usec(CLOCK_MONOTONIC) };
@@ -159,35 +140,20 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         /* The daemon cannot be stopped from within one of its calls. */
         if (g != s->current && g->n_connections == 0)
                 (void) sd_event_source_set_enabled(s->reap, SD_EVENT_ONESHOT);
-        update_listeners(s);
+        listeners_update(&s->listeners);
 }
 
 /* ---- requests ---- */
 
-/* @text is taken, on failure too; NULL when memory is short. */
-static enum MHD_Result answer(Request *q, struct MHD_Connection *mhd, unsigned status, const char *type, char *text, const char *allow) {
-        struct MHD_Response *response;
-        enum MHD_Result r = MHD_YES;
+/* The last one of a connection of an old certificate: come back for the new one. */
+static bool is_last(const Request *q, struct MHD_Connection *mhd) {
         Connection *c = connection_of(mhd);
 
-        response = text ? MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE) : NULL;
-        if (!response) {
-                free(text);
-                return MHD_NO;
-        }
-        r &= MHD_add_response_header(response, "Content-Type", type);
-        if (allow)
-                r &= MHD_add_response_header(response, "Allow", allow);
-        if (!c || c->generation != q->server->current)  /* come back for the new certificate */
-                r &= MHD_add_response_header(response, "Connection", "close");
-        if (r == MHD_YES)
-                r = MHD_queue_response(mhd, status, response);
-        MHD_destroy_response(response);
-        return r;
+        return !c || c->generation != q->server->current;
 }
 
 static enum MHD_Result answer_text(Request *q, struct MHD_Connection *mhd, unsigned status, const char *text, const char *allow) {
-        return answer(q, mhd, status, "text/plain; charset=utf-8", strdup(text), allow);
+        return http_answer_text(mhd, status, text, allow, is_last(q, mhd));
 }
 
 static enum MHD_Result answer_health(Request *q, struct MHD_Connection *mhd, const char *url) {
@@ -259,6 +225,7 @@ static bool is_json(struct MHD_Connection *mhd) {
 
 /* Each question is answered by a review, with status 200 (kubernetes-sigs/controller-runtime: pkg/webhook/admission/http.go). */
 static enum MHD_Result answer_review(Request *q, struct MHD_Connection *mhd) {
+        struct MHD_Response *response;
         char *text;
         int r;
 
@@ -277,7 +244,10 @@ static enum MHD_Result answer_review(Request *q, struct MHD_Connection *mhd) {
                 log_error_errno(r, "Failed to answer a review: %m");
                 return MHD_NO;
         }
-        return answer(q, mhd, MHD_HTTP_OK, "application/json", text, NULL);
+        response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+        if (!response)
+                free(text);
+        return http_answer(mhd, MHD_HTTP_OK, response, "application/json", /* allow= */ NULL, is_last(q, mhd));
 }
 
 static bool is_health(const char *url) {
@@ -350,47 +320,11 @@ static void on_request_over(void *cls, struct MHD_Connection *mhd, void **contex
 
 /* ---- generations ---- */
 
-static int on_timer(sd_event_source *es, uint64_t usec, void *userdata) {
-        run_generation(userdata);
-        return 0;
-}
-
-static int on_io(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
-        run_generation(userdata);
-        return 0;
-}
-
-static void run_generation(Generation *g) {
-        MHD_UNSIGNED_LONG_LONG msec;
-        int r;
-
-        (void) MHD_run(g->daemon);
-
-        if (MHD_get_timeout(g->daemon, &msec) != MHD_YES) {
-                (void) sd_event_source_set_enabled(g->timer, SD_EVENT_OFF);
-                return;
-        }
-        r = sd_event_source_set_time_relative(g->timer, msec * USEC_PER_MSEC);
-        if (r >= 0)
-                r = sd_event_source_set_enabled(g->timer, SD_EVENT_ONESHOT);
-        if (r < 0)
-                log_error_errno(r, "Failed to set a timer: %m");
-}
-
-static PRINTF(2, 0) void on_log(void *cls, const char *format, va_list ap) {
-        if (LOG_DEBUG > log_get_max_level())
-                return;
-        (void) log_internalv(/* context= */ NULL, LOG_DEBUG, /* message_id= */ NULL, 0, __FILE__, __LINE__, __func__, format, ap);
-}
-
 static Generation* generation_free(Generation *g) {
         if (!g)
                 return NULL;
 
-        sd_event_source_disable_unref(g->io);
-        sd_event_source_disable_unref(g->timer);
-        if (g->daemon)
-                MHD_stop_daemon(g->daemon);
+        http_daemon_done(&g->daemon);
         free(g);
         return NULL;
 }
@@ -398,7 +332,6 @@ DEFINE_CLEANUP(Generation*, generation_free);
 
 static int generation_new(Server *s, const CertPair *pair, Generation **ret) {
         _cleanup_(generation_freep) Generation *g = NULL;
-        const union MHD_DaemonInfo *info;
         int r;
 
         g = new(Generation);
@@ -409,26 +342,22 @@ static int generation_new(Server *s, const CertPair *pair, Generation **ret) {
         if (r < 0)
                 return r;
 
-        g->daemon = MHD_start_daemon(MHD_USE_EPOLL|MHD_USE_NO_LISTEN_SOCKET|MHD_USE_ERROR_LOG|MHD_USE_TLS,
-                                     /* port= */ 0, NULL, NULL, on_request, g,
-                                     MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-                                     MHD_OPTION_HTTPS_MEM_KEY, pair->key,
-                                     MHD_OPTION_HTTPS_MEM_CERT, pair->cert,
-                                     MHD_OPTION_HTTPS_PRIORITIES, s->priority,
-                                     MHD_OPTION_CONNECTION_LIMIT, SERVER_CONNECTIONS_MAX,
-                                     MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) SERVER_MEMORY_MAX,
-                                     MHD_OPTION_NOTIFY_COMPLETED, on_request_over, g,
-                                     MHD_OPTION_NOTIFY_CONNECTION, on_connection, g,
-                                     MHD_OPTION_END);
-        if (!g->daemon)
-                return -EIO;
-        info = MHD_get_daemon_info(g->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-        if (!info)
-                return -EOPNOTSUPP;
-        r = sd_event_add_io(s->event, &g->io, info->epoll_fd, EPOLLIN, on_io, g);
-        if (r < 0)
-                return r;
-        r = sd_event_add_time_relative(s->event, &g->timer, CLOCK_MONOTONIC, 0, 1, on_timer, g);
+        const struct MHD_OptionItem options[] = {
+                { MHD_OPTION_HTTPS_MEM_KEY, 0, pair->key },
+                { MHD_OPTION_HTTPS_MEM_CERT, 0, pair->cert },
+                { MHD_OPTION_HTTPS_PRIORITIES, 0, s->priority },
+                { MHD_OPTION_END, 0, NULL },
+        };
+        r = http_daemon_init(&g->daemon, s->event, &(HttpDaemonSpec) {
+                .flags = MHD_USE_TLS,
+                .connections_max = SERVER_CONNECTIONS_MAX,
+                .memory_max = SERVER_MEMORY_MAX,
+                .options = options,
+                .on_request = on_request,
+                .on_request_over = on_request_over,
+                .on_connection = on_connection,
+                .userdata = g,
+        });
         if (r < 0)
                 return r;
 
@@ -465,24 +394,6 @@ int server_set_certificate(Server *s, const CertPair *pair) {
 
 /* ---- listening ---- */
 
-static int on_accept_again(sd_event_source *es, uint64_t usec, void *userdata) {
-        Server *s = userdata;
-
-        s->accept_again = sd_event_source_disable_unref(s->accept_again);
-        update_listeners(s);
-        return 0;
-}
-
-static void accept_again_in(Server *s, uint64_t usec) {
-        int r;
-
-        if (s->accept_again)
-                return;
-        r = sd_event_add_time_relative(s->event, &s->accept_again, CLOCK_MONOTONIC, usec, 0, on_accept_again, s);
-        if (r < 0)
-                log_error_errno(r, "Failed to set a timer: %m");
-}
-
 /* Whoever has been silent for longest goes, now or as soon as it has been so for long enough. */
 static void make_place(Server *s) {
         Connection *c = TAILQ_FIRST(&s->connections);
@@ -493,63 +404,26 @@ static void make_place(Server *s) {
         if (now - c->used_usec >= SILENCE_USEC)
                 end_connection(c);
         else
-                accept_again_in(s, c->used_usec + SILENCE_USEC - now);
+                listeners_pause(&s->listeners, c->used_usec + SILENCE_USEC - now);
 }
 
-/* Accepting pauses while as many are connected as may be, and a while when descriptors are short. */
-static void update_listeners(Server *s) {
-        bool full = s->n_connections >= SERVER_CONNECTIONS_MAX;
-
-        if (full)
-                make_place(s);
-        for (size_t i = 0; i < s->n_listeners; i++)
-                (void) sd_event_source_set_enabled(s->listeners[i], full || s->accept_again ? SD_EVENT_OFF : SD_EVENT_ON);
-}
-
-static int on_listener(sd_event_source *es, int fd, uint32_t revents, void *userdata) {
-        struct sockaddr_storage sa = {};
-        socklen_t size = sizeof(sa);
+static bool has_room(void *userdata) {
         Server *s = userdata;
-        int client = accept4(fd, (struct sockaddr*) &sa, &size, SOCK_CLOEXEC|SOCK_NONBLOCK);
 
-        if (client < 0) {
-                if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED)
-                        return 0;
-                log_warning_errno(errno, "Failed to accept a connection, pausing: %m");
-                accept_again_in(s, ACCEPT_PAUSE_USEC);
-                update_listeners(s);
-                return 0;
-        }
-
-        /* Takes the descriptor, on failure too. */
-        if (MHD_add_connection(s->current->daemon, client, (struct sockaddr*) &sa, size) != MHD_YES)
-                log_debug("A connection was refused.");
-        run_generation(s->current);             /* which is when it begins to count */
-        update_listeners(s);
-        return 0;
+        if (s->n_connections < SERVER_CONNECTIONS_MAX)
+                return true;
+        make_place(s);
+        return false;
 }
 
-int server_listen(Server *s, int fd) {
-        _cleanup_(close_fdp) int owned = fd;
-        int r;
+static void on_accepted(int fd, const struct sockaddr *sa, socklen_t size, void *userdata) {
+        Server *s = userdata;
 
-        if (s->n_listeners == SOCKETS_MAX)
-                return -E2BIG;
-        r = fd_set_nonblocking(fd, true);
-        if (r < 0)
-                return r;
-        r = sd_event_add_io(s->event, s->listeners + s->n_listeners, fd, EPOLLIN, on_listener, s);
-        if (r < 0)
-                return r;
-        r = sd_event_source_set_io_fd_own(s->listeners[s->n_listeners], true);
-        if (r < 0) {
-                s->listeners[s->n_listeners] = sd_event_source_disable_unref(s->listeners[s->n_listeners]);
-                return r;
-        }
+        http_daemon_add(&s->current->daemon, fd, sa, size);
+}
 
-        (void) TAKE_FD(owned);
-        s->n_listeners++;
-        return 0;
+Listeners* server_listeners(Server *s) {
+        return &s->listeners;
 }
 
 int server_new(sd_event *event, const WebhookSettings *settings, Server **ret) {
@@ -560,7 +434,11 @@ int server_new(sd_event *event, const WebhookSettings *settings, Server **ret) {
         s = new(Server);
         if (!s)
                 return -ENOMEM;
-        *s = (Server) { .event = sd_event_ref(event), .settings = settings };
+        *s = (Server) {
+                .event = sd_event_ref(event),
+                .settings = settings,
+                .listeners = { .event = event, .accepted = on_accepted, .has_room = has_room, .userdata = s },
+        };
         LIST_INIT(&s->generations);
         TAILQ_INIT(&s->connections);
 
@@ -581,10 +459,7 @@ Server* server_free(Server *s) {
         if (!s)
                 return NULL;
 
-        sd_event_source_disable_unref(s->accept_again);
-        for (size_t i = 0; i < s->n_listeners; i++)
-                sd_event_source_disable_unref(s->listeners[i]);
-        s->n_listeners = 0;
+        listeners_done(&s->listeners);
         while ((g = LIST_FIRST(&s->generations))) {
                 LIST_REMOVE(g, generations);
                 generation_free(g);

@@ -13,6 +13,7 @@
 #include <systemd/sd-event.h>
 
 #include "basic/cleanup.h"
+#include "basic/listeners.h"
 #include "tls/cert.h"
 
 #define SERVER_CONNECTIONS_MAX 256U
@@ -35,5 +36,5 @@ DEFINE_CLEANUP(Server*, server_free);
 /* server_set_certificate() - from now on, for new connections; @pair is copied. On failure the old one stays. */
 int server_set_certificate(Server *s, const CertPair *pair);
 
-/* server_listen() - @fd: a listening stream socket; taken, on failure too */
-int server_listen(Server *s, int fd);
+/* server_listeners() - borrowed, for adding to them */
+Listeners* server_listeners(Server *s);

@@ -111,26 +111,7 @@ static int listen_by_hand(Server *server, const char *text) {
             setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int) { 0 }, sizeof(int)) < 0 ||
             bind(fd, (struct sockaddr*) &sa, sizeof(sa)) < 0 || listen(fd, SOMAXCONN) < 0)
                 return -errno;
-        return server_listen(server, TAKE_FD(fd));
-}
-
-static int take_sockets(Server *server) {
-        int n, r;
-
-        n = sd_listen_fds(/* unset_environment= */ true);
-        if (n < 0)
-                return log_error_errno(n, "Failed to take systemd's sockets: %m");
-        if (n == 0)
-                return log_error_errno(ENOTCONN, "There is no socket from systemd; by hand, use --listen.");
-
-        for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + n; fd++) {
-                if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, /* listening= */ true) <= 0)
-                        return log_error_errno(EINVAL, "Descriptor %i from systemd is no listening stream socket.", fd);
-                r = server_listen(server, fd);
-                if (r < 0)
-                        return log_error_errno(r, "Failed to listen: %m");
-        }
-        return 0;
+        return listeners_add(server_listeners(server), TAKE_FD(fd));
 }
 
 static void on_certificate(const CertPair *pair, void *userdata) {
@@ -180,7 +161,7 @@ static int run(int argc, char *argv[]) {
         if (load_certificate(cert, server) < 0)
                 return EXIT_CONFIGURATION;
         if (isempty(settings.listen))
-                r = take_sockets(server);
+                r = listeners_add_passed(server_listeners(server));
         else {
                 r = listen_by_hand(server, settings.listen);
                 if (r < 0)
@@ -190,9 +171,7 @@ static int run(int argc, char *argv[]) {
                 return r;
 
         (void) sd_notify(/* unset_environment= */ false, "READY=1");
-        r = sd_event_loop(event);
-        (void) sd_notify(/* unset_environment= */ false, "STOPPING=1");
-        return r < 0 ? log_error_errno(r, "Event loop has failed: %m") : r;
+        return daemon_loop(event);
 }
 
 DEFINE_SOCKET_SERVICE_MAIN_FUNCTION(run);

@@ -282,7 +282,7 @@ static int forwarder_restore(Forwarder *f) {
         if (r == 0)
                 return 0;
         if (r > 0)
-                r = handover_get(&h, UINT64_MAX) == STATE_VERSION ? relay_restore(f->relay, &h, NULL, restore_connection) : -EPROTONOSUPPORT;
+                r = handover_get(&h, UINT64_MAX) == STATE_VERSION ? relay_restore(f->relay, &h, NULL, NULL, restore_connection) : -EPROTONOSUPPORT;
         if (r < 0) {
                 (void) log_full(&f->log, LOG_ERR, NULL, r, "Cannot take over the connections of the process before, closing them: %m");
                 f->relay = relay_free(f->relay);
