@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,140 @@ class Chart(Objects):
                             ({"webhook": {"webhook": {"targetRuntimeClass": "kata-*"}}}, "webhook.webhook.matchConditions")):
             with self.assertRaisesRegex(ValueError, re.escape(why)):
                 self.render(values)
+
+
+# What a host's systemd says when all goes well, but for the call that $RIG/fail has a part of; $RIG/results are its services' last ones
+BUSCTL = """#!/bin/bash
+echo "$*" >>"$RIG/calls"
+if [[ -s $RIG/fail && $* == *"$(<"$RIG/fail")"* ]]; then echo "Call failed: on purpose" >&2; exit 1; fi
+case $* in
+*" Version") echo 's "257"' ;;
+*LoadUnit*) echo "o \\"/org/freedesktop/systemd1/unit/${!#}\\"" ;;
+*" LoadState") echo 's "loaded"' ;;
+*" ActiveState") echo 's "active"' ;;
+*" Job") echo '(uo) 0 "/"' ;;
+*Result) echo "s \\"$(<"$RIG/result")\\"" ;;
+*"Unit ss "*) echo 'o "/org/freedesktop/systemd1/job/1"' ;;
+*) echo '{"data":[{}]}' ;;
+esac
+"""
+
+
+class Installer(unittest.TestCase):
+    """peerpod-node-installer when something goes wrong; that it works is for a real host to show (tests/install)."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.dir = directory.name
+        self.extensions, self.etc = self.path("host/var/lib/extensions"), self.path("host/etc/peerpod")
+        for d in self.extensions, self.etc, self.path("host/run/dbus"):
+            os.makedirs(d)
+        self.write("bin/busctl", BUSCTL)
+        os.chmod(self.path("bin/busctl"), 0o755)
+        self.write("result", "success")
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.path("host/run/dbus/system_bus_socket"))
+        self.write("tree/usr/share/peerpod/version", "1.0\n")
+        self.write("tree/usr/lib/systemd/system-preset/90-peerpod.preset", "enable peerpod-adaptor.socket\n")
+        self.write("tree/usr/lib/peerpod/program", "one")
+        self.write("cm/CLOUD_PROVIDER", "libvirt")
+        self.write("secret/AWS_SECRET_ACCESS_KEY", "hush")
+        self.write("account/token", "t1")
+        self.write("account/ca.crt", "ca")
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text):
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "w", encoding="ascii") as f:
+            f.write(text)
+
+    def read(self, *parts):
+        with open(os.path.join(*parts), encoding="ascii") as f:
+            return f.read()
+
+    def on_host(self):
+        """All files that it is responsible for, and what is in them"""
+        return {p: self.read(p) for d in (self.extensions, self.etc) for p in glob.glob(d + "/**", recursive=True, include_hidden=True)
+                if os.path.isfile(p)}
+
+    def run_installer(self, *command):
+        """As its container runs it, root without any capability: status, what it said, and what it had systemd do"""
+        self.write("calls", "")
+        p = subprocess.run(["setpriv", "--bounding-set=-all", "--no-new-privs", INSTALL + "/node/peerpod-node-installer", *command],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False, env={
+            "PATH": self.path("bin") + ":" + os.environ["PATH"], "RIG": self.dir, "PEERPOD_HOST": self.path("host"), "PEERPOD_TREE": self.path("tree"),
+            "PEERPOD_CM": self.path("cm"), "PEERPOD_SECRET": self.path("secret"), "PEERPOD_ACCOUNT": self.path("account"), "PEERPOD_SERVER": "https://x"})
+        return p.returncode, p.stdout, [f"{verb} {unit}" for verb, unit in re.findall(r"(\w+)Unit ss (\S+)", self.read(self.path("calls")))]
+
+    def install(self):
+        status, out, calls = self.run_installer("install")
+        self.assertEqual(status, 0, out)
+        return calls
+
+    def refused(self, why, *command):
+        status, out, calls = self.run_installer(*command or ["install"])
+        self.assertEqual(status, 1, out)
+        self.assertIn(why, out)
+        return calls
+
+    def small_disk(self, directory, size):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=True, timeout=PATIENCE)
+        self.addCleanup(subprocess.run, ["umount", directory], check=True, timeout=PATIENCE)
+
+    def test_a_disk_too_small_for_the_programs_keeps_nothing_of_them(self):
+        self.small_disk(self.extensions, "256k")
+        self.write("tree/usr/lib/peerpod/program", "one" * 200000)
+        self.assertEqual(self.refused("No space left on device"), [])
+        self.assertEqual((os.listdir(self.extensions), os.listdir(self.etc)), ([], []))
+
+    def test_a_disk_too_small_for_an_upgrade_keeps_the_old_programs_and_settings(self):
+        self.small_disk(self.extensions, "256k")
+        self.install()
+        before = self.on_host()
+        self.write("tree/usr/lib/peerpod/program", "two" * 200000)
+        self.write("cm/PROXY_TIMEOUT", "7m")
+        self.assertEqual(self.refused("No space left on device"), [])
+        self.assertEqual(self.on_host(), before)
+        self.assertEqual(os.listdir(self.extensions), ["peerpod"])
+
+        self.write("tree/usr/lib/peerpod/program", "two")
+        self.assertIn("ReloadOrRestart systemd-sysext.service", self.install())
+        self.assertEqual(self.read(self.extensions, "peerpod/usr/lib/peerpod/program"), "two")
+
+    def test_a_disk_too_small_for_the_settings_keeps_the_old_ones(self):
+        self.small_disk(self.etc, "64k")
+        self.install()
+        before = self.on_host()
+        self.write("cm/CLOUD_PROVIDER", "aws")
+        self.write("secret/GCP_CREDENTIALS", "x" * 100000)
+        self.assertEqual(self.refused("No space left on device"), [])
+        self.assertEqual(self.on_host(), before)
+
+    def test_a_setting_that_cannot_be_read_is_not_taken_for_another_one(self):
+        self.install()
+        before = self.on_host()
+        os.chown(self.path("cm/CLOUD_PROVIDER"), 1, 1)
+        os.chmod(self.path("cm/CLOUD_PROVIDER"), 0o600)
+        self.assertEqual(self.refused("cm/CLOUD_PROVIDER cannot be read"), [])
+        os.unlink(self.path("account/ca.crt"))
+        os.unlink(self.path("cm/CLOUD_PROVIDER"))
+        self.assertEqual(self.refused("account/ca.crt"), [])
+        self.assertEqual(self.on_host(), before)
+
+    def test_what_systemd_does_not_do_or_does_in_vain_is_an_error(self):
+        for call in "LoadUnit s peerpod.target", "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig":
+            with self.subTest(call):
+                self.write("tree/usr/lib/peerpod/program", call)
+                self.write("fail", call)
+                self.refused("on purpose")
+        self.write("fail", "")
+        self.write("tree/usr/lib/peerpod/program", "two")
+        self.write("result", "exit-code")
+        self.refused("ReloadOrRestart of systemd-sysext.service failed on the host (exit-code)")
 
 
 class Nodes(unittest.TestCase):
