@@ -192,10 +192,12 @@ class Chart(Objects):
                 self.render(values)
 
 
-# What a host's systemd says when all goes well, but for the call that $RIG/fail has a part of; $RIG/results are its services' last ones
+# What a host's systemd says when all goes well, but for the call that $RIG/fail has a part of, and the one at which the installer is killed;
+# $RIG/result is that of its services
 BUSCTL = """#!/bin/bash
 echo "$*" >>"$RIG/calls"
 if [[ -s $RIG/fail && $* == *"$(<"$RIG/fail")"* ]]; then echo "Call failed: on purpose" >&2; exit 1; fi
+if [[ -s $RIG/kill && $* == *"$(<"$RIG/kill")"* ]]; then kill -KILL "$INSTALLER"; exit 1; fi
 case $* in
 *" Version") echo 's "257"' ;;
 *LoadUnit*) echo "o \\"/org/freedesktop/systemd1/unit/${!#}\\"" ;;
@@ -253,7 +255,8 @@ class Installer(unittest.TestCase):
     def run_installer(self, *command):
         """As its container runs it, root without any capability: status, what it said, and what it had systemd do"""
         self.write("calls", "")
-        p = subprocess.run(["setpriv", "--bounding-set=-all", "--no-new-privs", INSTALL + "/node/peerpod-node-installer", *command],
+        p = subprocess.run(["sh", "-c", 'INSTALLER=$$ exec setpriv --bounding-set=-all --no-new-privs "$@"', "sh",
+                            INSTALL + "/node/peerpod-node-installer", *command],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False, env={
             "PATH": self.path("bin") + ":" + os.environ["PATH"], "RIG": self.dir, "PEERPOD_HOST": self.path("host"), "PEERPOD_TREE": self.path("tree"),
             "PEERPOD_CM": self.path("cm"), "PEERPOD_SECRET": self.path("secret"), "PEERPOD_ACCOUNT": self.path("account"), "PEERPOD_SERVER": "https://x"})
@@ -313,6 +316,61 @@ class Installer(unittest.TestCase):
         os.unlink(self.path("cm/CLOUD_PROVIDER"))
         self.assertEqual(self.refused("account/ca.crt"), [])
         self.assertEqual(self.on_host(), before)
+
+    def test_an_upgrade_that_was_ended_is_gone_on_with(self):
+        self.install()
+        for step in "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig", "TryRestartUnit ss peerpod-adaptor", \
+                    "TryRestartUnit ss peerpod-node":
+            with self.subTest(step):
+                self.write("tree/usr/lib/peerpod/program", step)
+                self.write("kill", step)
+                self.assertEqual(self.run_installer("install")[0], -9)
+                self.assertEqual(self.read(self.extensions, "peerpod/usr/lib/peerpod/program"), step)
+                self.write("kill", "")
+                calls = self.install()
+                self.assertIn("TryRestart peerpod-adaptor.service", calls)
+                self.assertIn("TryRestart peerpod-node.service", calls)
+                self.assertEqual("ReloadOrRestart systemd-sysext.service" in calls, not step.startswith("TryRestart"))
+                self.assertEqual(os.listdir(self.extensions), ["peerpod"])
+        self.assertNotIn("TryRestart peerpod-adaptor.service", self.install())
+
+    def test_programs_that_are_merged_stay_whole_until_others_are(self):
+        self.install()
+        merged = os.open(self.extensions + "/peerpod/usr/lib/peerpod", os.O_RDONLY)
+        self.addCleanup(os.close, merged)
+        for text in "two", "three":
+            self.write("tree/usr/lib/peerpod/program", text)
+            self.write("kill", "ReloadOrRestartUnit ss systemd-sysext")
+            self.assertEqual(self.run_installer("install")[0], -9)
+            self.assertEqual(os.listdir(merged), ["program"])
+        self.write("kill", "")
+        self.install()
+        self.assertEqual(self.read(self.extensions, "peerpod/usr/lib/peerpod/program"), "three")
+        self.assertEqual(os.listdir(self.extensions), ["peerpod"])
+
+    def test_what_a_run_that_was_ended_had_not_put_into_place_is_not_kept(self):
+        self.install()
+        self.write("bin/sync", '#!/bin/bash\nkill -KILL "$PPID"\n')
+        os.chmod(self.path("bin/sync"), 0o755)
+        before = self.on_host()
+        for name in "cm/CLOUD_PROVIDER", "tree/usr/lib/peerpod/program":
+            self.write(name, "new")
+            self.assertEqual(self.run_installer("install")[0], -9)
+            self.assertGreater(len(self.on_host()), len(before))
+            self.write(name, "libvirt" if name.startswith("cm") else "one")
+            self.install()
+            self.assertEqual(self.on_host(), before)
+
+    def test_settings_whose_restart_did_not_come_are_not_forgotten(self):
+        self.install()
+        self.write("cm/PROXY_TIMEOUT", "7m")
+        self.write("kill", "TryRestartUnit ss peerpod-adaptor")
+        self.assertEqual(self.run_installer("install")[0], -9)
+        self.write("kill", "")
+        calls = self.install()
+        self.assertIn("TryRestart peerpod-adaptor.service", calls)
+        self.assertNotIn("ReloadOrRestart systemd-sysext.service", calls)
+        self.assertNotIn("TryRestart peerpod-adaptor.service", self.install())
 
     def test_what_systemd_does_not_do_or_does_in_vain_is_an_error(self):
         for call in "LoadUnit s peerpod.target", "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig":
