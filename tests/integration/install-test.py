@@ -372,6 +372,15 @@ class Installer(unittest.TestCase):
         self.assertNotIn("ReloadOrRestart systemd-sysext.service", calls)
         self.assertNotIn("TryRestart peerpod-adaptor.service", self.install())
 
+    def test_a_token_that_is_new_when_the_installer_starts_reaches_the_service(self):
+        """the old one ends with the pod of the installer that it was made for"""
+        self.install()
+        self.write("account/token", "t2")
+        calls = self.install()
+        self.assertIn('"token": "t2"', self.read(self.etc, "node.kubeconfig"))
+        self.assertIn("TryRestart peerpod-node.service", calls)
+        self.assertNotIn("TryRestart peerpod-adaptor.service", calls)
+
     def test_what_systemd_does_not_do_or_does_in_vain_is_an_error(self):
         for call in "LoadUnit s peerpod.target", "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig":
             with self.subTest(call):
