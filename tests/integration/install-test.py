@@ -201,7 +201,9 @@ if [[ -s $RIG/kill && $* == *"$(<"$RIG/kill")"* ]]; then kill -KILL "$INSTALLER"
 case $* in
 *" Version") echo 's "257"' ;;
 *LoadUnit*) echo "o \\"/org/freedesktop/systemd1/unit/${!#}\\"" ;;
-*" LoadState") echo 's "loaded"' ;;
+*" LoadState") echo "s \\"$(<"$RIG/load-state")\\"" ;;
+*GetManagedObjects) cat "$RIG/objects" ;;
+*ListUnitsByPatterns*.service) echo '{"type":"a(ssssssouso)","data":[[["peerpod-adaptor.service","a"],["peerpod-agent-proxy@a.service","b"]]]}' ;;
 *" ActiveState") echo 's "active"' ;;
 *" Job") echo '(uo) 0 "/"' ;;
 *Result) echo "s \\"$(<"$RIG/result")\\"" ;;
@@ -224,6 +226,8 @@ class Installer(unittest.TestCase):
         self.write("bin/busctl", BUSCTL)
         os.chmod(self.path("bin/busctl"), 0o755)
         self.write("result", "success")
+        self.write("load-state", "loaded")
+        self.write("objects", '{"type":"a{oa{sa{sv}}}","data":[{}]}')
         listener = socket.socket(socket.AF_UNIX)
         self.addCleanup(listener.close)
         listener.bind(self.path("host/run/dbus/system_bus_socket"))
@@ -380,6 +384,45 @@ class Installer(unittest.TestCase):
         self.assertIn('"token": "t2"', self.read(self.etc, "node.kubeconfig"))
         self.assertIn("TryRestart peerpod-node.service", calls)
         self.assertNotIn("TryRestart peerpod-adaptor.service", calls)
+
+    def test_pod_vms_stop_an_uninstall_and_so_does_an_adaptor_that_does_not_say(self):
+        self.install()
+        before = self.on_host()
+        # More than fits into a pipe, as it does on a large node.
+        self.write("objects", json.dumps({"data": [{f"/org/confidentialcontainers/PeerPod1/podvm/{i}": {"x": "y" * 500} for i in range(300)}]}))
+        self.assertEqual(self.refused("300 pod VMs exist", "uninstall"), [])
+        self.write("fail", "GetManagedObjects")
+        self.assertEqual(self.refused("peerpod-adaptor does not answer", "uninstall"), [])
+        self.write("load-state", "masked")
+        self.assertEqual(self.refused("peerpod-adaptor does not answer", "uninstall"), [])
+        self.write("fail", "LoadUnit")
+        self.assertEqual(self.refused("on purpose", "uninstall"), [])
+        self.assertEqual(self.on_host(), before)
+
+        self.assertEqual(self.run_installer("uninstall", "--forced")[0], 2)
+        self.write("fail", "GetManagedObjects")
+        status, out, calls = self.run_installer("uninstall", "--force")
+        self.assertEqual(status, 0, out)
+        self.assertIn("Stop peerpod-agent-proxy@a.service", calls)
+        self.assertEqual(self.on_host(), {})
+
+    def test_a_node_that_has_no_adaptor_has_no_pod_vms(self):
+        self.write("load-state", "not-found")
+        self.write("fail", "GetManagedObjects")
+        self.assertEqual(self.run_installer("uninstall")[0], 0)
+
+    def test_an_uninstall_that_failed_or_was_ended_leaves_nothing_masked(self):
+        for call in "StopUnit ss peerpod-adaptor", "ReloadOrRestartUnit ss systemd-sysext":
+            self.install()
+            self.write("fail", call)
+            self.refused("on purpose", "uninstall")
+            calls = self.read(self.path("calls"))
+            self.assertIn("UnmaskUnitFiles", calls[calls.index("MaskUnitFiles"):].split("\n", 1)[1])
+            self.write("fail", "")
+        self.write("load-state", "masked")
+        self.write("fail", "ReloadOrRestartUnit ss systemd-sysext")
+        self.refused("on purpose")
+        self.assertIn("UnmaskUnitFiles", self.read(self.path("calls")))
 
     def test_what_systemd_does_not_do_or_does_in_vain_is_an_error(self):
         for call in "LoadUnit s peerpod.target", "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig":
