@@ -133,13 +133,12 @@ static int take_sockets(Server *server) {
         return 0;
 }
 
-static void on_certificate(const CertPair *pair, void *userdata) {
+static int on_certificate(const CertPair *pair, void *userdata) {
         int r = server_set_certificate(userdata, pair);
 
-        if (r < 0)
-                (void) log_full(NULL, LOG_ERR, MSG_WEBHOOK_CERTIFICATE, r, "Failed to serve with the new certificate, the old one stays: %m");
-        else
+        if (r >= 0)
                 log_notice("New connections get the new certificate.");
+        return r;
 }
 
 static int load_certificate(ServingCert *cert, Server *server) {
