@@ -187,7 +187,8 @@ class Chart(Objects):
     def test_values_that_cannot_work_are_refused(self):
         for values, why in (({"secrets": {"mode": "x"}}, "secrets.mode"), ({"secrets": {"mode": "reference"}}, "secrets.existingSecretName"),
                             ({"webhook": {"certManager": {"enabled": False}}}, "webhook.caBundle"),
-                            ({"webhook": {"webhook": {"targetRuntimeClass": "kata-*"}}}, "webhook.webhook.matchConditions")):
+                            ({"webhook": {"webhook": {"targetRuntimeClass": "kata-*"}}}, "webhook.webhook.matchConditions"),
+                            ({"daemonset": {"enabled": True}, "node": {"enabled": False}}, "daemonset.enabled needs node.enabled")):
             with self.assertRaisesRegex(ValueError, re.escape(why)):
                 self.render(values)
 
