@@ -209,7 +209,7 @@ static int volume_format(const char *xml, char **ret) {
         return *ret ? 0 : -ENOMEM;
 }
 
-/* A pool is scanned again only when a volume is missing: libvirt knows those that it made, and a scan fails while others upload. */
+/* A pool is scanned for a volume only when that is missing: libvirt knows those that it made, and a scan fails while others upload. */
 static virStorageVolPtr lookup_volume(virStoragePoolPtr pool, const char *name) {
         virStorageVolPtr v = virStorageVolLookupByName(pool, name);
 
@@ -240,7 +240,8 @@ static int fail_volume(PeerpodError *error, const char *what, const char *name) 
 }
 
 /* A pool's figures are those of its last scan, less what was allocated since; what VMs have written shows in the next one only. A scan looks
- * at each image and is refused while somebody uploads, so it is not made for each VM; if it fails, the figures must do as they are. */
+ * at each image and is refused while somebody uploads, so it is made before a VM is refused, but not for each one; if it fails, the figures
+ * must do as they are. */
 static int get_free_space(Libvirt *l, virStoragePoolPtr pool, uint64_t needed, uint64_t *ret, PeerpodError *error) {
         uint64_t now = peerpod_now_usec(), last = __atomic_load_n(&l->pool_scanned_usec, __ATOMIC_RELAXED);
         bool scanned = last != 0 && now - last < SCAN_USEC;
@@ -268,8 +269,8 @@ static int check_space(Libvirt *l, virStoragePoolPtr pool, const char *image, ui
                 return r;
         if (available < needed)
                 return peerpod_error_set(error, PEERPOD_E_EXHAUSTED,
-                                         "Storage pool '%s' has %.2f GiB free, and a VM needs %.2f GiB: its root disk may grow to that, the larger of "
-                                         "LIBVIRT_ROOT_DISK_SIZE and base image '%s'. Make room, or take a smaller disk.",
+                                         "Storage pool '%s' has %.2f GiB free, and a VM needs %.2f GiB: its root disk may grow to that, the larger "
+                                         "of LIBVIRT_ROOT_DISK_SIZE and base image '%s'. Make room, or take a smaller disk.",
                                          l->pool, (double) available / GIB, (double) needed / GIB, image);
         return 0;
 }

@@ -186,7 +186,8 @@ def a_vm_that_goes_while_it_is_looked_at_is_nobody_elses(libvirtd, ask):
     with Rig(libvirtd) as r:
         r.create()
         r.proxy.arm(ask, "gone")
-        assert r.found() == 0 and r.proxy.hit.is_set()
+        r.found()               # there may be others, whose call it is
+        assert r.proxy.hit.is_set(), f"no call {ask} of a find"
         for call in (r.create, r.delete):
             r.proxy.arm(ask, "gone")
             cloud_rig.expect("Internal", "made up by the test", call)
