@@ -10,6 +10,7 @@
 #   image_sign DIR KEY CERT NEWDIR  a copy of an image, with its UKI signed
 #   $KATA_AGENT                     Kata's agent, for profiles production and debug; tools/image-guest.sh has more of such programs
 #   $SFTP_AUTHORIZED_KEYS           for provider byom: the image takes user data by SFTP, from who has one of the keys in that file
+#   $PODVM_KERNEL                   generic: Debian's kernel for all hardware, in place of the one for clouds
 #
 # IMAGE_DIR has podvm.raw, podvm.qcow2, podvm.efi (the UKI), podvm.roothash, podvm.pcr.json (reference values),
 # podvm.manifest (mkosi's list of packages) and podvm.spdx.json (the same as a bill of materials).
@@ -21,6 +22,12 @@ IMAGE_KEEP=4                    # finished images kept for each profile, the new
 IMAGE_PROFILES=(production debug test bare)
 IMAGE_FORMATS=(raw qcow2 vhd tar.gz)
 IMAGE_MKOSI_OPTIONS=()          # more for mkosi, from tests of the recipe
+
+# Names that tell variants of a profile apart: profiles of the recipe, beside the main one.
+image_variants() {
+        [[ -z ${SFTP_AUTHORIZED_KEYS:-} ]] || echo sftp
+        [[ ${PODVM_KERNEL:-cloud} != generic ]] || echo generic-kernel
+}
 
 # Where the programs' build finds its directories: a meson build directory must not move.
 image_build_dirs() { echo "$PEERPOD_CHECKOUT:/work/src $1/build:/work/build $1/extra:/work/extra $1/initrd:/work/initrd"; }
@@ -38,7 +45,7 @@ image_build_programs() {
 image_key() {
         local out=$1 profile=$2
         {
-                echo "image 2 $profile${SFTP_AUTHORIZED_KEYS:+ sftp} $(tree_mirror) $(tree_stamp)"
+                echo "image 3 $profile $(image_variants | paste -sd-) $(tree_mirror) $(tree_stamp)"
                 cat "$PEERPOD_CHECKOUT"/tools/image{,-guest}.sh
                 (cd "$out" && find extra initrd -printf '%P %M %l\n' | LC_ALL=C sort)
                 (cd "$out" && find extra initrd -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum)
@@ -49,6 +56,7 @@ image_key() {
 image_build() {
         local profile=$1 out key lock log
         [[ " ${IMAGE_PROFILES[*]} " == *" $profile "* ]] || die "unknown image profile '$profile'; there are: ${IMAGE_PROFILES[*]}"
+        [[ ${PODVM_KERNEL:-cloud} == @(cloud|generic) ]] || die "PODVM_KERNEL is '$PODVM_KERNEL'; there are: cloud, generic"
         if [[ $profile == @(production|debug) && -z ${KATA_AGENT:-} ]]; then
                 die "a $profile image needs Kata's agent: set KATA_AGENT to the path of the program"
         fi
@@ -76,11 +84,14 @@ image_build() {
 
 # image_make OUT PROFILE DIR [CACHE]: an image in DIR, of what image_build_programs has left in OUT
 image_make() {
-        local out=$1 profile=$2 dir=$3 cache=${4:-$PEERPOD_CACHE/out/image/incremental/$2${SFTP_AUTHORIZED_KEYS:+-sftp}} o options=()
+        local out=$1 profile=$2 dir=$3 cache=${4:-} o variant options=()
         local packages=$PEERPOD_CACHE/out/image/packages
 
         [[ $profile == bare ]] || mapfile -t options < <(image_guest_packages)
-        [[ -z ${SFTP_AUTHORIZED_KEYS:-} ]] || options+=(--profile sftp)
+        for variant in $(image_variants); do
+                options+=(--profile "$variant")
+        done
+        [[ -n $cache ]] || cache=$PEERPOD_CACHE/out/image/incremental/$(printf '%s\n' "$profile" $(image_variants) | paste -sd-)
 
         # The package sources; mkosi's own would name an archive of debug symbols that many mirrors do not have.
         rm -rf "$out"/{sandbox,output,workspace}

@@ -308,7 +308,7 @@ DISKS = {
     # q35's own controller
     "ahci": ["-device", "ide-hd,bus=ide.0,drive=root,bootindex=1", "-device", "ide-hd,bus=ide.1,drive=seed"],
 }
-NICS = {"virtio-net": "virtio-net-pci", "vmxnet3": "vmxnet3"}
+NICS = {"virtio-net": "virtio-net-pci", "vmxnet3": "vmxnet3", "e1000e": "e1000e"}
 
 
 def read_console(path):
@@ -328,7 +328,7 @@ class VM:
         self.rig, self.name, self.mac = rig, name, None
         self.process = self.tpm = self.keyboard = None
         self.started = time.monotonic()
-        self.scratch = tempfile.mkdtemp(prefix=f"{name}.", dir=rig.scratch)
+        self.scratch = tempfile.mkdtemp(prefix="vm.", dir=rig.scratch)  # short: a socket in it has a path of 107 bytes at most
         self.console_path = f"{rig.logs}/{name}.console"
         self.image, self.disk, self.nic, self.variables = image, disk, nic, variables
         self.with_tpm, self.smbios, self.more = tpm, smbios, arguments
