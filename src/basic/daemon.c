@@ -2,6 +2,8 @@
 #include "basic/daemon.h"
 
 #include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -10,6 +12,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "basic/log.h"
+#include "basic/parse.h"
 #include "basic/strv.h"
 
 int daemon_event_new(sd_event **ret) {
@@ -121,6 +124,75 @@ int daemon_listen_unix(const char *path) {
         if (listen(fd, SOMAXCONN) < 0)
                 return -errno;
         return TAKE_FD(fd);
+}
+
+static int split_address(const char *text, char **ret_host, uint16_t *ret_port) {
+        const char *colon = strrchr(text, ':');
+        size_t n = colon ? (size_t) (colon - text) : 0;
+        char *host;
+
+        if (!colon || (!streq(colon, ":0") && parse_port(colon + 1, ret_port) < 0))
+                return -EINVAL;
+        if (streq(colon, ":0"))
+                *ret_port = 0;
+        if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
+                text++;
+                n -= 2;
+        } else if (memchr(text, ':', n))
+                return -EINVAL;
+        host = strndup(text, n);
+        if (!host)
+                return -ENOMEM;
+        *ret_host = host;
+        return 0;
+}
+
+static int listen_at(const struct sockaddr *sa, socklen_t size) {
+        _cleanup_(close_fdp) int fd = socket(sa->sa_family, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
+        int on = 1, off = 0;
+
+        if (fd < 0)
+                return -errno;
+        (void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+        if (sa->sa_family == AF_INET6)
+                (void) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+        if (bind(fd, sa, size) < 0 || listen(fd, SOMAXCONN) < 0)
+                return -errno;
+        return TAKE_FD(fd);
+}
+
+/* Without a host: all addresses, also where there is no IPv6. */
+static int listen_any(uint16_t port) {
+        const struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htobe16(port), .sin6_addr = IN6ADDR_ANY_INIT };
+        const struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htobe16(port) };
+        int fd = listen_at((const struct sockaddr*) &six, sizeof(six));
+
+        return fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL ? listen_at((const struct sockaddr*) &four, sizeof(four)) : fd;
+}
+
+static int listen_host(const char *host, uint16_t port) {
+        const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST|AI_NUMERICSERV };
+        struct addrinfo *list;
+        char service[8];
+        int fd;
+
+        (void) snprintf(service, sizeof(service), "%u", (unsigned) port);
+        if (getaddrinfo(streq(host, "localhost") ? "127.0.0.1" : host, service, &hints, &list) != 0)
+                return -EINVAL;
+        fd = listen_at(list->ai_addr, list->ai_addrlen);
+        freeaddrinfo(list);
+        return fd;
+}
+
+int daemon_listen_tcp(const char *address) {
+        _cleanup_(freep) char *host = NULL;
+        uint16_t port;
+        int r;
+
+        r = split_address(address, &host, &port);
+        if (r < 0)
+                return r;
+        return isempty(host) ? listen_any(port) : listen_host(host, port);
 }
 
 void daemon_refuse_callers(void) {

@@ -38,6 +38,13 @@ int daemon_take_fd(const char *name);
 int daemon_listen_unix(const char *path);
 
 /**
+ * daemon_listen_tcp() - listen on an address by hand: "10.0.0.1:9443", "[::1]:9443", or ":9443" for all, also where there is no IPv6
+ *
+ * Port 0 is one that is free. Returns the descriptor, -EINVAL (no address), or another -errno.
+ */
+int daemon_listen_tcp(const char *address);
+
+/**
  * daemon_refuse_callers() - close all connections that wait in the sockets that systemd passed
  *
  * For a service that cannot serve them: as long as one waits, systemd starts it again, however often it ends. Who was refused may come

@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -186,9 +187,254 @@ class Chart(Objects):
     def test_values_that_cannot_work_are_refused(self):
         for values, why in (({"secrets": {"mode": "x"}}, "secrets.mode"), ({"secrets": {"mode": "reference"}}, "secrets.existingSecretName"),
                             ({"webhook": {"certManager": {"enabled": False}}}, "webhook.caBundle"),
-                            ({"webhook": {"webhook": {"targetRuntimeClass": "kata-*"}}}, "webhook.webhook.matchConditions")):
+                            ({"webhook": {"webhook": {"targetRuntimeClass": "kata-*"}}}, "webhook.webhook.matchConditions"),
+                            ({"daemonset": {"enabled": True}, "node": {"enabled": False}}, "daemonset.enabled needs node.enabled")):
             with self.assertRaisesRegex(ValueError, re.escape(why)):
                 self.render(values)
+
+
+# What a host's systemd says when all goes well, but for the call that $RIG/fail has a part of, and the one at which the installer is killed;
+# $RIG/result is that of its services
+BUSCTL = """#!/bin/bash
+echo "$*" >>"$RIG/calls"
+if [[ -s $RIG/fail && $* == *"$(<"$RIG/fail")"* ]]; then echo "Call failed: on purpose" >&2; exit 1; fi
+if [[ -s $RIG/kill && $* == *"$(<"$RIG/kill")"* ]]; then kill -KILL "$INSTALLER"; exit 1; fi
+case $* in
+*" Version") echo 's "257"' ;;
+*LoadUnit*) echo "o \\"/org/freedesktop/systemd1/unit/${!#}\\"" ;;
+*" LoadState") echo "s \\"$(<"$RIG/load-state")\\"" ;;
+*GetManagedObjects) cat "$RIG/objects" ;;
+*ListUnitsByPatterns*.service) echo '{"type":"a(ssssssouso)","data":[[["peerpod-adaptor.service","a"],["peerpod-agent-proxy@a.service","b"]]]}' ;;
+*" ActiveState") echo 's "active"' ;;
+*" Job") echo '(uo) 0 "/"' ;;
+*Result) echo "s \\"$(<"$RIG/result")\\"" ;;
+*"Unit ss "*) echo 'o "/org/freedesktop/systemd1/job/1"' ;;
+*) echo '{"data":[{}]}' ;;
+esac
+"""
+
+
+class Installer(unittest.TestCase):
+    """peerpod-node-installer when something goes wrong; that it works is for a real host to show (tests/install)."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.dir = directory.name
+        self.extensions, self.etc = self.path("host/var/lib/extensions"), self.path("host/etc/peerpod")
+        for d in self.extensions, self.etc, self.path("host/run/dbus"):
+            os.makedirs(d)
+        self.write("bin/busctl", BUSCTL)
+        os.chmod(self.path("bin/busctl"), 0o755)
+        self.write("result", "success")
+        self.write("load-state", "loaded")
+        self.write("objects", '{"type":"a{oa{sa{sv}}}","data":[{}]}')
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.path("host/run/dbus/system_bus_socket"))
+        self.write("tree/usr/share/peerpod/version", "1.0\n")
+        self.write("tree/usr/lib/systemd/system-preset/90-peerpod.preset", "enable peerpod-adaptor.socket\n")
+        self.write("tree/usr/lib/peerpod/program", "one")
+        self.write("cm/CLOUD_PROVIDER", "libvirt")
+        self.write("secret/AWS_SECRET_ACCESS_KEY", "hush")
+        self.write("account/token", "t1")
+        self.write("account/ca.crt", "ca")
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text):
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        with open(self.path(name), "w", encoding="ascii") as f:
+            f.write(text)
+
+    def read(self, *parts):
+        with open(os.path.join(*parts), encoding="ascii") as f:
+            return f.read()
+
+    def on_host(self):
+        """All files that it is responsible for, and what is in them"""
+        return {p: self.read(p) for d in (self.extensions, self.etc) for p in glob.glob(d + "/**", recursive=True, include_hidden=True)
+                if os.path.isfile(p)}
+
+    def run_installer(self, *command):
+        """As its container runs it, root without any capability: status, what it said, and what it had systemd do"""
+        self.write("calls", "")
+        p = subprocess.run(["sh", "-c", 'INSTALLER=$$ exec setpriv --bounding-set=-all --no-new-privs "$@"', "sh",
+                            INSTALL + "/node/peerpod-node-installer", *command],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False, env={
+            "PATH": self.path("bin") + ":" + os.environ["PATH"], "RIG": self.dir, "PEERPOD_HOST": self.path("host"), "PEERPOD_TREE": self.path("tree"),
+            "PEERPOD_CM": self.path("cm"), "PEERPOD_SECRET": self.path("secret"), "PEERPOD_ACCOUNT": self.path("account"), "PEERPOD_SERVER": "https://x"})
+        return p.returncode, p.stdout, [f"{verb} {unit}" for verb, unit in re.findall(r"(\w+)Unit ss (\S+)", self.read(self.path("calls")))]
+
+    def install(self):
+        status, out, calls = self.run_installer("install")
+        self.assertEqual(status, 0, out)
+        return calls
+
+    def refused(self, why, *command):
+        status, out, calls = self.run_installer(*command or ["install"])
+        self.assertEqual(status, 1, out)
+        self.assertIn(why, out)
+        return calls
+
+    def small_disk(self, directory, size):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=True, timeout=PATIENCE)
+        self.addCleanup(subprocess.run, ["umount", directory], check=True, timeout=PATIENCE)
+
+    def test_a_disk_too_small_for_the_programs_keeps_nothing_of_them(self):
+        self.small_disk(self.extensions, "256k")
+        self.write("tree/usr/lib/peerpod/program", "one" * 200000)
+        self.assertEqual(self.refused("No space left on device"), [])
+        self.assertEqual((os.listdir(self.extensions), os.listdir(self.etc)), ([], []))
+
+    def test_a_disk_too_small_for_an_upgrade_keeps_the_old_programs_and_settings(self):
+        self.small_disk(self.extensions, "256k")
+        self.install()
+        before = self.on_host()
+        self.write("tree/usr/lib/peerpod/program", "two" * 200000)
+        self.write("cm/PROXY_TIMEOUT", "7m")
+        self.assertEqual(self.refused("No space left on device"), [])
+        self.assertEqual(self.on_host(), before)
+        self.assertEqual(os.listdir(self.extensions), ["peerpod"])
+
+        self.write("tree/usr/lib/peerpod/program", "two")
+        self.assertIn("ReloadOrRestart systemd-sysext.service", self.install())
+        self.assertEqual(self.read(self.extensions, "peerpod/usr/lib/peerpod/program"), "two")
+
+    def test_a_disk_too_small_for_the_settings_keeps_the_old_ones(self):
+        self.small_disk(self.etc, "64k")
+        self.install()
+        before = self.on_host()
+        self.write("cm/CLOUD_PROVIDER", "aws")
+        self.write("secret/GCP_CREDENTIALS", "x" * 100000)
+        self.assertEqual(self.refused("No space left on device"), [])
+        self.assertEqual(self.on_host(), before)
+
+    def test_a_setting_that_cannot_be_read_is_not_taken_for_another_one(self):
+        self.install()
+        before = self.on_host()
+        os.chown(self.path("cm/CLOUD_PROVIDER"), 1, 1)
+        os.chmod(self.path("cm/CLOUD_PROVIDER"), 0o600)
+        self.assertEqual(self.refused("cm/CLOUD_PROVIDER cannot be read"), [])
+        os.unlink(self.path("account/ca.crt"))
+        os.unlink(self.path("cm/CLOUD_PROVIDER"))
+        self.assertEqual(self.refused("account/ca.crt"), [])
+        self.assertEqual(self.on_host(), before)
+
+    def test_an_upgrade_that_was_ended_is_gone_on_with(self):
+        self.install()
+        for step in "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig", "TryRestartUnit ss peerpod-adaptor", \
+                    "TryRestartUnit ss peerpod-node":
+            with self.subTest(step):
+                self.write("tree/usr/lib/peerpod/program", step)
+                self.write("kill", step)
+                self.assertEqual(self.run_installer("install")[0], -9)
+                self.assertEqual(self.read(self.extensions, "peerpod/usr/lib/peerpod/program"), step)
+                self.write("kill", "")
+                calls = self.install()
+                self.assertIn("TryRestart peerpod-adaptor.service", calls)
+                self.assertIn("TryRestart peerpod-node.service", calls)
+                self.assertEqual("ReloadOrRestart systemd-sysext.service" in calls, not step.startswith("TryRestart"))
+                self.assertEqual(os.listdir(self.extensions), ["peerpod"])
+        self.assertNotIn("TryRestart peerpod-adaptor.service", self.install())
+
+    def test_programs_that_are_merged_stay_whole_until_others_are(self):
+        self.install()
+        merged = os.open(self.extensions + "/peerpod/usr/lib/peerpod", os.O_RDONLY)
+        self.addCleanup(os.close, merged)
+        for text in "two", "three":
+            self.write("tree/usr/lib/peerpod/program", text)
+            self.write("kill", "ReloadOrRestartUnit ss systemd-sysext")
+            self.assertEqual(self.run_installer("install")[0], -9)
+            self.assertEqual(os.listdir(merged), ["program"])
+        self.write("kill", "")
+        self.install()
+        self.assertEqual(self.read(self.extensions, "peerpod/usr/lib/peerpod/program"), "three")
+        self.assertEqual(os.listdir(self.extensions), ["peerpod"])
+
+    def test_what_a_run_that_was_ended_had_not_put_into_place_is_not_kept(self):
+        self.install()
+        self.write("bin/sync", '#!/bin/bash\nkill -KILL "$PPID"\n')
+        os.chmod(self.path("bin/sync"), 0o755)
+        before = self.on_host()
+        for name in "cm/CLOUD_PROVIDER", "tree/usr/lib/peerpod/program":
+            self.write(name, "new")
+            self.assertEqual(self.run_installer("install")[0], -9)
+            self.assertGreater(len(self.on_host()), len(before))
+            self.write(name, "libvirt" if name.startswith("cm") else "one")
+            self.install()
+            self.assertEqual(self.on_host(), before)
+
+    def test_settings_whose_restart_did_not_come_are_not_forgotten(self):
+        self.install()
+        self.write("cm/PROXY_TIMEOUT", "7m")
+        self.write("kill", "TryRestartUnit ss peerpod-adaptor")
+        self.assertEqual(self.run_installer("install")[0], -9)
+        self.write("kill", "")
+        calls = self.install()
+        self.assertIn("TryRestart peerpod-adaptor.service", calls)
+        self.assertNotIn("ReloadOrRestart systemd-sysext.service", calls)
+        self.assertNotIn("TryRestart peerpod-adaptor.service", self.install())
+
+    def test_a_token_that_is_new_when_the_installer_starts_reaches_the_service(self):
+        """the old one ends with the pod of the installer that it was made for"""
+        self.install()
+        self.write("account/token", "t2")
+        calls = self.install()
+        self.assertIn('"token": "t2"', self.read(self.etc, "node.kubeconfig"))
+        self.assertIn("TryRestart peerpod-node.service", calls)
+        self.assertNotIn("TryRestart peerpod-adaptor.service", calls)
+
+    def test_pod_vms_stop_an_uninstall_and_so_does_an_adaptor_that_does_not_say(self):
+        self.install()
+        before = self.on_host()
+        # More than fits into a pipe, as it does on a large node.
+        self.write("objects", json.dumps({"data": [{f"/org/confidentialcontainers/PeerPod1/podvm/{i}": {"x": "y" * 500} for i in range(300)}]}))
+        self.assertEqual(self.refused("300 pod VMs exist", "uninstall"), [])
+        self.write("fail", "GetManagedObjects")
+        self.assertEqual(self.refused("peerpod-adaptor does not answer", "uninstall"), [])
+        self.write("load-state", "masked")
+        self.assertEqual(self.refused("peerpod-adaptor does not answer", "uninstall"), [])
+        self.write("fail", "LoadUnit")
+        self.assertEqual(self.refused("on purpose", "uninstall"), [])
+        self.assertEqual(self.on_host(), before)
+
+        self.assertEqual(self.run_installer("uninstall", "--forced")[0], 2)
+        self.write("fail", "GetManagedObjects")
+        status, out, calls = self.run_installer("uninstall", "--force")
+        self.assertEqual(status, 0, out)
+        self.assertIn("Stop peerpod-agent-proxy@a.service", calls)
+        self.assertEqual(self.on_host(), {})
+
+    def test_a_node_that_has_no_adaptor_has_no_pod_vms(self):
+        self.write("load-state", "not-found")
+        self.write("fail", "GetManagedObjects")
+        self.assertEqual(self.run_installer("uninstall")[0], 0)
+
+    def test_an_uninstall_that_failed_or_was_ended_leaves_nothing_masked(self):
+        for call in "StopUnit ss peerpod-adaptor", "ReloadOrRestartUnit ss systemd-sysext":
+            self.install()
+            self.write("fail", call)
+            self.refused("on purpose", "uninstall")
+            calls = self.read(self.path("calls"))
+            self.assertIn("UnmaskUnitFiles", calls[calls.index("MaskUnitFiles"):].split("\n", 1)[1])
+            self.write("fail", "")
+        self.write("load-state", "masked")
+        self.write("fail", "ReloadOrRestartUnit ss systemd-sysext")
+        self.refused("on purpose")
+        self.assertIn("UnmaskUnitFiles", self.read(self.path("calls")))
+
+    def test_what_systemd_does_not_do_or_does_in_vain_is_an_error(self):
+        for call in "LoadUnit s peerpod.target", "ReloadOrRestartUnit ss systemd-sysext", "RestartUnit ss systemd-sysusers", "ReloadConfig":
+            with self.subTest(call):
+                self.write("tree/usr/lib/peerpod/program", call)
+                self.write("fail", call)
+                self.refused("on purpose")
+        self.write("fail", "")
+        self.write("tree/usr/lib/peerpod/program", "two")
+        self.write("result", "exit-code")
+        self.refused("ReloadOrRestart of systemd-sysext.service failed on the host (exit-code)")
 
 
 class Nodes(unittest.TestCase):

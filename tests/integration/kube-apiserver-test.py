@@ -378,6 +378,13 @@ class Admission(Case):
         self.assertEqual(annotations["io.katacontainers.config.hypervisor.default_vcpus"], "2")
         self.assertEqual(annotations["io.katacontainers.config.hypervisor.default_memory"], "1024")
 
+    def test_a_pod_of_the_class_claims_no_device_of_its_node(self):
+        p = self.try_pod(claims=[{"name": "gpu"}])
+        p["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimName": "g"}]
+        p = self.made(p)
+        self.assertNotIn("laim", json.dumps(p["spec"]))
+        self.assertEqual(p["spec"]["containers"][0]["resources"], {"limits": {RESOURCE: "1"}, "requests": {RESOURCE: "1"}})
+
     def test_a_pod_of_another_class_is_not_asked_about(self):
         self.end_webhook()
         p = self.made(pod("web"))

@@ -8,6 +8,8 @@ Usage: webhook-test.py WEBHOOK GO-PEER"""
 import base64
 import contextlib
 import copy
+import ctypes
+import errno
 import http.client
 import json
 import os
@@ -17,6 +19,7 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -564,7 +567,42 @@ class Settings(Rig):
             self.assertEqual("example.com/pod-vm" in p["spec"]["containers"][0]["resources"]["limits"], ours)
 
 
+def without_ipv6():
+    """For a process about to be: as a kernel that was booted with ipv6.disable=1 answers socket() (seccomp(2))"""
+    number = {"x86_64": 41, "aarch64": 198}[os.uname().machine]
+    code = [(0x20, 0, 0, 0), (0x15, 0, 3, number),              # of the call, at 0, and its first argument
+            (0x20, 0, 0, 16), (0x15, 0, 1, socket.AF_INET6),
+            (0x06, 0, 0, 0x50000 | errno.EAFNOSUPPORT), (0x06, 0, 0, 0x7fff0000)]
+    text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *c) for c in code))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(text)))
+    libc = ctypes.CDLL(None)
+    if libc.prctl(38, 1, 0, 0, 0) != 0 or libc.prctl(22, 2, program, 0, 0) != 0:
+        os._exit(1)
+
+
 class Start(unittest.TestCase):
+    def test_it_listens_by_hand_with_and_without_ipv6(self):
+        with tempfile.TemporaryDirectory() as d, socket.socket() as holder:
+            make_pair(d, "x")
+            context = ssl.create_default_context(cafile=d + "/x/tls.crt")
+            # Keeps others off the port, and not who has SO_REUSEADDR, too.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", 0))
+            port = holder.getsockname()[1]
+            for host, called, limits in (("", "127.0.0.1", None), ("", "::1", None), ("[::1]", "::1", None), ("127.0.0.1", "127.0.0.1", None),
+                                         ("", "127.0.0.1", without_ipv6), ("127.0.0.1", "127.0.0.1", without_ipv6)):
+                def greets():
+                    self.assertIsNone(webhook.poll())
+                    with contextlib.suppress(ConnectionRefusedError), socket.create_connection((called, port), timeout=PATIENCE) as s, \
+                         context.wrap_socket(s, server_hostname="webhook.peerpod.svc"):
+                        return True
+                with self.subTest(host=host, called=called, ipv6=limits is None), \
+                     subprocess.Popen([WEBHOOK, "--cert-dir", d + "/x", "--listen", f"{host}:{port}"], preexec_fn=limits) as webhook:
+                    try:
+                        until("it can be talked to", greets)
+                    finally:
+                        webhook.terminate()
+
     def run_webhook(self, *argv, **environment):
         p = subprocess.run([WEBHOOK, *argv], env=dict(os.environ, **environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                            timeout=PATIENCE, check=False)

@@ -297,6 +297,18 @@ static const struct PatchCase {
           "\"hugepages-2Mi\":\"4Mi\"},\"limits\":{\"ephemeral-storage\":\"1Gi\"},\"claims\":[{\"name\":\"x\"}]}") "]}}",
           "[{\"op\":\"add\",\"path\":\"/metadata/annotations\",\"value\":{" RECORD "\"{\\\"containers\\\":{\\\"a\\\":{}}}\"}}," ADD_VM "]",
           "dropped, as a pod VM is not sized by them: ephemeral-storage, hugepages-2Mi, claims" },
+        { "devices of the node are not allocated for a VM that does not get them",
+          "{\"metadata\":{},\"spec\":{" PEER ",\"resourceClaims\":[{\"name\":\"x\",\"resourceClaimName\":\"y\"}],\"containers\":["
+          C("a", "\"resources\":{\"claims\":[{\"name\":\"x\"}]}") "]}}",
+          "[{\"op\":\"add\",\"path\":\"/metadata/annotations\",\"value\":{" RECORD "\"{\\\"containers\\\":{\\\"a\\\":{}}}\"}}," ADD_VM
+          ",{\"op\":\"remove\",\"path\":\"/spec/resourceClaims\"}]",
+          "dropped, as a pod VM is not sized by them: claims, resourceClaims" },
+        { "a claim that no container refers to is dropped as well",
+          "{\"metadata\":{},\"spec\":{" PEER ",\"resourceClaims\":[{\"name\":\"x\",\"resourceClaimName\":\"y\"}],\"containers\":[{\"name\":\"a\",\"resources\":"
+          ONE_VM "}]}}", "[{\"op\":\"remove\",\"path\":\"/spec/resourceClaims\"}]",
+          "dropped, as a pod VM is not sized by them: resourceClaims" },
+        { "no claims are left as they are",
+          "{\"metadata\":{},\"spec\":{" PEER ",\"resourceClaims\":[],\"containers\":[{\"name\":\"a\",\"resources\":" ONE_VM "}]}}", NULL, NULL },
 };
 
 static void a_pod_gets_this_patch(void **state) {

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kube/ctrl/endpoints.h"
 
-#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "basic/daemon.h"
 #include "basic/log.h"
-#include "basic/parse.h"
 #include "metrics/http.h"
 
 #define CONNECTION_USEC (30 * USEC_PER_SEC)
@@ -17,77 +16,15 @@ struct Endpoints {
         sd_event_source *gather;
 };
 
-/* ":8080", "127.0.0.1:8080", "[::1]:8080" */
-static int split_address(const char *text, char **ret_host, uint16_t *ret_port) {
-        const char *colon = strrchr(text, ':');
-        size_t n = colon ? (size_t) (colon - text) : 0;
-        char *host;
-
-        if (!colon || (!streq(colon, ":0") && parse_port(colon + 1, ret_port) < 0))
-                return -EINVAL;
-        if (streq(colon, ":0"))
-                *ret_port = 0;
-        if (n >= 2 && text[0] == '[' && text[n - 1] == ']') {
-                text++;
-                n -= 2;
-        } else if (memchr(text, ':', n))
-                return -EINVAL;
-        host = strndup(text, n);
-        if (!host)
-                return -ENOMEM;
-        *ret_host = host;
-        return 0;
-}
-
-static int listen_at(const struct sockaddr *sa, socklen_t size) {
-        _cleanup_(close_fdp) int fd = socket(sa->sa_family, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
-        int on = 1, off = 0;
-
-        if (fd < 0)
-                return -errno;
-        (void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-        if (sa->sa_family == AF_INET6)
-                (void) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-        if (bind(fd, sa, size) < 0 || listen(fd, SOMAXCONN) < 0)
-                return -errno;
-        return TAKE_FD(fd);
-}
-
-/* Without a host: all addresses, also where there is no IPv6. */
-static int listen_any(uint16_t port) {
-        const struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htobe16(port), .sin6_addr = IN6ADDR_ANY_INIT };
-        const struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htobe16(port) };
-        int fd = listen_at((const struct sockaddr*) &six, sizeof(six));
-
-        return fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL ? listen_at((const struct sockaddr*) &four, sizeof(four)) : fd;
-}
-
-static int listen_host(const char *host, uint16_t port) {
-        const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST|AI_NUMERICSERV };
-        struct addrinfo *list;
-        char service[8];
-        int fd;
-
-        (void) snprintf(service, sizeof(service), "%u", (unsigned) port);
-        if (getaddrinfo(streq(host, "localhost") ? "127.0.0.1" : host, service, &hints, &list) != 0)
-                return -EINVAL;
-        fd = listen_at(list->ai_addr, list->ai_addrlen);
-        freeaddrinfo(list);
-        return fd;
-}
-
 static int serve(sd_event *event, const char *address, const char *option, const HttpPages *pages, HttpServer **ret) {
         _cleanup_(http_server_freep) HttpServer *s = NULL;
-        _cleanup_(freep) char *host = NULL;
         struct sockaddr_storage sa = {};
         socklen_t size = sizeof(sa);
-        uint16_t port;
         int fd, r;
 
         if (streq(address, "0"))
                 return 0;
-        r = split_address(address, &host, &port);
-        fd = r < 0 ? r : isempty(host) ? listen_any(port) : listen_host(host, port);
+        fd = daemon_listen_tcp(address);
         if (fd == -EINVAL)
                 return log_error_errno(fd, "Value '%.64s' of %s is no address, which is written ':8080', '127.0.0.1:8080' or '[::1]:8080'; "
                                        "'0' is none.", address, option);

@@ -421,6 +421,19 @@ static int replace_resources(Pod *p) {
         return 0;
 }
 
+/* Devices of the node do not reach a pod VM. What no container refers to any more would still be allocated, and bind the pod to the nodes
+ * that have it (kubernetes/kubernetes: pkg/scheduler/framework/plugins/dynamicresources). */
+static int drop_claims(Pod *p, char **reterr) {
+        json_object *claims;
+        int r;
+
+        r = json_get_array(p->spec, "resourceClaims", &claims, reterr);
+        if (r <= 0 || json_object_array_length(claims) == 0)
+                return r;
+        r = strv_extend(&p->dropped, "resourceClaims");
+        return r < 0 ? r : add_operation(p, "remove", "/spec/resourceClaims", NULL);
+}
+
 static int warn_of_dropped(Pod *p) {
         _cleanup_(freep) char *names = NULL;
         int r;
@@ -502,6 +515,8 @@ int mutate_pod(const WebhookSettings *settings, json_object *pod, Mutation *ret,
                 r = annotate(&p, reterr);
         if (r >= 0)
                 r = replace_resources(&p);
+        if (r >= 0)
+                r = drop_claims(&p, reterr);
         if (r >= 0)
                 r = warn_of_dropped(&p);
         if (r >= 0)

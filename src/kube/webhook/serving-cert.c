@@ -21,7 +21,8 @@ struct ServingCert {
         void *userdata;
         sd_event_source *changes, *timer;
         CertPair current;
-        int complained;                 /* the error that was logged last */
+        CertPair refused;               /* what was logged last, as far as it could be read, and why; 0: nothing since the last good one */
+        int error;
 };
 
 /* Follows symlinks: in the volume of a Secret, both files are some. */
@@ -31,8 +32,8 @@ static int read_file(int dir_fd, const char *name, char **ret) {
         return fd < 0 ? -errno : read_full_fd(fd, FILE_SIZE_MAX, ret, NULL);
 }
 
+/* @ret has, on failure too, what could be read. */
 static int read_pair(const char *dir, CertPair *ret, const char **ret_what) {
-        _cleanup_(cert_pair_done) CertPair pair = CERT_PAIR_NULL;
         _cleanup_(close_fdp) int dir_fd = -EBADF;
         int r;
 
@@ -41,27 +42,33 @@ static int read_pair(const char *dir, CertPair *ret, const char **ret_what) {
         if (dir_fd < 0)
                 return -errno;
         *ret_what = "tls.key";
-        r = read_file(dir_fd, "tls.key", &pair.key);
+        r = read_file(dir_fd, "tls.key", &ret->key);
         if (r < 0)
                 return r;
         *ret_what = "tls.crt";
-        r = read_file(dir_fd, "tls.crt", &pair.cert);
+        r = read_file(dir_fd, "tls.crt", &ret->cert);
         if (r < 0)
                 return r;
         *ret_what = "the pair";
-        r = cert_pair_check(pair.key, pair.cert);
-        if (r < 0)
-                return r;
+        return cert_pair_check(ret->key, ret->cert);
+}
 
-        *ret = pair;
-        pair = CERT_PAIR_NULL;
-        return 0;
+static bool same_pair(const CertPair *a, const CertPair *b) {
+        return streq_ptr(a->key, b->key) && streq_ptr(a->cert, b->cert);
+}
+
+/* One line for each pair that is no good, however often it is looked at; @pair is taken. */
+static bool is_news(ServingCert *c, int error, CertPair *pair) {
+        if (c->error == error && same_pair(&c->refused, pair))
+                return false;
+        cert_pair_done(&c->refused);
+        c->refused = *pair;
+        *pair = CERT_PAIR_NULL;
+        c->error = error;
+        return true;
 }
 
 static int complain(ServingCert *c, int error, const char *what, const char *consequence) {
-        if (c->complained == error)
-                return error;
-        c->complained = error;
         if (error == -EBADMSG)
                 return log_full(NULL, LOG_ERR, MSG_WEBHOOK_CERTIFICATE, error,
                                 "tls.crt and tls.key in '%s' are no certificate with its key%s.", c->dir, consequence);
@@ -69,39 +76,40 @@ static int complain(ServingCert *c, int error, const char *what, const char *con
 }
 
 static int load(ServingCert *c, const char *consequence, CertPair *ret) {
+        _cleanup_(cert_pair_done) CertPair pair = CERT_PAIR_NULL;
         const char *what;
         int r;
 
-        r = read_pair(c->dir, ret, &what);
+        r = read_pair(c->dir, &pair, &what);
         if (r < 0)
-                return complain(c, r, what, consequence);
-        c->complained = 0;
+                return is_news(c, r, &pair) ? complain(c, r, what, consequence) : r;
+
+        *ret = pair;
+        pair = CERT_PAIR_NULL;
         return 0;
 }
 
-static int copy_current(ServingCert *c, const CertPair *pair) {
-        CertPair copy = { .key = strdup(pair->key), .cert = strdup(pair->cert) };
-
-        if (!copy.key || !copy.cert) {
-                cert_pair_done(&copy);
-                return -ENOMEM;
-        }
+/* @pair is taken. */
+static void set_current(ServingCert *c, CertPair *pair) {
         cert_pair_done(&c->current);
-        c->current = copy;
-        return 0;
+        c->current = *pair;
+        *pair = CERT_PAIR_NULL;
+        cert_pair_done(&c->refused);
+        c->error = 0;
 }
 
 static void look(ServingCert *c) {
         _cleanup_(cert_pair_done) CertPair pair = CERT_PAIR_NULL;
+        int r;
 
-        if (load(c, ", the old one stays", &pair) < 0 ||
-            (c->current.key && streq(pair.key, c->current.key) && streq(pair.cert, c->current.cert)))
+        if (load(c, ", the old one stays", &pair) < 0)
                 return;
-        if (copy_current(c, &pair) < 0) {
-                log_oom();
-                return;
-        }
-        c->handler(&pair, c->userdata);
+        r = same_pair(&pair, &c->current) ? 0 : c->handler(&pair, c->userdata);
+        if (r >= 0)
+                set_current(c, &pair);
+        else if (is_news(c, r, &pair))
+                (void) log_full(NULL, LOG_ERR, MSG_WEBHOOK_CERTIFICATE, r,
+                                "Failed to serve with the new certificate in '%s', the old one stays, trying again: %m", c->dir);
 }
 
 static void look_in(ServingCert *c, uint64_t usec) {
@@ -127,15 +135,16 @@ static int on_change(sd_event_source *es, const struct inotify_event *event, voi
 }
 
 int serving_cert_load(ServingCert *c, CertPair *ret) {
-        _cleanup_(cert_pair_done) CertPair pair = CERT_PAIR_NULL;
+        _cleanup_(cert_pair_done) CertPair pair = CERT_PAIR_NULL, copy = CERT_PAIR_NULL;
         int r;
 
         r = load(c, "", &pair);
         if (r < 0)
                 return r;
-        r = copy_current(c, &pair);
-        if (r < 0)
+        copy = (CertPair) { .key = strdup(pair.key), .cert = strdup(pair.cert) };
+        if (!copy.key || !copy.cert)
                 return log_oom();
+        set_current(c, &copy);
 
         *ret = pair;
         pair = CERT_PAIR_NULL;
@@ -171,6 +180,7 @@ ServingCert* serving_cert_free(ServingCert *c) {
         sd_event_source_disable_unref(c->changes);
         sd_event_source_disable_unref(c->timer);
         cert_pair_done(&c->current);
+        cert_pair_done(&c->refused);
         free(c->dir);
         free(c);
         return NULL;

@@ -2,8 +2,6 @@
 /* peerpod-webhook: rewrites pods that run in pod VMs, for the API server to see what they really take. */
 #include "kube/webhook/webhook.h"
 
-#include <arpa/inet.h>
-#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include "basic/daemon.h"
@@ -11,7 +9,6 @@
 #include "basic/main-func.h"
 #include "basic/messages.h"
 #include "basic/options.h"
-#include "basic/parse.h"
 #include "basic/strv.h"
 #include "basic/util.h"
 #include "kube/webhook/server.h"
@@ -81,46 +78,12 @@ static int check_settings(WebhookSettings *s) {
         return 0;
 }
 
-/* "10.0.0.1:9443", "[::1]:9443", and ":9443" for all addresses. */
-static int listen_by_hand(Server *server, const char *text) {
-        struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT };
-        _cleanup_(close_fdp) int fd = -EBADF;
-        _cleanup_(freep) char *host = NULL;
-        const char *colon = strrchr(text, ':');
-        uint16_t port;
-        int r;
-
-        if (!colon || parse_port(colon + 1, &port) < 0)
-                return -EINVAL;
-        sa.sin6_port = htons(port);
-        if (colon > text) {
-                bool v6 = text[0] == '[' && colon[-1] == ']';
-
-                r = v6 ? asprintf(&host, "%.*s", (int) (colon - text) - 2, text + 1) :
-                        asprintf(&host, "::ffff:%.*s", (int) (colon - text), text);
-                if (r < 0)
-                        return -ENOMEM;
-                if (inet_pton(AF_INET6, host, &sa.sin6_addr) != 1)
-                        return -EINVAL;
-        }
-
-        fd = socket(AF_INET6, SOCK_STREAM|SOCK_CLOEXEC|SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return -errno;
-        if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int) { 1 }, sizeof(int)) < 0 ||
-            setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int) { 0 }, sizeof(int)) < 0 ||
-            bind(fd, (struct sockaddr*) &sa, sizeof(sa)) < 0 || listen(fd, SOMAXCONN) < 0)
-                return -errno;
-        return listeners_add(server_listeners(server), TAKE_FD(fd));
-}
-
-static void on_certificate(const CertPair *pair, void *userdata) {
+static int on_certificate(const CertPair *pair, void *userdata) {
         int r = server_set_certificate(userdata, pair);
 
-        if (r < 0)
-                (void) log_full(NULL, LOG_ERR, MSG_WEBHOOK_CERTIFICATE, r, "Failed to serve with the new certificate, the old one stays: %m");
-        else
+        if (r >= 0)
                 log_notice("New connections get the new certificate.");
+        return r;
 }
 
 static int load_certificate(ServingCert *cert, Server *server) {
@@ -163,7 +126,9 @@ static int run(int argc, char *argv[]) {
         if (isempty(settings.listen))
                 r = listeners_add_passed(server_listeners(server));
         else {
-                r = listen_by_hand(server, settings.listen);
+                int fd = daemon_listen_tcp(settings.listen);
+
+                r = fd < 0 ? fd : listeners_add(server_listeners(server), fd);
                 if (r < 0)
                         log_error_errno(r, "Failed to listen on '%s': %m", settings.listen);
         }
