@@ -399,7 +399,7 @@ static void an_instance_without_a_record_is_reaped(void **state) {
         assert_int_equal(unlink(path_of(t, "state/sandboxes/" ID ".json")), 0);
         start_adaptor(t);
         wait_until(t, all_gone(t));
-        assert_true(called(t, "Teardown " ID));
+        wait_until(t, called(t, "Teardown " ID));
 }
 
 static void orphans_are_found_while_it_runs(void **state) {

@@ -156,7 +156,7 @@ class Grpc(Rig):
             ended.wait(PATIENCE)
             return b""
         self.guest_driver.answers["Slow"] = slow
-        call = self.caller.channel.unary_unary("/csi.v1.Identity/Slow").future(b"")
+        call = self.caller.channel.unary_unary("/csi.v1.Identity/Slow").future(b"", wait_for_ready=True)
         until("the driver has it", lambda: "Slow" in self.guest_driver.names())
         call.cancel()
         self.assertTrue(ended.wait(PATIENCE))
@@ -168,7 +168,7 @@ class Grpc(Rig):
         until("its socket is gone", lambda: not connects(self.path("guest-driver.sock")))
         code, _ = self.refused(ECHO, timeout=0.5)
         self.assertEqual(code, grpc.StatusCode.DEADLINE_EXCEEDED)
-        answer = self.caller.channel.unary_unary(ECHO).future(b"hello", timeout=PATIENCE)
+        answer = self.caller.channel.unary_unary(ECHO).future(b"hello", timeout=PATIENCE, wait_for_ready=True)
         self.guest_driver.start()
         self.assertEqual(answer.result(), b"hello")
 

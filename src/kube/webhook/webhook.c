@@ -2,7 +2,6 @@
 /* peerpod-webhook: rewrites pods that run in pod VMs, for the API server to see what they really take. */
 #include "kube/webhook/webhook.h"
 
-#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include "basic/daemon.h"
