@@ -279,7 +279,7 @@ static bool is_closed(Server *s) {
 }
 
 static void turn_until_closed(Server *s, bool reads) {
-        uint64_t end = usec_add(now_usec(CLOCK_MONOTONIC), 60 * USEC_PER_SEC);
+        uint64_t end = usec_add(now_usec(CLOCK_MONOTONIC), 30 * USEC_PER_SEC);  /* before the link itself finds that nothing moves */
         char drop[4096];
 
         while (!is_closed(s)) {
