@@ -5,6 +5,7 @@ collection, expiring tokens. The accounts are those of install/rbac/, so that a 
 
 Usage: kube-apiserver-test.py NODE ADAPTOR PROVIDERD MODULE-DIRECTORY FAKES PEERPODCTL INSTALL-DIRECTORY INTERFACE-XML CTRL WEBHOOK FAKE-MODULE GO-PEER"""
 import base64
+import contextlib
 import glob
 import json
 import os
@@ -174,8 +175,8 @@ class Worker(Case, WorkerRig):
             print(*(p.log()[-3000:] for p in self.controllers), file=sys.stderr)
         super().end_all()
 
-    def start_ctrl(self, *options):
-        p = Process(ControllerRig(self), len(self.controllers), {"FAKE_DIRECTORY": self.path("provider")}, options)
+    def start_ctrl(self, *options, **environment):
+        p = Process(ControllerRig(self), len(self.controllers), environment or {"FAKE_DIRECTORY": self.path("provider")}, options)
         self.controllers.append(p)
         self.addCleanup(p.end)
         return p
@@ -296,6 +297,11 @@ class Life(Worker):
                                     ("peerpod-ctrl", "create", "peerpods")):
             with self.subTest(account=account, verb=verb, what=what):
                 cluster.kubectl("auth", "can-i", verb, what, "--all-namespaces", "--as", f"system:serviceaccount:{NAMESPACE}:{account}", fails=True)
+        # Lists and watches by name are enough for these, and leases are written whole.
+        for account, verb, what in (("peerpod-node", "get", "nodes/node-1"), ("peerpod-ctrl", "get", "configmaps/peer-pods-cm"),
+                                    ("peerpod-ctrl", "get", "secrets/peer-pods-secret"), ("peerpod-ctrl", "patch", "leases.coordination.k8s.io/" + LEASE)):
+            with self.subTest(account=account, verb=verb, what=what):
+                cluster.kubectl("auth", "can-i", verb, what, "-n", NAMESPACE, "--as", f"system:serviceaccount:{NAMESPACE}:{account}", fails=True)
 
 
 class Controllers(Worker):
@@ -314,6 +320,19 @@ class Controllers(Worker):
         until("the other one leads", lambda: self.holder() not in (None, "", leader))
         self.assertEqual(second.stop(), 0)
         self.assertFalse(self.holder())
+
+    def test_settings_and_credentials_are_those_of_the_objects_that_its_role_names(self):
+        def opened():
+            with contextlib.suppress(FileNotFoundError), open(self.path("provider/.opened"), encoding="ascii") as f:
+                return f.read()
+        self.addCleanup(cluster.kubectl, "delete", "configmap", "peer-pods-cm", "-n", NAMESPACE)
+        cluster.kubectl("create", "configmap", "peer-pods-cm", "-n", NAMESPACE, "--from-literal=CLOUD_PROVIDER=fake",
+                        "--from-literal=FAKE_DIRECTORY=" + self.path("provider"))
+        cluster.kubectl("create", "secret", "generic", "peer-pods-secret", "-n", NAMESPACE, "--from-literal=FAKE_SECRET=s3cret")
+        self.start_ctrl(PEERPODS_NAMESPACE=NAMESPACE).ready()
+        until("the provider has begun", lambda: opened() == "open secret\n")
+        cluster.kubectl("delete", "secret", "peer-pods-secret", "-n", NAMESPACE)
+        until("it begins without it", lambda: opened() == "open secret\nopen no-secret\n")
 
     def test_what_happened_while_it_could_not_look_is_seen(self):
         """Its watch is too old by then: the storage has forgotten, and the server says 410."""
