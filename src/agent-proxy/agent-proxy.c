@@ -2,6 +2,7 @@
 /* peerpod-agent-proxy: carries one sandbox's agent protocol between Kata's shim and the forwarder in its pod VM. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
@@ -25,6 +26,8 @@
 
 #define CONNECTIONS_MAX 64U                     /* of the shim and of tools */
 #define FINISH_USEC (500 * USEC_PER_MSEC)
+#define MALLOC_KEEP_BYTES (16 << 20)
+#define TRIM_USEC (2 * USEC_PER_SEC)
 
 typedef enum SandboxLife {
         SANDBOX_NONE,
@@ -54,6 +57,7 @@ typedef struct Proxy {
         Relay *relay;
         VmLink *vm;
         Acceptor *acceptor;
+        sd_event_source *trim_timer;
         bool stopping;
         SandboxLife sandbox;            /* changed by proxy_set_sandbox() */
 
@@ -65,6 +69,7 @@ typedef struct Proxy {
 
 static void proxy_done(Proxy *p) {
         acceptor_free(p->acceptor);
+        sd_event_source_disable_unref(p->trim_timer);
         relay_free(p->relay);
         vm_link_free(p->vm);
         creations_done(&p->creations);
@@ -134,12 +139,30 @@ static void on_connections_changed(Relay *r, void *userdata) {
         proxy_update_acceptor(userdata);
 }
 
+static int on_trim(sd_event_source *source, uint64_t usec, void *userdata) {
+        Proxy *p = userdata;
+
+        p->trim_timer = sd_event_source_disable_unref(p->trim_timer);
+        (void) malloc_trim(0);
+        return 0;
+}
+
+/* Big answers that follow each other have the same pages: fresh ones for each cost more than to carry it. They go back to the kernel
+ * some time after the first. */
+static void on_whole_answer(Relay *r, void *userdata) {
+        Proxy *p = userdata;
+
+        if (!p->trim_timer)
+                (void) sd_event_add_time_relative(p->event, &p->trim_timer, CLOCK_MONOTONIC, TRIM_USEC, 0, on_trim, p);
+}
+
 static RelayAnswerHandler answer_handler(unsigned kind);
 
 static const RelayHandlers relay_handlers = {
         .on_upstream_lost = on_upstream_lost,
         .on_upstream_failing = on_upstream_failing,
         .on_connections_changed = on_connections_changed,
+        .on_whole_answer = on_whole_answer,
         .answer_handler = answer_handler,
         .upstream = "pod VM",
         .whole_answers = true,
@@ -353,6 +376,9 @@ static int proxy_run(Proxy *p, const char *sandbox_id) {
         _cleanup_(tls_context_unrefp) TlsContext *tls = NULL;
         _cleanup_(close_fdp) int dir_fd = -EBADF;
         int r;
+
+        (void) mallopt(M_MMAP_THRESHOLD, MALLOC_KEEP_BYTES);
+        (void) mallopt(M_TRIM_THRESHOLD, MALLOC_KEEP_BYTES);    /* on_trim() does it */
 
         dir_fd = open(p->credentials, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
         if (dir_fd < 0) {

@@ -190,6 +190,8 @@ static void whole_done(Relay *r) {
 
         k = ttrpc_header_parse(frame, r->whole_size, &h);
         assert(k > 0);
+        if (r->handlers->on_whole_answer)
+                r->handlers->on_whole_answer(r, r->userdata);
         ends = h.type == TTRPC_TYPE_RESPONSE || (h.type == TTRPC_TYPE_DATA && h.flags & TTRPC_FLAG_REMOTE_CLOSED);
         call = h.type == TTRPC_TYPE_RESPONSE || h.type == TTRPC_TYPE_DATA ? call_find(r, h.stream_id) : NULL;
 

@@ -78,6 +78,7 @@ typedef struct RelayHandlers {
         void (*on_upstream_failing)(Relay *r, void *userdata);          /* it is lost, its calls can still be answered; may be NULL */
         bool (*on_upstream_closing)(Relay *r, void *userdata);          /* it has closed; true: relay_lose_upstream() will follow; may be NULL */
         RelayAnswerHandler (*answer_handler)(unsigned kind);            /* of a restored call; may be NULL */
+        void (*on_whole_answer)(Relay *r, void *userdata);              /* one that had to be kept until it was whole goes down; may be NULL */
         const char *upstream;           /* what to call it in texts for people; NULL: "other end" */
         bool whole_answers;             /* see above */
         bool keep_connections;          /* those of callers, when the upstream is lost; only one with half an answer is closed */
