@@ -196,7 +196,8 @@ static bool set_options(KubeTransfer *t, const KubeTransferSpec *spec) {
         long timeout_msec = spec->timeout_usec == USEC_INFINITY ? 0 : (long) MIN(spec->timeout_usec / USEC_PER_MSEC + 1, UINT64_C(86400000));
 
         return SET(CURLOPT_URL, t->url) && SET(CURLOPT_PROTOCOLS_STR, "http,https") && SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_NOSIGNAL, 1L) &&
-                SET(CURLOPT_QUICK_EXIT, 1L) && SET(CURLOPT_PIPEWAIT, 1L) && SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS) &&
+                /* No CURLOPT_PIPEWAIT: libcurl looks at no time-outs of what waits for another one's connection. */
+                SET(CURLOPT_QUICK_EXIT, 1L) && SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS) &&
                 SET(CURLOPT_ERRORBUFFER, t->words) && SET(CURLOPT_TIMEOUT_MS, timeout_msec) &&
                 SET(CURLOPT_CONNECTTIMEOUT_MS, (long) (t->session->connect_timeout_usec / USEC_PER_MSEC)) && SET(CURLOPT_TCP_KEEPALIVE, 1L) &&
                 SET(CURLOPT_TCP_KEEPIDLE, 30L) && SET(CURLOPT_TCP_KEEPINTVL, 10L) && SET(CURLOPT_SOCKOPTFUNCTION, on_curl_new_socket) &&

@@ -2,6 +2,7 @@
 """credentials and requests of src/kube/: arguments as in kube_rig.py"""
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -271,6 +272,16 @@ def nobody_waits_for_a_turn_longer_than_there_is_time(rig):
     assert sum(r["error"] == "ETIMEDOUT" and not r["sent"] and "too many requests" in r["text"] for r in replies) >= 28, replies
     began = time.monotonic()
     assert t.call("GET", PEERPODS)["error"] == "" and time.monotonic() - began < 15, "those that came to nothing have used up no turns"
+
+
+@test
+def what_begins_beside_a_connection_that_is_not_made_ends_in_time(rig):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        t = rig.tool(config=kubeconfig(rig, {"tokenFile": "t.token"}, cluster={"server": f"https://127.0.0.1:{silent.getsockname()[1]}"}))
+        slow, quick = [t.begin("GET", PEERPODS, timeout_usec=usec) for usec in (10000000, 300000)]
+        assert t.get(what="reply", id=quick)["error"] == "ETIMEDOUT"
+        assert not t.messages, "the other one is still waiting"
+        assert t.get(what="reply", id=slow)["error"] == "ETIMEDOUT"
 
 
 @test
