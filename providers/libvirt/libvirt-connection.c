@@ -7,6 +7,9 @@
 
 #define KEEPALIVE_INTERVAL_SEC 5
 #define KEEPALIVE_COUNT 3
+/* libvirtd has that many calls of a connection under way (libvirt/libvirt: src/remote/libvirtd.conf.in, max_client_requests is 5) and reads the next;
+ * with one more it would read nothing until one is done, and not answer keep-alive either. */
+#define CALLS_MAX 4U
 #define LOCK_USEC (100 * USEC_PER_MSEC)
 
 int libvirt_oom(PeerpodError *error) {
@@ -117,14 +120,15 @@ void libvirt_loop_stop(Libvirt *l) {
 }
 
 /* On the loop's thread. */
-static void on_closed(virConnectPtr c, int reason, void *userdata) {
+static void on_closed(virConnectPtr handle, int reason, void *userdata) {
         static const char *const names[] = {
                 [VIR_CONNECT_CLOSE_REASON_ERROR] = "an error",
                 [VIR_CONNECT_CLOSE_REASON_EOF] = "the daemon",
                 [VIR_CONNECT_CLOSE_REASON_KEEPALIVE] = "silence",
                 [VIR_CONNECT_CLOSE_REASON_CLIENT] = "us",
         };
-        Libvirt *l = userdata;
+        LibvirtConnection *c = userdata;
+        const Libvirt *l = c->libvirt;
 
         if (reason != VIR_CONNECT_CLOSE_REASON_CLIENT && l->log) {
                 char text[128];
@@ -133,36 +137,61 @@ static void on_closed(virConnectPtr c, int reason, void *userdata) {
                                 reason >= 0 && (size_t) reason < ELEMENTSOF(names) ? names[reason] : "something");
                 l->log(l->log_userdata, LOG_WARNING, text);
         }
-        __atomic_store_n(&l->connection_lost, true, __ATOMIC_RELEASE);
+        __atomic_store_n(&c->lost, true, __ATOMIC_RELEASE);
 }
 
-static void drop(Libvirt *l) {
-        if (!l->connection)
-                return;
-        (void) virConnectUnregisterCloseCallback(l->connection, on_closed);
-        (void) virConnectClose(l->connection);
-        l->connection = NULL;
+static void disconnect(LibvirtConnection *c) {
+        (void) virConnectUnregisterCloseCallback(c->handle, on_closed);        /* on_closed() is not under way then */
+        (void) virConnectClose(c->handle);
+        free(c);
 }
 
-static int connect_locked(Libvirt *l, PeerpodError *error) {
-        if (l->connection && (__atomic_load_n(&l->connection_lost, __ATOMIC_ACQUIRE) || virConnectIsAlive(l->connection) != 1))
-                drop(l);
-        if (l->connection)
-                return 0;
-
-        __atomic_store_n(&l->connection_lost, false, __ATOMIC_RELEASE);
-        l->connection = virConnectOpen(l->uri);
-        if (!l->connection)
-                return libvirt_fail(error, PEERPOD_E_UNAVAILABLE, "Failed to connect to libvirt");
-        /* Not all drivers know these two: a local one needs no keep-alive. */
-        (void) virConnectSetKeepAlive(l->connection, KEEPALIVE_INTERVAL_SEC, KEEPALIVE_COUNT);
-        (void) virConnectRegisterCloseCallback(l->connection, on_closed, l, NULL);
+static void drop_lost(Libvirt *l) {
+        for (LibvirtConnection **p = &l->connections, *c; (c = *p);) {
+                if (virConnectIsAlive(c->handle) != 1)
+                        __atomic_store_n(&c->lost, true, __ATOMIC_RELEASE);
+                if (__atomic_load_n(&c->lost, __ATOMIC_ACQUIRE) && __atomic_load_n(&c->n_calls, __ATOMIC_ACQUIRE) == 0) {
+                        *p = c->next;
+                        disconnect(c);
+                } else
+                        p = &c->next;
+        }
         virResetLastError();
+}
+
+static bool is_free(const LibvirtConnection *c) {
+        return !__atomic_load_n(&c->lost, __ATOMIC_ACQUIRE) &&
+                (libvirt_is_embedded(c->libvirt) || __atomic_load_n(&c->n_calls, __ATOMIC_ACQUIRE) < CALLS_MAX);
+}
+
+static int connect_locked(Libvirt *l, LibvirtConnection **ret, PeerpodError *error) {
+        LibvirtConnection *c;
+
+        drop_lost(l);
+        for (c = l->connections; c; c = c->next)
+                if (is_free(c)) {
+                        *ret = c;
+                        return 0;
+                }
+
+        c = new(LibvirtConnection);
+        if (!c)
+                return libvirt_oom(error);
+        *c = (LibvirtConnection) { .handle = virConnectOpen(l->uri), .libvirt = l, .next = l->connections };
+        if (!c->handle) {
+                free(c);
+                return libvirt_fail(error, PEERPOD_E_UNAVAILABLE, "Failed to connect to libvirt");
+        }
+        /* Not all drivers know these two: a local one needs no keep-alive. */
+        (void) virConnectSetKeepAlive(c->handle, KEEPALIVE_INTERVAL_SEC, KEEPALIVE_COUNT);
+        (void) virConnectRegisterCloseCallback(c->handle, on_closed, c, NULL);
+        virResetLastError();
+        *ret = l->connections = c;
         return 0;
 }
 
 /* Another worker may be waiting for a connection, by SSH for example, or to a daemon that does not answer. */
-static int lock_connection(Libvirt *l, const PeerpodCall *call, PeerpodError *error) {
+static int lock_connections(Libvirt *l, const PeerpodCall *call, PeerpodError *error) {
         for (;;) {
                 uint64_t until = MIN(peerpod_now_usec() + LOCK_USEC, call->deadline_usec);
                 struct timespec ts = {
@@ -182,23 +211,29 @@ static int lock_connection(Libvirt *l, const PeerpodCall *call, PeerpodError *er
         }
 }
 
-int libvirt_connect(Libvirt *l, const PeerpodCall *call, virConnectPtr *ret, PeerpodError *error) {
+int libvirt_connect(Libvirt *l, const PeerpodCall *call, LibvirtConnection **ret, PeerpodError *error) {
         int r;
 
-        r = lock_connection(l, call, error);
+        r = lock_connections(l, call, error);
         if (r < 0)
                 return r;
-        r = connect_locked(l, error);
-        if (r == 0) {
-                (void) virConnectRef(l->connection);
-                *ret = l->connection;
-        }
+        r = connect_locked(l, ret, error);
+        if (r == 0)
+                (void) __atomic_add_fetch(&(*ret)->n_calls, 1, __ATOMIC_ACQ_REL);
         (void) pthread_mutex_unlock(&l->mutex);
         return r;
 }
 
+/* Without the lock, which whoever makes a connection may have for long. */
+void libvirt_release(LibvirtConnection *c) {
+        (void) __atomic_sub_fetch(&c->n_calls, 1, __ATOMIC_ACQ_REL);
+}
+
 void libvirt_disconnect(Libvirt *l) {
-        (void) pthread_mutex_lock(&l->mutex);
-        drop(l);
-        (void) pthread_mutex_unlock(&l->mutex);
+        LibvirtConnection *c;
+
+        while ((c = l->connections)) {
+                l->connections = c->next;
+                disconnect(c);
+        }
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The connection to libvirt: made when needed, kept, and made again when it was lost. */
+/* The connections to libvirt: made when needed, kept, and made again when they were lost. */
 #pragma once
 
 #include "libvirt-provider.h"
@@ -9,8 +9,20 @@
 int libvirt_loop_start(Libvirt *l);
 void libvirt_loop_stop(Libvirt *l);
 
-/* libvirt_connect() - a reference to the open connection; virConnectClose() it. Returns 0, or negative with @error. */
-int libvirt_connect(Libvirt *l, const PeerpodCall *call, virConnectPtr *ret, PeerpodError *error);
+/* One that several calls share; they keep it for as long as they use handles that came from it. */
+typedef struct LibvirtConnection {
+        virConnectPtr handle;           /* borrowed */
+        Libvirt *libvirt;
+        struct LibvirtConnection *next;
+        unsigned n_calls;               /* that have it; atomic */
+        bool lost;                      /* atomic */
+} LibvirtConnection;
 
-/* libvirt_disconnect() - drop the module's own reference */
+/* libvirt_connect() - an open connection; libvirt_release() it. Returns 0, or negative with @error. */
+int libvirt_connect(Libvirt *l, const PeerpodCall *call, LibvirtConnection **ret, PeerpodError *error);
+void libvirt_release(LibvirtConnection *c);
+
+DEFINE_CLEANUP(LibvirtConnection*, libvirt_release);
+
+/* libvirt_disconnect() - when no call has one any more */
 void libvirt_disconnect(Libvirt *l);

@@ -352,18 +352,17 @@ static int join_running(Libvirt *l, const PeerpodCall *call, virDomainPtr d, Pee
 static void undo(Libvirt *l, virConnectPtr c, const PeerpodCall *call, virDomainPtr d, const char *name) {
         PeerpodCall u = peerpod_call_for_undo(call, UNDO_USEC);
         PeerpodError e = { .size = sizeof(PeerpodError) };
-        virConnectPtr again = NULL;
+        _cleanup_(libvirt_releasep) LibvirtConnection *again = NULL;
 
         if (erase(l, c, &u, d, name, &e) == 0)
                 return;
         /* The connection may be what failed. */
         if (e.kind == PEERPOD_E_UNAVAILABLE && libvirt_connect(l, &u, &again, &e) == 0) {
                 _cleanup_(virDomainFreep) virDomainPtr found = NULL;
-                int r = find_domain(again, name, &found, &e);
+                int r = find_domain(again->handle, name, &found, &e);
 
                 if (r >= 0)
-                        r = erase(l, again, &u, found, name, &e);
-                (void) virConnectClose(again);
+                        r = erase(l, again->handle, &u, found, name, &e);
                 if (r == 0)
                         return;
         }
@@ -372,7 +371,7 @@ static void undo(Libvirt *l, virConnectPtr c, const PeerpodCall *call, virDomain
 }
 
 int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstanceSpec *spec, PeerpodInstance *ret, PeerpodError *error) {
-        _cleanup_(virConnectClosep) virConnectPtr c = NULL;
+        _cleanup_(libvirt_releasep) LibvirtConnection *c = NULL;
         _cleanup_(virDomainFreep) virDomainPtr d = NULL;
         _cleanup_(plan_done) Plan p = {};
         Libvirt *l = provider;
@@ -385,7 +384,7 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
         if (r < 0)
                 return r;
 
-        r = find_domain(c, spec->name, &d, error);
+        r = find_domain(c->handle, spec->name, &d, error);
         if (r < 0)
                 return r;
         if (r > 0) {
@@ -401,7 +400,7 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
                         if (r == 0)
                                 return 0;
                         if (r == -ECANCELED || r == -ETIMEDOUT) {
-                                undo(l, c, call, d, spec->name);
+                                undo(l, c->handle, call, d, spec->name);
                                 return r;
                         }
                         /* libvirt ends a VM at whose start it was itself cut off; that shows only after a while. */
@@ -409,7 +408,7 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
                 }
         }
         /* Remains of an attempt that was cut off. */
-        r = erase(l, c, call, d, spec->name, error);
+        r = erase(l, c->handle, call, d, spec->name, error);
         if (r < 0)
                 return r;
         if (d) {
@@ -417,10 +416,10 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
                 d = NULL;
         }
 
-        r = plan(l, c, spec, &p, error);
+        r = plan(l, c->handle, spec, &p, error);
         if (r < 0)
                 return r;
-        r = define_domain(c, &p.domain, &d, error);
+        r = define_domain(c->handle, &p.domain, &d, error);
         if (r == 0)
                 r = start(l, call, spec, &p, d, error);
         if (r == 0)
@@ -431,12 +430,12 @@ int instance_create(void *provider, const PeerpodCall *call, const PeerpodInstan
                 r = address_wait(l, call, d, p.mac, ret, error);
         }
         if (r < 0)
-                undo(l, c, call, d, spec->name);
+                undo(l, c->handle, call, d, spec->name);
         return r;
 }
 
 int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstanceKey *key, PeerpodError *error) {
-        _cleanup_(virConnectClosep) virConnectPtr c = NULL;
+        _cleanup_(libvirt_releasep) LibvirtConnection *c = NULL;
         _cleanup_(virDomainFreep) virDomainPtr d = NULL;
         Libvirt *l = provider;
         int r;
@@ -444,7 +443,7 @@ int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstan
         r = libvirt_connect(l, call, &c, error);
         if (r < 0)
                 return r;
-        r = find_domain(c, key->name, &d, error);
+        r = find_domain(c->handle, key->name, &d, error);
         if (r < 0)
                 return r;
         if (r > 0) {
@@ -455,7 +454,7 @@ int instance_remove(void *provider, const PeerpodCall *call, const PeerpodInstan
                 if (r == 0)
                         return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "VM '%s' belongs to somebody else.", key->name);
         }
-        return erase(l, c, call, d, key->name, error);
+        return erase(l, c->handle, call, d, key->name, error);
 }
 
 static int report(virDomainPtr d, const char *node, PeerpodFound found, void *userdata, PeerpodError *error) {
@@ -480,7 +479,7 @@ static int report(virDomainPtr d, const char *node, PeerpodFound found, void *us
 }
 
 int instance_find(void *provider, const PeerpodCall *call, const char *node, PeerpodFound found, void *userdata, PeerpodError *error) {
-        _cleanup_(virConnectClosep) virConnectPtr c = NULL;
+        _cleanup_(libvirt_releasep) LibvirtConnection *c = NULL;
         virDomainPtr *domains = NULL;
         Libvirt *l = provider;
         int n, r;
@@ -488,7 +487,7 @@ int instance_find(void *provider, const PeerpodCall *call, const char *node, Pee
         r = libvirt_connect(l, call, &c, error);
         if (r < 0)
                 return r;
-        n = virConnectListAllDomains(c, &domains, 0);
+        n = virConnectListAllDomains(c->handle, &domains, 0);
         if (n < 0)
                 return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to list the VMs");
 

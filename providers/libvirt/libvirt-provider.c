@@ -285,7 +285,7 @@ static int set_home(const Libvirt *l, PeerpodError *error) {
 }
 
 static int open_embedded(Libvirt *l, const PeerpodConfig *config, const PeerpodCall *call, PeerpodError *error) {
-        _cleanup_(virConnectClosep) virConnectPtr c = NULL;
+        _cleanup_(libvirt_releasep) LibvirtConnection *c = NULL;
         int r;
 
         if (asprintf(&l->instances, "%s/instances", config->state_directory) < 0)
@@ -377,7 +377,7 @@ static int check_network(virConnectPtr c, const char *name, PeerpodError *error)
 }
 
 static int libvirt_verify(void *provider, const PeerpodCall *call, PeerpodError *error) {
-        _cleanup_(virConnectClosep) virConnectPtr c = NULL;
+        _cleanup_(libvirt_releasep) LibvirtConnection *c = NULL;
         Libvirt *l = provider;
         virNodeInfo info;
         char *capabilities;
@@ -386,22 +386,22 @@ static int libvirt_verify(void *provider, const PeerpodCall *call, PeerpodError 
         r = libvirt_connect(l, call, &c, error);
         if (r < 0)
                 return r;
-        if (virNodeGetInfo(c, &info) < 0)
+        if (virNodeGetInfo(c->handle, &info) < 0)
                 return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to ask for the host's architecture");
         if (l->s390_pv && !streq(info.model, "s390x"))
                 return peerpod_error_set(error, PEERPOD_E_INVALID_ARGUMENT,
                                          "DISABLECVM=false asks for confidential VMs, which this provider makes on s390x only, not on %s.",
                                          info.model);
-        r = storage_check(l, c, error);
+        r = storage_check(l, c->handle, error);
         if (r < 0)
                 return r;
-        r = libvirt_is_embedded(l) ? tap_check(l->network, error) : check_network(c, l->network, error);
+        r = libvirt_is_embedded(l) ? tap_check(l->network, error) : check_network(c->handle, l->network, error);
         if (r < 0)
                 return r;
         if (libvirt_is_embedded(l) && streq(info.model, "x86_64") && !isempty(l->firmware) && access(l->firmware, R_OK) < 0)
                 return peerpod_error_set(error, PEERPOD_E_FAILED_PRECONDITION, "Firmware '%s' cannot be read: %s", l->firmware, strerror(errno));
 
-        capabilities = virConnectGetDomainCapabilities(c, NULL, NULL, NULL, l->accel == ACCEL_KVM ? "kvm" : "qemu", 0);
+        capabilities = virConnectGetDomainCapabilities(c->handle, NULL, NULL, NULL, l->accel == ACCEL_KVM ? "kvm" : "qemu", 0);
         if (!capabilities)
                 return libvirt_fail(error, PEERPOD_E_FAILED_PRECONDITION, "libvirt cannot run VMs with %s", l->accel == ACCEL_KVM ? "KVM" : "TCG");
         free(capabilities);

@@ -32,10 +32,9 @@ typedef struct Libvirt {
         bool local;                     /* libvirt runs on this machine: its neighbour table is ours */
         Accel accel;
 
-        /* Connection; see libvirt-connection.c */
+        /* Connections; see libvirt-connection.c */
         pthread_mutex_t mutex;
-        virConnectPtr connection;
-        bool connection_lost;
+        struct LibvirtConnection *connections;
         pthread_t loop_thread;
         bool loop_running, loop_stop;
         uint64_t pool_scanned_usec;     /* when we last had the pool's figures renewed; atomic */
@@ -66,8 +65,7 @@ bool libvirt_is_cut_off(void);
 
 int libvirt_oom(PeerpodError *error);
 
-/* libvirt's handles, released by reference count; each keeps its connection open */
-DEFINE_CLEANUP(virConnectPtr, virConnectClose);
+/* libvirt's handles, released by reference count */
 DEFINE_CLEANUP(virDomainPtr, virDomainFree);
 DEFINE_CLEANUP(virStoragePoolPtr, virStoragePoolFree);
 DEFINE_CLEANUP(virStorageVolPtr, virStorageVolFree);

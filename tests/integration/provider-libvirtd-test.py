@@ -3,6 +3,8 @@
 """Provider libvirt with a libvirtd (libvirtd_rig.py).
 
 Usage: provider-libvirtd-test.py PROVIDERD LIBVIRT.so; as root, for namespaces of its own"""
+import os
+import pathlib
 import signal
 import sys
 import tempfile
@@ -11,6 +13,7 @@ import cloud_rig
 from libvirtd_rig import ADDRESS, NAME, Libvirtd, enter_namespaces, run
 
 PROVIDERD, MODULE = sys.argv[1:]
+SLOW = 600              # seconds
 
 
 def create(daemon, libvirtd):
@@ -149,10 +152,34 @@ def a_pool_without_room_is_named(libvirtd):
     libvirtd.assert_nothing_left()
 
 
+def a_hundred_at_once_on_a_slow_host(libvirtd):
+    """libvirtd has a few calls of a connection under way at a time, and reads nothing more meanwhile, not even the question whether it is alive. The
+    first VMs take longer to start than a connection may be silent."""
+    hooks = pathlib.Path("/etc/libvirt/hooks")
+    hooks.mkdir()
+    slow = libvirtd.directory / "slow"
+    slow.mkdir()
+    (hooks / "qemu").write_text(f"#!/bin/sh\n[ $2 = prepare ] || exit 0\nfor i in 1 2 3 4 5 6 7 8; do mkdir {slow}/$i 2>/dev/null && exec sleep 40; done\nexit 0\n")
+    (hooks / "qemu").chmod(0o755)
+    libvirtd.stop()
+    libvirtd.start()            # it looks for hooks once
+    sandboxes = [f"sandbox{i}" for i in range(100)]
+    # Without firmware a VM, whose disk is empty, has nothing to do.
+    with cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings(LIBVIRT_MEMORY="64"), ["--firmware", ""]) as d, libvirtd.all_speak():
+        made = [job.result(SLOW) for job in [d.start(d.create, s, timeout=SLOW) for s in sandboxes]]
+        assert len({id for id, _, _ in made}) == 100
+        assert len(os.listdir(slow)) == 8
+        assert sorted(s for s, _, _ in d.find()) == sorted(sandboxes)
+        for job in [d.start(d.delete, s, timeout=SLOW) for s in sandboxes]:
+            job.result(SLOW)
+        assert "ended by" not in d.log(), d.log()
+    libvirtd.assert_nothing_left()
+
+
 CASES = [a_vm_is_made_found_and_deleted_with_its_volumes, a_restart_of_libvirtd_is_survived,
          a_create_while_libvirtd_is_down_fails_and_leaves_nothing, a_vm_that_a_killed_daemon_has_begun_is_completed,
          another_sandboxs_vm_is_left_alone, what_is_not_there_is_named, a_pool_without_room_is_named, a_second_interface_is_refused,
-         a_confidential_vm_is_refused_on_this_machine]
+         a_confidential_vm_is_refused_on_this_machine, a_hundred_at_once_on_a_slow_host]
 
 
 def main():
