@@ -10,7 +10,7 @@
 /* libvirtd has that many calls of a connection under way (libvirt/libvirt: src/remote/libvirtd.conf.in, max_client_requests is 5) and reads the next;
  * with one more it would read nothing until one is done, and not answer keep-alive either. */
 #define CALLS_MAX 4U
-#define LOCK_USEC (100 * USEC_PER_MSEC)
+#define LOOK_USEC (100 * USEC_PER_MSEC)
 
 int libvirt_oom(PeerpodError *error) {
         (void) peerpod_error_set(error, PEERPOD_E_INTERNAL, "Out of memory.");
@@ -164,20 +164,21 @@ static bool is_free(const LibvirtConnection *c) {
                 (libvirt_is_embedded(c->libvirt) || __atomic_load_n(&c->n_calls, __ATOMIC_ACQUIRE) < CALLS_MAX);
 }
 
-static int connect_locked(Libvirt *l, LibvirtConnection **ret, PeerpodError *error) {
+static LibvirtConnection* find_free(Libvirt *l) {
         LibvirtConnection *c;
 
         drop_lost(l);
-        for (c = l->connections; c; c = c->next)
-                if (is_free(c)) {
-                        *ret = c;
-                        return 0;
-                }
+        for (c = l->connections; c && !is_free(c); c = c->next)
+                ;
+        return c;
+}
 
-        c = new(LibvirtConnection);
+static int make_connection(Libvirt *l, LibvirtConnection **ret, PeerpodError *error) {
+        LibvirtConnection *c = new(LibvirtConnection);
+
         if (!c)
                 return libvirt_oom(error);
-        *c = (LibvirtConnection) { .handle = virConnectOpen(l->uri), .libvirt = l, .next = l->connections };
+        *c = (LibvirtConnection) { .handle = virConnectOpen(l->uri), .libvirt = l };
         if (!c->handle) {
                 free(c);
                 return libvirt_fail(error, PEERPOD_E_UNAVAILABLE, "Failed to connect to libvirt");
@@ -186,54 +187,117 @@ static int connect_locked(Libvirt *l, LibvirtConnection **ret, PeerpodError *err
         (void) virConnectSetKeepAlive(c->handle, KEEPALIVE_INTERVAL_SEC, KEEPALIVE_COUNT);
         (void) virConnectRegisterCloseCallback(c->handle, on_closed, c, NULL);
         virResetLastError();
-        *ret = l->connections = c;
+        *ret = c;
         return 0;
 }
 
-/* Another worker may be waiting for a connection, by SSH for example, or to a daemon that does not answer. */
-static int lock_connections(Libvirt *l, const PeerpodCall *call, PeerpodError *error) {
-        for (;;) {
-                uint64_t until = MIN(peerpod_now_usec() + LOCK_USEC, call->deadline_usec);
-                struct timespec ts = {
-                        .tv_sec = (time_t) (until / USEC_PER_SEC),
-                        .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC),
-                };
-                int r;
+static void* connector(void *userdata) {
+        PeerpodError error = { .size = sizeof(PeerpodError) };
+        LibvirtConnection *c = NULL;
+        Libvirt *l = userdata;
+        int r;
 
-                r = pthread_mutex_clocklock(&l->mutex, CLOCK_MONOTONIC, &ts);
-                if (r == 0)
+        r = make_connection(l, &c, &error);
+        (void) pthread_mutex_lock(&l->mutex);
+        l->connecting = false;
+        l->n_attempts++;
+        l->failure = error;
+        l->failed = r;
+        if (r == 0) {
+                c->next = l->connections;
+                l->connections = c;
+        }
+        (void) pthread_cond_broadcast(&l->connected);
+        (void) pthread_mutex_unlock(&l->mutex);
+        return NULL;
+}
+
+/* On a thread of its own, that nobody waits for: libvirt has no end of its patience with a daemon that does not answer, nor can it be told. */
+static int begin_connecting(Libvirt *l, PeerpodError *error) {
+        pthread_attr_t attributes;
+        sigset_t all, old;
+        pthread_t thread;
+        int r;
+
+        if (l->connecting)
+                return 0;
+        (void) pthread_attr_init(&attributes);
+        (void) pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        (void) sigfillset(&all);
+        (void) pthread_sigmask(SIG_SETMASK, &all, &old);
+        r = pthread_create(&thread, &attributes, connector, l);
+        (void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+        (void) pthread_attr_destroy(&attributes);
+        if (r != 0)
+                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to start a thread: %s", strerror(r));
+        l->connecting = true;
+        return 0;
+}
+
+/* Until the attempt that is under way has ended, or there may be a cancel to look for. */
+static void wait_for_attempt(Libvirt *l, uint64_t deadline_usec) {
+        uint64_t until = MIN(peerpod_now_usec() + LOOK_USEC, deadline_usec);
+
+        (void) pthread_cond_clockwait(&l->connected, &l->mutex, CLOCK_MONOTONIC, &(struct timespec) {
+                .tv_sec = (time_t) (until / USEC_PER_SEC),
+                .tv_nsec = (long) (until % USEC_PER_SEC * NSEC_PER_USEC),
+        });
+}
+
+static int connect_locked(Libvirt *l, const PeerpodCall *call, LibvirtConnection **ret, PeerpodError *error) {
+        int r;
+
+        for (;;) {
+                uint64_t ended = l->n_attempts;
+
+                *ret = find_free(l);
+                if (*ret)
                         return 0;
-                r = peerpod_call_check(call, error);
-                if (r == -ETIMEDOUT)
-                        return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+                r = begin_connecting(l, error);
                 if (r < 0)
                         return r;
+                while (l->n_attempts == ended) {
+                        r = peerpod_call_check(call, error);
+                        if (r == -ETIMEDOUT)
+                                return peerpod_error_set(error, PEERPOD_E_TIMED_OUT, "No connection to libvirt in time.");
+                        if (r < 0)
+                                return r;
+                        wait_for_attempt(l, call->deadline_usec);
+                }
+                if (l->failed < 0) {
+                        (void) peerpod_error_set(error, l->failure.kind, "%s", l->failure.text);
+                        return l->failed;
+                }
         }
 }
 
 int libvirt_connect(Libvirt *l, const PeerpodCall *call, LibvirtConnection **ret, PeerpodError *error) {
         int r;
 
-        r = lock_connections(l, call, error);
-        if (r < 0)
-                return r;
-        r = connect_locked(l, ret, error);
+        (void) pthread_mutex_lock(&l->mutex);
+        r = connect_locked(l, call, ret, error);
         if (r == 0)
                 (void) __atomic_add_fetch(&(*ret)->n_calls, 1, __ATOMIC_ACQ_REL);
         (void) pthread_mutex_unlock(&l->mutex);
         return r;
 }
 
-/* Without the lock, which whoever makes a connection may have for long. */
 void libvirt_release(LibvirtConnection *c) {
         (void) __atomic_sub_fetch(&c->n_calls, 1, __ATOMIC_ACQ_REL);
 }
 
-void libvirt_disconnect(Libvirt *l) {
+bool libvirt_disconnect(Libvirt *l) {
+        bool connecting;
         LibvirtConnection *c;
 
+        (void) pthread_mutex_lock(&l->mutex);
+        connecting = l->connecting;
+        (void) pthread_mutex_unlock(&l->mutex);
+        if (connecting)
+                return false;
         while ((c = l->connections)) {
                 l->connections = c->next;
                 disconnect(c);
         }
+        return true;
 }

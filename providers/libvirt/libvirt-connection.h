@@ -24,5 +24,5 @@ void libvirt_release(LibvirtConnection *c);
 
 DEFINE_CLEANUP(LibvirtConnection*, libvirt_release);
 
-/* libvirt_disconnect() - when no call has one any more */
-void libvirt_disconnect(Libvirt *l);
+/* libvirt_disconnect() - when no call has one any more. Returns false if a thread still waits for one that is being made: @l must stay then. */
+bool libvirt_disconnect(Libvirt *l);

@@ -316,8 +316,10 @@ static int open_embedded(Libvirt *l, const PeerpodConfig *config, const PeerpodC
 static void libvirt_close(void *provider) {
         Libvirt *l = provider;
 
-        libvirt_disconnect(l);
+        if (!libvirt_disconnect(l))
+                return;                         /* the process ends, and libvirt with it */
         libvirt_loop_stop(l);
+        (void) pthread_cond_destroy(&l->connected);
         (void) pthread_mutex_destroy(&l->mutex);
         free(l->uri);
         free(l->pool);
@@ -341,6 +343,7 @@ static int libvirt_open(const PeerpodConfig *config, const PeerpodCall *call, vo
                 return libvirt_oom(error);
         *l = (Libvirt) { .log = config->log, .log_userdata = config->log_userdata };
         (void) pthread_mutex_init(&l->mutex, NULL);
+        (void) pthread_cond_init(&l->connected, NULL);
 
         r = read_uri(l, config, error);
         if (r == 0)

@@ -34,7 +34,12 @@ typedef struct Libvirt {
 
         /* Connections; see libvirt-connection.c */
         pthread_mutex_t mutex;
+        pthread_cond_t connected;       /* or could not be */
         struct LibvirtConnection *connections;
+        bool connecting;
+        uint64_t n_attempts;            /* that have ended */
+        PeerpodError failure;           /* of the last one, if it was one */
+        int failed;                     /* its negative errno, or 0 */
         pthread_t loop_thread;
         bool loop_running, loop_stop;
         uint64_t pool_scanned_usec;     /* when we last had the pool's figures renewed; atomic */

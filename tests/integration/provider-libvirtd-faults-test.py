@@ -22,13 +22,13 @@ FAULTS = "cut", "lost", "error"         # libvirtd_proxy.py
 class Rig:
     """One daemon behind one proxy, and one sandbox"""
 
-    def __init__(self, libvirtd):
+    def __init__(self, libvirtd, *options):
         n = next(NUMBERS)
         self.libvirtd, self.sandbox, self.name = libvirtd, f"sandbox{n}", f"podvm-web-sandbox{n}"
         self.address = f"192.168.199.{2 + n % 250}"
         self.proxy = libvirtd_proxy.Proxy(libvirtd, libvirtd.directory / f"proxy{n}", self.address)
         # Without firmware the VM, whose disk is empty, has nothing to do.
-        self.daemon = cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings(LIBVIRT_URI=self.proxy.uri, LIBVIRT_MEMORY="64"), ["--firmware", ""])
+        self.daemon = cloud_rig.Daemon(PROVIDERD, MODULE, libvirtd.settings(LIBVIRT_URI=self.proxy.uri, LIBVIRT_MEMORY="64"), ["--firmware", "", *options])
 
     def __enter__(self):
         return self
@@ -145,23 +145,30 @@ def a_silent_connection_at_a_delete(libvirtd, label):
         return [delete_with(r, label, "hang")]
 
 
-def a_wait_for_a_connection_that_is_not_made_can_be_cancelled(libvirtd, label):
-    """The daemon listens and does not answer: whoever connects first waits as long as that lasts, but nobody behind it"""
+def a_wait_for_a_connection_that_is_not_made_ends(libvirtd, label):
+    """The daemon listens and does not answer: a cancel, and the deadline, end the wait of whoever connects, and of those behind it"""
+    with Rig(libvirtd, "--create-timeout=5s") as r:
+        r.proxy.arm(label, "hang")
+        late = r.daemon.start(outcome, r.daemon.create, "late")
+        assert r.proxy.hung.wait(cloud_rig.PATIENCE), f"no call {label}"
+        error = late.result(cloud_rig.PATIENCE)
+        assert error and error.kind == "TimedOut" and "No connection to libvirt in time" in error.text, error
     with Rig(libvirtd) as r:
         r.proxy.arm(label, "hang")
-        first = r.daemon.start(outcome, r.daemon.find)
+        jobs = [r.daemon.start(outcome, r.daemon.create, r.sandbox + n, r.name + n) for n in "ab"]
         assert r.proxy.hung.wait(cloud_rig.PATIENCE), f"no call {label}"
-        second = r.daemon.start(outcome, r.daemon.create, r.sandbox, r.name)
-        cloud_rig.wait_for(lambda: "Creating instance" in r.daemon.log(), "a create has begun")
-        third = r.daemon.start(outcome, r.delete)
-        error = second.result(cloud_rig.PATIENCE)
-        assert error and error.kind == "Cancelled", error
+        cloud_rig.wait_for(lambda: r.daemon.log().count("Creating instance") == 2, "both creates have begun")
+        deletes = [r.daemon.start(outcome, r.daemon.delete, r.sandbox + n, r.name + n) for n in "ab"]
+        for job in jobs:
+            error = job.result(cloud_rig.PATIENCE)
+            assert error and error.kind == "Cancelled", error
         r.proxy.cut()
-        error = first.result(cloud_rig.PATIENCE)
-        assert error and error.kind == "Unavailable", error
-        assert third.result(cloud_rig.PATIENCE) is None
+        errors = [job.result(cloud_rig.PATIENCE) for job in deletes]
+        assert all(e is None or e.kind == "Unavailable" for e in errors), errors
+        r.create()
+        r.delete()
         r.assert_nothing_left()
-    return ["a create that waits for a connection: Cancelled"]
+    return ["a wait for a connection: TimedOut, Cancelled"]
 
 
 def each_fault_at_each_call_of_a_find(libvirtd, labels):
@@ -231,7 +238,7 @@ def main():
             late = again[len(once) - len(delete):]
             quick = [(one_life, *labels, fault) for fault in FAULTS for labels in zip(once + late, delete)]
             quick += [(one_create_after_the_other, again[:-len(late)], fault) for fault in FAULTS]
-            quick += [(each_fault_at_each_call_of_a_find, find), (a_wait_for_a_connection_that_is_not_made_can_be_cancelled, create[0]),
+            quick += [(each_fault_at_each_call_of_a_find, find), (a_wait_for_a_connection_that_is_not_made_ends, create[0]),
                       (a_vm_that_goes_while_it_is_looked_at_is_nobody_elses, find[1])]
             with concurrent.futures.ThreadPoolExecutor(len(slow)) as waiting, concurrent.futures.ThreadPoolExecutor(8) as pool:
                 jobs = [(waiting.submit(f, libvirtd, *a), f, a) for f, *a in slow] + [(pool.submit(f, libvirtd, *a), f, a) for f, *a in quick]
