@@ -94,9 +94,10 @@ static int undefine_domain(virDomainPtr d, const char *name, PeerpodError *error
         return libvirt_fail(error, PEERPOD_E_INTERNAL, "Failed to undefine instance '%s'", name);
 }
 
-/* libvirt makes directories for a VM before it writes down that it starts one, and the process that becomes QEMU writes its number to a
- * file, so a service that is killed in between leaves them (libvirt/libvirt: src/conf/domain_conf.c, virDomainDefGetShortName(); the
- * directories are named by the VM's number and the first 20 characters of its name). One whose number no running VM has is nobody's. */
+/* libvirt makes directories for a VM before it writes down that it starts one, the process that becomes QEMU writes its number to a file, and
+ * files are written beside their place, so a service that is killed in between leaves them (libvirt/libvirt: src/conf/domain_conf.c,
+ * virDomainDefGetShortName(); src/util/virfile.c, virFileRewrite(); the directories are named by the VM's number and the first 20 characters of
+ * its name). One whose number no running VM has is nobody's. */
 static int remove_leftovers(const Libvirt *l, virConnectPtr c, const char *name, PeerpodError *error) {
         static const struct {
                 const char *directory, *prefix;
@@ -104,13 +105,22 @@ static int remove_leftovers(const Libvirt *l, virConnectPtr c, const char *name,
                 { "lib/qemu", "domain-" },
                 { "run/qemu/channel", "" },
         };
-        _cleanup_(freep) char *pid_file = NULL;
+        static const struct {
+                const char *directory, *suffix;
+        } files[] = {
+                { "run/qemu", ".pid" },
+                { "run/qemu", ".xml.new" },
+                { "etc/qemu", ".xml.new" },
+        };
 
-        if (asprintf(&pid_file, "%s/run/qemu/%s.pid", l->embed_root, name) < 0)
-                return libvirt_oom(error);
-        if (unlink(pid_file) < 0 && errno != ENOENT)
-                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", pid_file, strerror(errno));
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                _cleanup_(freep) char *path = NULL;
 
+                if (asprintf(&path, "%s/%s/%s%s", l->embed_root, files[i].directory, name, files[i].suffix) < 0)
+                        return libvirt_oom(error);
+                if (unlink(path) < 0 && errno != ENOENT)
+                        return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", path, strerror(errno));
+        }
         for (size_t i = 0; i < ELEMENTSOF(places); i++) {
                 _cleanup_(freep) char *directory = NULL;
                 _cleanup_(closedirp) DIR *dir = NULL;

@@ -109,23 +109,19 @@ static int create_seed_file(Storage *s, const uint8_t *data, size_t size, Peerpo
         return 0;
 }
 
-/* A qemu-img that outlived a killed service makes its file when this one is done: look again, for a while. */
+/* With all that is there: libvirt, too, leaves a file behind (nvram.fd.new) if the service is killed while it writes one. A qemu-img that outlived a
+ * killed service makes its file when this one is done: look again, for a while. */
 static int remove_files(Storage *s, const PeerpodCall *call, PeerpodError *error) {
-        const char *files[] = { s->seed, s->root, s->nvram, s->serial_log, s->libvirt_log };
-
+        if (unlink(s->libvirt_log) < 0 && errno != ENOENT)
+                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", s->libvirt_log, strerror(errno));
         for (unsigned n_tries = 1;; n_tries++) {
                 int r;
 
-                for (size_t i = 0; i < ELEMENTSOF(files); i++)
-                        if (unlink(files[i]) < 0 && errno != ENOENT && errno != ENOTDIR)
-                                return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", files[i],
-                                                         strerror(errno));
-                if (rmdir(s->directory) == 0 || errno == ENOENT)
+                r = remove_tree(s->directory);
+                if (r == 0)
                         return 0;
-                if (errno != ENOTEMPTY || n_tries == STRAGGLER_TRIES)
-                        return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", s->directory,
-                                                 strerror(errno));
-
+                if (r != -ENOTEMPTY || n_tries == STRAGGLER_TRIES)
+                        return peerpod_error_set(error, PEERPOD_E_INTERNAL, "Failed to remove '%s': %s", s->directory, strerror(-r));
                 r = peerpod_call_wait(call, -1, 0, STRAGGLER_PAUSE_USEC, error);
                 if (r < 0)
                         return r;

@@ -463,8 +463,9 @@ static void daemon_killed_in_the_middle_of_a_create(void **state) {
                 else
                         WAIT_UNTIL(find_qemu(f, NULL) == 1);
                 stop(f, SIGKILL);
-                if (i == 1)     /* what it leaves if it was about to start QEMU, and which another kill may or may not meet */
-                        run("mkdir -p %s/embed/run/qemu && touch %s/embed/run/qemu/" NAME ".pid", f->state, f->state);
+                if (i == 1)     /* what it leaves if it was about to start QEMU, or wrote a file; another kill may or may not meet that */
+                        run("cd %s && mkdir -p embed/run/qemu instances/" NAME " && touch embed/run/qemu/" NAME ".pid embed/run/qemu/" NAME ".xml.new "
+                            "embed/etc/qemu/" NAME ".xml.new instances/" NAME "/nvram.fd.new && chown -R " USER " instances/" NAME, f->state);
 
                 start(f, NULL);
                 assert_int_equal(count_instances(f->bus, "node1", NULL, NULL, NULL, NULL), 1);
