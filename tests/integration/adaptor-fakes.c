@@ -253,6 +253,7 @@ static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *err
         const char *type = order("node-job");
         int r;
 
+        note("list-jobs", "");
         r = sd_bus_message_new_method_return(m, &reply);
         assert(r >= 0);
         r = sd_bus_message_open_container(reply, 'a', "(usssoo)");

@@ -476,6 +476,29 @@ class Capacity(Rig):
         self.assertEqual(self.capacity(), (None, None))
         self.assertEqual(self.api.denied, [])
 
+    def test_is_restored_if_it_is_lost_before_our_own_change_is_answered(self):
+        self.api.fault("late", verb="patch", path=".*/nodes/node-1/status")
+        self.start_offering()
+        self.change("nodes", None, "node-1", {"status": {"capacity": {RESOURCE: "0"}}}, "status")
+        version = int(self.get("nodes", None, "node-1")["metadata"]["resourceVersion"])
+        until("the service has been told", lambda: any(r.get("version") == version for r in self.api.requests))
+        self.api.clear()
+        until("it is back", lambda: self.capacity()[0] == "10")
+
+    def test_is_withdrawn_after_our_own_change_was_answered(self):
+        self.spawn(FAKES, self.dir)
+        until("the fakes are there", lambda: connects(self.path("tunnel.sock")))
+        offer = self.api.fault("hang", verb="patch", path=".*/nodes/node-1/status", deaf=True)
+        self.start_node()
+        until("it is asked for", lambda: offer in self.api.spent)
+        self.node.send_signal(signal.SIGTERM)
+        until("the service is about to end", lambda: "list-jobs" in self.read("calls"))
+        self.api.clear()
+        self.assertEqual(self.node.wait(PATIENCE), 0)
+        self.processes.remove(self.node)
+        until("all is done that was asked for", lambda: all(r["code"] for r in self.api.requests if r["verb"] == "patch"))
+        self.assertEqual(self.capacity(), (None, None))
+
     def test_is_restored_on_a_node_that_was_made_anew(self):
         self.start_offering()
         self.delete("nodes", None, "node-1")

@@ -17,8 +17,9 @@ kubeconfigs) and serves until its stdin ends. "admin" is a plain HTTP address on
     GET    /_control/state      {"watches", "version", "denied", "invalid", "connections"}
     POST   /_control/revoke     {"user": …}: its token is refused from now on; /_control/rotate: and it gets a new one, in its token file
 
-Faults (action): "status" (code, reason, message, retry_after), "reset", "close", "hang" (until faults are cleared), "lost" (done, but the connection
-breaks before the answer), "truncate" (half an answer), "garbage" (no JSON), "endless" (a body that does not end), "slow" (seconds before the
+Faults (action): "status" (code, reason, message, retry_after), "reset", "close", "hang" (until faults are cleared, or, unless deaf, the client has
+gone), "late" (done, and answered when faults are cleared), "lost" (done, but the connection breaks before the answer), "truncate" (half an answer),
+"garbage" (no JSON), "endless" (a body that does not end), "slow" (seconds before the
 answer), "trickle" (byte by byte); for watches also "error" (an ERROR event with code, reason), "short" (ends at once), "half-open" (the connection
 stays, nothing comes any more), "break" (in the middle of an event). Selected by verb (get, list, watch, create, update, patch, delete), path (a regular
 expression) and user; after skips that many, times (0: for ever)."""
@@ -196,6 +197,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.record["code"] = code
         if self.active and self.active["action"] == "lost":
             self.reset()
+        while self.active and self.active["action"] == "late" and self.active in self.api.faults + self.api.spent and not self.api.stopped.is_set():
+            time.sleep(0.01)
         self.answer(code, obj)
 
     def perform(self, verb, resource, ns, name, sub, body):
@@ -289,7 +292,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                         time.sleep(0.02)
                     raise Hangup
                 self.event(kind, obj)
-                version = int(obj["metadata"]["resourceVersion"])
+                version = self.record["version"] = int(obj["metadata"]["resourceVersion"])
             if self.query.get("allowWatchBookmarks") == "true" and time.monotonic() > bookmark and action != "half-open":
                 bookmark = time.monotonic() + self.api.bookmark_seconds
                 self.event("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {"resourceVersion": str(version), "creationTimestamp": None}})
@@ -307,7 +310,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if action == "close":
             raise Hangup
         if action == "hang":
-            while fault in self.api.faults + self.api.spent and not self.api.stopped.is_set() and not select.select([self.connection], [], [], 0.02)[0]:
+            while fault in self.api.faults + self.api.spent and not self.api.stopped.is_set() and not select.select([] if fault.get("deaf") else [self.connection], [], [], 0.02)[0]:
                 pass
             if self.command == "GET" and select.select([self.connection], [], [], 0)[0]:
                 raise Hangup

@@ -35,6 +35,7 @@ struct Capacity {
         char *former;                   /* what a former start of ours has left there, or "" */
         char *value;                    /* "10" */
         bool asked;                     /* the server may have it */
+        bool changed;                   /* the Node, since what is under way was sent */
         bool advertised, other_told, mismatch_told, withdrawing;
 
         void (*done)(void *userdata);   /* of the withdrawal */
@@ -141,18 +142,23 @@ static int send_patch(Capacity *c, json_object *patch, uint64_t timeout_usec, Ku
         };
 
         c->request = kube_request_free(c->request);
+        c->changed = false;
         return path ? kube_request(c->node->kube, &call, handler, c, &c->request) : -ENOMEM;
 }
 
 /* ---- putting it right ---- */
 
 static void look(Capacity *c);
+static void withdraw(Capacity *c);
 
 static int on_again(sd_event_source *es, uint64_t usec, void *userdata) {
         Capacity *c = userdata;
 
         c->again = sd_event_source_disable_unref(c->again);
-        look(c);
+        if (c->withdrawing)
+                withdraw(c);
+        else
+                look(c);
         return 0;
 }
 
@@ -171,6 +177,11 @@ static void on_patched(KubeRequest *request, const KubeReply *reply, void *userd
 
         c->request = kube_request_free(c->request);
         (void) node_api_answered(c->node, reply);
+        if (c->withdrawing) {
+                c->again = sd_event_source_disable_unref(c->again);
+                withdraw(c);
+                return;
+        }
         if (reply->error < 0) {
                 log_warning("Failed to say how many pod VMs node '%s' offers, trying again: %s", c->node->settings->node, reply->text);
                 look_later(c, reply->retry_after_usec);
@@ -183,6 +194,8 @@ static void on_patched(KubeRequest *request, const KubeReply *reply, void *userd
         else
                 log_full(NULL, LOG_NOTICE, MSG_NODE_CAPACITY, 0, "Node '%s' offers %s " PEERPOD_RESOURCE ".", c->node->settings->node, c->value);
         c->advertised = true;
+        if (c->changed)         /* perhaps after what is answered here was done */
+                look(c);
 }
 
 static void advertise(Capacity *c) {
@@ -290,6 +303,7 @@ static void on_object(KubeWatch *w, KubeChange change, json_object *object, void
 
         json_object_put(c->object);
         c->object = change == KUBE_DELETED ? NULL : json_object_get(object);
+        c->changed = true;
         look(c);
 }
 
@@ -360,10 +374,24 @@ static void on_withdrawn(KubeRequest *request, const KubeReply *reply, void *use
         c->done(c->userdata);
 }
 
-int capacity_withdraw(Capacity *c, void (*done)(void *userdata), void *userdata) {
+static int begin_withdrawal(Capacity *c) {
         json_object *patch;
         int r;
 
+        r = make_withdrawal(c->owner, &patch);
+        if (r >= 0)
+                r = send_patch(c, patch, WITHDRAW_TIMEOUT_USEC, on_withdrawn);
+        if (r < 0)
+                return log_warning_errno(r, "Failed to withdraw what node '%s' offers, leaving it: %m", c->node->settings->node);
+        return 1;
+}
+
+static void withdraw(Capacity *c) {
+        if (begin_withdrawal(c) < 0)
+                c->done(c->userdata);
+}
+
+int capacity_withdraw(Capacity *c, void (*done)(void *userdata), void *userdata) {
         c->withdrawing = true;
         c->again = sd_event_source_disable_unref(c->again);
         if (!c->asked)
@@ -371,10 +399,8 @@ int capacity_withdraw(Capacity *c, void (*done)(void *userdata), void *userdata)
 
         c->done = done;
         c->userdata = userdata;
-        r = make_withdrawal(c->owner, &patch);
-        if (r >= 0)
-                r = send_patch(c, patch, WITHDRAW_TIMEOUT_USEC, on_withdrawn);
-        if (r < 0)
-                return log_warning_errno(r, "Failed to withdraw what node '%s' offers, leaving it: %m", c->node->settings->node);
-        return 1;
+        /* What is under way might be done after the withdrawal: its answer is waited for, or a timer. */
+        if (c->request && sd_event_add_time_relative(c->node->event, &c->again, CLOCK_MONOTONIC, WITHDRAW_TIMEOUT_USEC, 0, on_again, c) >= 0)
+                return 1;
+        return begin_withdrawal(c);
 }
