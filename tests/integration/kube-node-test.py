@@ -360,6 +360,15 @@ class Away(Rig):
         self.api.clear()
         until("it is told", lambda: self.phase() == "Creating")
 
+    def test_what_waits_goes_on_with_the_next_good_answer_to_anybody(self):
+        self.start_all("--register-timeout=300ms")
+        until("it offers", lambda: self.capacity()[0] == "10")
+        self.api.fault("status", verb="create", path=".*/peerpods", code=503, retry_after=3600)
+        self.create()
+        self.assertEqual(self.property("Reachable"), False)
+        self.change("nodes", None, "node-1", {"status": {"capacity": {RESOURCE: "0"}}}, "status")
+        until("it is told", lambda: self.phase() == "Creating")
+
     def test_what_is_to_be_told_is_bounded(self):
         self.start_all("--records-max=2", "--register-timeout=100ms")
         for i in range(3):

@@ -154,7 +154,10 @@ bool node_api_answered(Node *n, const KubeReply *reply) {
 
         if (!is_away(reply)) {
                 n->n_failures = 0;
-                n->pause = sd_event_source_disable_unref(n->pause);
+                if (n->pause) {
+                        n->pause = sd_event_source_disable_unref(n->pause);
+                        node_kick(n);   /* what waits for its end; this may be the answer to somebody else */
+                }
                 if (n->away)
                         log_full(NULL, LOG_NOTICE, MSG_KUBE_BACK, 0, "API server '%s' answers again, %u records are to be told.",
                                  kube_client_server(n->kube), node_count_pending(n));
