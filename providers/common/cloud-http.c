@@ -286,7 +286,8 @@ static bool set_tls(const CloudHttp *h, Transfer *t) {
 
 static bool set_transfer(const CloudHttp *h, Transfer *t, const char *url, struct curl_slist *headers, long timeout_msec) {
         return SET(CURLOPT_URL, url) && SET(CURLOPT_PROTOCOLS_STR, "http,https") &&
-                SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_NOSIGNAL, 1L) && SET(CURLOPT_QUICK_EXIT, 1L) && SET(CURLOPT_PIPEWAIT, 1L) &&
+                /* No CURLOPT_PIPEWAIT: with HTTP/1.1 connections would be made one after the other, and time-outs are not looked at meanwhile. */
+                SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_NOSIGNAL, 1L) && SET(CURLOPT_QUICK_EXIT, 1L) &&
                 SET(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS) && SET(CURLOPT_ERRORBUFFER, t->words) &&
                 SET(CURLOPT_CONNECTTIMEOUT_MS, MIN(CONNECT_TIMEOUT_MSEC, timeout_msec)) && SET(CURLOPT_TIMEOUT_MS, timeout_msec) &&
                 SET(CURLOPT_WRITEFUNCTION, on_curl_body) && SET(CURLOPT_WRITEDATA, t) &&

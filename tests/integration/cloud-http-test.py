@@ -336,6 +336,18 @@ def http2():
             assert offered == ["h2"], offered
 
 
+def connections_are_made_beside_each_other():
+    """Of a server whose handshake takes its time nobody waits to learn whether one connection would do for all"""
+    with tempfile.TemporaryDirectory() as d:
+        cert, key = cloud_rig.make_certificate(d)
+        with Server(hello, tls=(cert, key)) as s:
+            both, listener = threading.Barrier(2), s.tls
+            s.tls = type("Tls", (), {"wrap_socket": lambda self, *a, **k: both.wait(cloud_rig.PATIENCE) and False or listener.wrap_socket(*a, **k)})()
+            results = calls("n=2", "ca=" + cert, "timeout=20000", "tries=1", "repeatable=1", "quiet", s.url)
+            assert [r.status for r in results] == [200, 200], [vars(r) for r in results]
+
+
 CASES = [get_is_answered, body_is_sent, redirects_are_not_followed, reset_is_repeated_where_allowed, nothing_listens, statuses, retry_after_beyond_the_deadline,
-         bounded, slow, cancel, taken_piece_by_piece, crowd, once_only_is_once, tokens, token_failures, tls, a_ca_file_is_instead_of_the_system_s, old_tls_is_refused, unix_socket, proxies, http2]
+         bounded, slow, cancel, taken_piece_by_piece, crowd, once_only_is_once, tokens, token_failures, tls, a_ca_file_is_instead_of_the_system_s, old_tls_is_refused, unix_socket, proxies, http2,
+         connections_are_made_beside_each_other]
 cloud_rig.main(CASES, sys.argv[2] if len(sys.argv) > 2 else None)
