@@ -245,6 +245,7 @@ static void wait_for_attempt(Libvirt *l, uint64_t deadline_usec) {
 }
 
 static int connect_locked(Libvirt *l, const PeerpodCall *call, LibvirtConnection **ret, PeerpodError *error) {
+        uint64_t n_earlier = l->n_attempts + l->connecting;     /* that began before this call: their failure is not its own */
         int r;
 
         for (;;) {
@@ -264,7 +265,7 @@ static int connect_locked(Libvirt *l, const PeerpodCall *call, LibvirtConnection
                                 return r;
                         wait_for_attempt(l, call->deadline_usec);
                 }
-                if (l->failed < 0) {
+                if (l->failed < 0 && l->n_attempts > n_earlier) {
                         (void) peerpod_error_set(error, l->failure.kind, "%s", l->failure.text);
                         return l->failed;
                 }

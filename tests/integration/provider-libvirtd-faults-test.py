@@ -155,16 +155,19 @@ def a_wait_for_a_connection_that_is_not_made_ends(libvirtd, label):
         assert error and error.kind == "TimedOut" and "No connection to libvirt in time" in error.text, error
     with Rig(libvirtd) as r:
         r.proxy.arm(label, "hang")
-        jobs = [r.daemon.start(outcome, r.daemon.create, r.sandbox + n, r.name + n) for n in "ab"]
+        first = r.daemon.start(outcome, r.daemon.find)
         assert r.proxy.hung.wait(cloud_rig.PATIENCE), f"no call {label}"
+        jobs = [r.daemon.start(outcome, r.daemon.create, r.sandbox + n, r.name + n) for n in "ab"]
         cloud_rig.wait_for(lambda: r.daemon.log().count("Creating instance") == 2, "both creates have begun")
         deletes = [r.daemon.start(outcome, r.daemon.delete, r.sandbox + n, r.name + n) for n in "ab"]
         for job in jobs:
             error = job.result(cloud_rig.PATIENCE)
             assert error and error.kind == "Cancelled", error
         r.proxy.cut()
+        error = first.result(cloud_rig.PATIENCE)
+        assert error and error.kind == "Unavailable", error
         errors = [job.result(cloud_rig.PATIENCE) for job in deletes]
-        assert all(e is None or e.kind == "Unavailable" for e in errors), errors
+        assert errors == [None, None], errors
         r.create()
         r.delete()
         r.assert_nothing_left()
